@@ -1,0 +1,49 @@
+# `make bench` runs the main job on embedded data, `make test` the tests. Both set up .venv first; nothing else is needed.
+.PHONY: help setup bench test test-slow lint benchmark clean
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+help:
+	@echo "make setup      .venv with everything pinned in pyproject.toml (quick when nothing changed)"
+	@echo "make bench      the main job on embedded digits: prune, convert, evaluate, print the table"
+	@echo "make test       the tests"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make lint       ruff and mypy"
+	@echo "make benchmark  speed, as ratios taken in one run"
+
+setup: $(VENV)/.installed
+
+# uv if it is there or can be had, plain pip otherwise: the same packages, minutes apart.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	@if command -v uv >/dev/null; then \
+	  uv pip install --quiet --python $(BIN)/python --editable '.[dev]'; \
+	elif $(BIN)/python -m pip install --quiet --disable-pip-version-check uv; then \
+	  $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'; \
+	else \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'; \
+	fi
+	@touch $@
+
+bench: setup
+	@$(BIN)/python run_bench.py run
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+benchmark: setup
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only -m ''
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info

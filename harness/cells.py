@@ -1,0 +1,169 @@
+"""A suite laid out into cells: one (network, algorithm, config, trial) each, with the key of everything behind it.
+
+Knowing which cells are measured already must be quick, so this module imports neither torch nor coremltools.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness.data import DataSet, open_data
+from harness.errors import DataError, WeightsError
+from harness.keys import code_version, key_of, package_versions
+from harness.suite import Suite
+from models.config import AnyPruningConfig, TrainingConfig
+from models.network import Network, get_network
+from models.weight_files import weights_fingerprint
+
+_BUILD_PACKAGES = ("coremltools", "torch", "torchvision", "numpy")
+_EVALUATION_PACKAGES = ("onnxruntime", "onnx", "numpy", "pillow")
+_DENSE_CODE = ("models/weights.py", "models/training.py", "models/conversion.py")
+_PRUNING_CODE = ("models/layers.py", "models/pruning/job.py")
+_EVALUATION_CODE = ("harness/accuracy.py", "harness/data", "harness/runtimes/portable")
+
+Inputs = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One network on one data set: what its cells share.
+
+    weights_folder: where pre-trained weights are; None to download them. pretrained: whether there are any.
+    training: how the network is trained if it starts from scratch or gets a new head.
+    """
+
+    suite: str
+    network: Network
+    data: DataSet
+    pretrained: bool
+    weights_folder: Path | None
+    training: TrainingConfig | None
+
+    @cached_property
+    def dense_inputs(self) -> Inputs:
+        """What the dense network depends on, code and packages left out."""
+        inputs: Inputs = {
+            "network": self.network.name,
+            "weights": self.weights_fingerprint,
+            "image_size": self.data.image_size,
+            "classes": len(self.data.classes),
+        }
+        if self.training is not None:
+            inputs |= {"training": self.training.model_dump(), "train_data": self.train_fingerprint}
+        return inputs
+
+    @cached_property
+    def dense_key(self) -> str:
+        code = code_version(*_DENSE_CODE, inspect.getfile(self.network.build))
+        return key_of({**self.dense_inputs, "code": code, "packages": package_versions(*_BUILD_PACKAGES)})
+
+    @cached_property
+    def key(self) -> str:
+        """Shared by the records that may stand in one table side by side."""
+        return key_of({**self.dense_inputs, "val_data": self.data.val.fingerprint})
+
+    @cached_property
+    def weights_fingerprint(self) -> str:
+        return weights_fingerprint(self.network, self.weights_folder) if self.pretrained else "none"
+
+    @property
+    def train_fingerprint(self) -> str:
+        if self.data.train is None:
+            raise DataError(
+                f"{self.data.spec} has no train split, which {self.suite} needs: expected train/ beside val/"
+            )
+        return self.data.train.fingerprint
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One thing to build and to measure. config is None for the dense Float16 baseline."""
+
+    subject: Subject
+    config: AnyPruningConfig | None
+    trial: int
+
+    @property
+    def algorithm(self) -> str:
+        return self.config.algorithm if self.config else "dense"
+
+    @property
+    def name(self) -> str:
+        """For progress and errors, such as "mobilenet_v2, SparseGPT, Unstructured Sparsity 50%, trial 2"."""
+        network = self.subject.network.name
+        if self.config is None:
+            return f"{network}, dense"
+        trial = f", trial {self.trial + 1}" if self.config.has_trials else ""
+        return f"{network}, {self.config.title}, {self.config.name}{trial}"
+
+    @cached_property
+    def build_key(self) -> str:
+        return key_of({**self._build_inputs, "trial": self.trial})
+
+    @cached_property
+    def key(self) -> str:
+        return key_of({**self._record_inputs, "trial": self.trial})
+
+    @cached_property
+    def config_key(self) -> str:
+        """Shared by the trials of one config."""
+        return key_of(self._record_inputs)
+
+    @cached_property
+    def _build_inputs(self) -> Inputs:
+        inputs: Inputs = {"dense": self.subject.dense_key}
+        if self.config is None:
+            return inputs
+        algorithm = f"models/pruning/{self.config.algorithm.replace('-', '_')}.py"
+        scope = self.config.scope or self.subject.network.scope
+        inputs |= {
+            "config": self.config.model_dump(exclude={"label"}) | {"scope": scope.model_dump()},
+            "code": code_version(*_PRUNING_CODE, algorithm),
+        }
+        if self.config.needs_data:
+            inputs["train_data"] = self.subject.train_fingerprint
+        return inputs
+
+    @cached_property
+    def _record_inputs(self) -> Inputs:
+        return {
+            "build": self._build_inputs,
+            "val_data": self.subject.data.val.fingerprint,
+            "runtime": "portable",
+            "code": code_version(*_EVALUATION_CODE),
+            "packages": package_versions(*_EVALUATION_PACKAGES),
+        }
+
+
+def lay_out(
+    suite: Suite, weights_folder: Path | None, fingerprinting: Callable[[DataSet], None] = lambda data: None
+) -> list[Cell]:
+    """The cells of a suite, each network's dense baseline first. Opens each data set once.
+
+    fingerprinting is called with each data set before its content is hashed, to do so with a progress bar.
+    """
+    if weights_folder is not None and not weights_folder.is_dir():
+        raise WeightsError(f"no folder of weights at {weights_folder}")
+    opened: dict[str, DataSet] = {}
+    cells = []
+    for name in suite.models:
+        spec = suite.data_for(name)
+        if spec not in opened:
+            opened[spec] = open_data(spec)
+            fingerprinting(opened[spec])
+        subject = Subject(
+            suite=suite.name,
+            network=get_network(name),
+            data=opened[spec],
+            pretrained=suite.weights == "pretrained",
+            weights_folder=weights_folder,
+            training=suite.training,
+        )
+        cells.append(Cell(subject, None, 0))
+        for config in suite.configs:
+            trials = suite.trials if config.has_trials else 1
+            cells += [Cell(subject, config, trial) for trial in range(trials)]
+    return cells

@@ -1,0 +1,294 @@
+"""The command line. Errors of the user's end in one line and exit code 2; a run with failed cells in exit code 1."""
+
+import errno
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import click
+import typer
+from rich.console import Console
+from tabulate import tabulate
+
+from harness.errors import BenchError
+from harness.progress import Reporter
+from harness.tables import Format, Kind
+
+if TYPE_CHECKING:
+    from harness.cells import Cell
+    from harness.data import DataSet
+
+RESULTS = Path("results/local")
+
+app = typer.Typer(
+    help="Prune networks, convert them to sparse Core ML packages and measure the packages themselves, on any machine.",
+    epilog="Start with: python run_bench.py run",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+SuiteOption = Annotated[
+    str, typer.Option("--suite", help="A shipped suite (quick, digits, imagenet) or the path of a .toml file.")
+]
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="SPEC",
+        help="The images: `digits`, `imagefolder:PATH`, `hf:NAME` or `hf:PATH`. Replaces the suite's default; "
+        "data that the suite names for a single network stays.",
+    ),
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights", metavar="DIR", help="Folder with pre-trained weights, DIR/<network>.pth; else they are downloaded."
+    ),
+]
+ModelsOption = Annotated[
+    list[str] | None, typer.Option("--models", help="Only these networks of the suite; several with commas.")
+]
+AlgorithmsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--algorithms", help="Only these algorithms of the suite (post-training, sparse-gpt, magnitude-pruner)."
+    ),
+]
+TrialsOption = Annotated[
+    int | None, typer.Option("--trials", min=1, help="Trials of each algorithm that depends on the order of the data.")
+]
+ResultsOption = Annotated[
+    Path, typer.Option("--results", metavar="DIR", help="Where packages and records are kept, and found again.")
+]
+SkipOption = Annotated[
+    bool,
+    typer.Option("--skip-bad-images", help="Leave out images that do not decode; records and tables say how many."),
+]
+FormatOption = Annotated[Format, typer.Option("--format", help="How tables are written to standard output.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+@app.command()
+def run(
+    suite: SuiteOption = "quick",
+    data: DataOption = None,
+    weights: WeightsOption = None,
+    models: ModelsOption = None,
+    algorithms: AlgorithmsOption = None,
+    trials: TrialsOption = None,
+    results: ResultsOption = RESULTS,
+    skip_bad_images: SkipOption = False,
+    format: FormatOption = "md",
+) -> None:
+    """Build and evaluate every cell of a suite and print its tables.
+
+    A cell is one network, algorithm, config and trial. Cells that are measured already are not measured again: an
+    interrupted run goes on where it was when started again, and a changed config, weight file or data set makes what
+    depends on it be measured again.
+    """
+    from harness.run import run as run_cells
+    from harness.store import Store
+    from harness.tables import render
+
+    reporter = Reporter()
+    cells = _cells(reporter, suite, data, weights, models, algorithms, trials)
+    outcome = run_cells(cells, Store(results), reporter, skip_bad_images=skip_bad_images)
+    reporter.say(f"{outcome.measured} of {len(cells)} cells measured now; records in {results / 'records'}")
+    typer.echo(render(outcome.records, "accuracy", format))
+    if format in ("md", "latex"):
+        typer.echo()
+        typer.echo(render(outcome.records, "size", format))
+    if outcome.failed:
+        _exit_with([f"{r.network.name}, {r.pruning.config}: {r.reason}" for r in outcome.failed])
+
+
+@app.command()
+def build(
+    suite: SuiteOption = "quick",
+    data: DataOption = None,
+    weights: WeightsOption = None,
+    models: ModelsOption = None,
+    algorithms: AlgorithmsOption = None,
+    trials: TrialsOption = None,
+    results: ResultsOption = RESULTS,
+    skip_bad_images: SkipOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Prune and convert only; print where the packages are."""
+    from harness.run import build_all
+    from harness.store import Store
+
+    reporter = Reporter()
+    cells = _cells(reporter, suite, data, weights, models, algorithms, trials)
+    built, problems = build_all(cells, Store(results), reporter, skip_bad_images=skip_bad_images)
+    found = [{"cell": cell.name, "package": str(path)} for cell, path in built]
+    typer.echo(json.dumps(found, indent=2) if as_json else tabulate(found, headers="keys", tablefmt="github"))
+    if problems:
+        _exit_with(problems)
+
+
+@app.command()
+def accuracy(
+    packages: Annotated[list[Path], typer.Argument(metavar="PACKAGE...", help="Classification .mlpackage folders.")],
+    data: Annotated[
+        str, typer.Option("--data", metavar="SPEC", help="`digits`, `imagefolder:PATH`, `hf:NAME` or `hf:PATH`.")
+    ],
+    skip_bad_images: SkipOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Top-1 and top-5 of any image classification package, ours or not, on the val split of a data set."""
+    from harness.accuracy import evaluate
+    from harness.data import open_data
+
+    reporter = Reporter()
+    split = open_data(data).val
+    found = []
+    with reporter.steps("packages", len(packages)) as steps:
+        for package in packages:
+            predictions, skipped = evaluate(
+                package, split, skip_bad_images=skip_bad_images, progress=steps.within(package.name)
+            )
+            images = len(predictions.labels)
+            found.append(
+                {
+                    "package": str(package),
+                    "top1": 100 * predictions.top1,
+                    "top1_stderr": 100 * (predictions.top1 * (1 - predictions.top1) / images) ** 0.5,
+                    "top5": 100 * predictions.top5_accuracy,
+                    "images": images,
+                    "skipped_images": len(skipped),
+                    "data": data,
+                    "runtime": "portable",
+                }
+            )
+            steps.advance()
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    shown = [
+        {
+            "Package": row["package"],
+            "Top-1 (± standard error)": f"{row['top1']:.2f} ± {row['top1_stderr']:.2f}",
+            "Top-5": f"{row['top5']:.2f}",
+            "Images": f"{row['images']:,}" + (f" ({row['skipped_images']} skipped)" if row["skipped_images"] else ""),
+            "Runtime": row["runtime"],
+        }
+        for row in found
+    ]
+    typer.echo(tabulate(shown, headers="keys", tablefmt="github", disable_numparse=True))
+
+
+@app.command()
+def inspect(
+    package: Annotated[Path, typer.Argument(metavar="PACKAGE", help="A .mlpackage folder that holds an ML program.")],
+    as_json: JsonOption = False,
+) -> None:
+    """What a package holds: inputs, outputs, operations, and each weight's storage, sparsity and size."""
+    from harness.package import read_package
+
+    summary = read_package(package)
+    if as_json:
+        typer.echo(summary.model_dump_json(indent=2))
+        return
+    for kind, features in (("input", summary.inputs), ("output", summary.outputs)):
+        for feature in features:
+            space = f" {feature.color_space}" if feature.color_space else ""
+            typer.echo(f"{kind}: {feature.name}, {feature.kind}{space} {list(feature.shape)} {feature.dtype}")
+    typer.echo(
+        f"deployment target: {summary.deployment_target} (specification version {summary.specification_version})"
+    )
+    typer.echo("operations: " + ", ".join(f"{name} {count}" for name, count in summary.operations.items()))
+    shown = [
+        {
+            "Weight": weight.name,
+            "Shape": "x".join(map(str, weight.shape)),
+            "Type": weight.dtype,
+            "Storage": weight.storage,
+            "Sparsity": "?" if weight.sparsity is None else f"{100 * weight.sparsity:.2f} %",
+            "Bytes": f"{weight.size_bytes:,}",
+        }
+        for weight in summary.weights
+    ]
+    typer.echo()
+    typer.echo(tabulate(shown, headers="keys", tablefmt="github", disable_numparse=True))
+    whole = summary.whole_model_sparsity
+    typer.echo()
+    typer.echo(f"elements: {summary.elements:,}; weight.bin: {summary.weight_bytes:,} bytes; ", nl=False)
+    typer.echo(f"package: {summary.package_bytes:,} bytes")
+    typer.echo(f"whole-model sparsity (weights of rank 2 and more): {'?' if whole is None else f'{100 * whole:.2f} %'}")
+
+
+@app.command()
+def table(
+    kind: Annotated[Kind, typer.Option("--kind", help="What the table is about; csv and json hold both.")] = "accuracy",
+    format: FormatOption = "md",
+    results: ResultsOption = RESULTS,
+) -> None:
+    """Tables from the records of a results folder; nothing is measured."""
+    from harness.records import read_records
+    from harness.tables import render
+
+    typer.echo(render(read_records(results), kind, format))
+
+
+def main() -> None:
+    """Run the command line and turn what the user can mend into one line and exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except click.exceptions.Abort:
+        _fail("interrupted; what was finished is kept, the same command goes on from there")
+    except KeyboardInterrupt:
+        _fail("interrupted; what was finished is kept, the same command goes on from there")
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except BenchError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        _fail(f"{os.strerror(error.errno)}: {error.filename or 'while writing'}; what was finished is kept")
+    sys.exit(code)
+
+
+def _cells(
+    reporter: Reporter,
+    suite: str,
+    data: str | None,
+    weights: Path | None,
+    models: list[str] | None,
+    algorithms: list[str] | None,
+    trials: int | None,
+) -> "list[Cell]":
+    from harness.cells import lay_out
+    from harness.suite import choose, load_suite
+
+    chosen = choose(load_suite(suite), models=_split(models), algorithms=_split(algorithms), trials=trials, data=data)
+
+    def fingerprint(opened: "DataSet") -> None:
+        splits = [split for split in (opened.train, opened.val) if split]
+        with reporter.steps(f"reading {opened.spec}", len(splits)) as steps:
+            for split in splits:
+                split.compute_fingerprint(steps.within(split.name))
+                steps.advance()
+
+    return lay_out(chosen, weights, fingerprint)
+
+
+def _split(values: list[str] | None) -> list[str] | None:
+    """Options that take several values take them repeated or with commas."""
+    return [name.strip() for value in values for name in value.split(",") if name.strip()] if values else None
+
+
+def _fail(message: str) -> NoReturn:
+    Console(stderr=True).print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(2)
+
+
+def _exit_with(problems: list[str]) -> NoReturn:
+    for problem in problems:
+        Console(stderr=True).print(f"failed: {problem}", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(1)

@@ -1,0 +1,146 @@
+"""From a split to arrays: the evaluation's preprocessing, fine-tuning's augmentation, and decoding in threads.
+
+Arrays leave here as uint8 [N, H, W, 3]; mean and standard deviation belong to the model. Threads are enough because PIL
+releases the interpreter lock while it decodes and resizes. This module must not import torch.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+from harness.data.split import Split, default_workers, map_in_threads
+from harness.errors import DataError
+
+_BILINEAR = PIL.Image.Resampling.BILINEAR
+_CROP_SCALE = (0.25, 1.0)  # fraction of the image's area; gentler than 0.08, as fine-tuning is short
+_CROP_RATIO = (3 / 4, 4 / 3)  # width : height
+_CROP_ATTEMPTS = 10
+
+# Batches that may lie decoded or in decoding while the caller works on one.
+_BATCHES_AHEAD = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Consecutive images of a split: `indices` int64 [n], `images` uint8 [n, H, W, 3], `bad` the ids left out."""
+
+    indices: NDArray[np.int64]
+    images: NDArray[np.uint8]
+    bad: tuple[str, ...]
+
+
+def preprocess(image: PIL.Image.Image, image_size: int) -> NDArray[np.uint8]:
+    """Evaluation's view of an image, uint8 [image_size, image_size, 3].
+
+    Bit-exact to torchvision's Resize(256) and CenterCrop(224) on a PIL image, the recipe behind published ImageNet
+    accuracies; at any other size Resize and CenterCrop to that size, which loses no border of a small image.
+    """
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    resized = _resize_shorter_side(rgb, 256 if image_size == 224 else image_size)
+    left = round((resized.width - image_size) / 2)
+    top = round((resized.height - image_size) / 2)
+    return np.array(resized.crop((left, top, left + image_size, top + image_size)))
+
+
+def augment(image: PIL.Image.Image, image_size: int, seed: tuple[int, ...]) -> NDArray[np.uint8]:
+    """A random view of a photograph, uint8 [image_size, image_size, 3]: torchvision's RandomResizedCrop and a flip.
+
+    Everything random comes from `seed`, so that the same (seed, epoch, image) gives the same view wherever the image
+    stands in the epoch and whichever thread makes it.
+    """
+    draw = np.random.default_rng(seed)
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    # Crop, then resize: resizing with a box would let the filter look at pixels outside the crop.
+    view = rgb.crop(_random_crop(rgb.width, rgb.height, draw)).resize((image_size, image_size), _BILINEAR)
+    if draw.random() < 0.5:
+        view = view.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT)
+    return np.array(view)
+
+
+def load_images(
+    split: Split, indices: Sequence[int] | NDArray[np.int64], image_size: int, *, workers: int | None = None
+) -> NDArray[np.uint8]:
+    """The preprocessed images at `indices`, uint8 [N, image_size, image_size, 3]; DataError for a bad image."""
+    images = np.empty((len(indices), image_size, image_size, 3), np.uint8)
+
+    def fill(position: int) -> None:
+        images[position] = preprocess(split.image(int(indices[position])), image_size)
+
+    map_in_threads(fill, len(indices), workers)
+    return images
+
+
+def iterate(
+    split: Split, image_size: int, *, batch_size: int, skip_bad: bool = False, workers: int | None = None
+) -> Iterator[Batch]:
+    """The whole split in order, decoded ahead of the caller by a few threads.
+
+    Memory is bounded: at most two batches wait beside the one handed out. A bad image raises its DataError, or with
+    `skip_bad` is left out of its batch and named in `bad`; the batch is then smaller, and has n = 0 where all are bad.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+
+    def decode(index: int) -> NDArray[np.uint8]:
+        return preprocess(split.image(index), image_size)
+
+    starts = range(0, len(split), batch_size)
+    spans = [range(start, min(start + batch_size, len(split))) for start in starts]
+    ahead: deque[tuple[range, list[Future[NDArray[np.uint8]]]]] = deque()
+    pool = ThreadPoolExecutor(workers or default_workers())
+    try:
+        for span in spans:
+            ahead.append((span, [pool.submit(decode, index) for index in span]))
+            if len(ahead) > _BATCHES_AHEAD:
+                yield _collect(split, image_size, *ahead.popleft(), skip_bad=skip_bad)
+        while ahead:
+            yield _collect(split, image_size, *ahead.popleft(), skip_bad=skip_bad)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _collect(
+    split: Split, image_size: int, span: range, futures: list[Future[NDArray[np.uint8]]], *, skip_bad: bool
+) -> Batch:
+    indices: list[int] = []
+    images: list[NDArray[np.uint8]] = []
+    bad: list[str] = []
+    for index, future in zip(span, futures, strict=True):
+        try:
+            images.append(future.result())
+            indices.append(index)
+        except DataError:
+            if not skip_bad:
+                raise
+            bad.append(split.ids[index])
+    # reshape gives an empty batch its H, W and 3 too
+    stacked = np.array(images, np.uint8).reshape(-1, image_size, image_size, 3)
+    return Batch(np.array(indices, np.int64), stacked, tuple(bad))
+
+
+def _resize_shorter_side(image: PIL.Image.Image, size: int) -> PIL.Image.Image:
+    short, long = sorted(image.size)
+    scaled = int(size * long / short)  # torchvision truncates
+    return image.resize((size, scaled) if image.width <= image.height else (scaled, size), _BILINEAR)
+
+
+def _random_crop(width: int, height: int, draw: np.random.Generator) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom, as torchvision's RandomResizedCrop draws them."""
+    for _ in range(_CROP_ATTEMPTS):
+        area = width * height * draw.uniform(*_CROP_SCALE)
+        ratio = math.exp(draw.uniform(math.log(_CROP_RATIO[0]), math.log(_CROP_RATIO[1])))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(draw.integers(width - w + 1)), int(draw.integers(height - h + 1))
+            return left, top, left + w, top + h
+    # No crop fits a very long image: the largest central one whose ratio is allowed.
+    w = min(width, round(height * _CROP_RATIO[1]))
+    h = min(height, round(width / _CROP_RATIO[0]))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h

@@ -1,0 +1,59 @@
+"""Progress on standard error: bars with a time estimate on a terminal, a plain line a step elsewhere."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+
+class Reporter:
+    """What long work tells the person who waits for it."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+
+    def say(self, line: str) -> None:
+        """One line that stays."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def steps(self, title: str, total: int) -> Iterator["Steps"]:
+        """Progress over `total` steps of which each has its own bar."""
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        # Off a terminal the bars would fill a log with their every state.
+        with Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal) as bars:
+            yield Steps(bars, title, total)
+
+
+class Steps:
+    """An outer bar, and an inner one for the step in hand."""
+
+    def __init__(self, bars: Progress, title: str, total: int) -> None:
+        self._bars = bars
+        self._outer = bars.add_task(title, total=total)
+        self._inner = bars.add_task("", total=None, visible=False)
+        self._description = ""
+
+    def update(self, description: str, done: int, total: int) -> None:
+        """The step in hand is `done` of `total` through what `description` says."""
+        if description != self._description:
+            self._description = description
+            self._bars.reset(self._inner, description=f"  {description}", visible=True)  # so that time starts anew
+        self._bars.update(self._inner, completed=done, total=total)
+
+    def within(self, description: str) -> Callable[[int, int], None]:
+        """`update` with a fixed description."""
+        return lambda done, total: self.update(description, done, total)
+
+    def advance(self) -> None:
+        """One step is done."""
+        self._description = ""
+        self._bars.update(self._inner, visible=False)
+        self._bars.advance(self._outer)

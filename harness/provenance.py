@@ -1,0 +1,52 @@
+"""Where, when and with what a measurement was made."""
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.keys import package_versions
+from harness.records import Provenance
+
+_PACKAGES = (
+    "coremltools",
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxruntime",
+    "numpy",
+    "pillow",
+    "scikit-learn",
+    "datasets",
+)
+
+
+def provenance(*, build_seconds: float | None = None, evaluate_seconds: float | None = None) -> Provenance:
+    """This machine and moment, with what the steps took."""
+    return Provenance(
+        created=datetime.now(UTC).isoformat(timespec="microseconds"),
+        host=platform.node(),
+        os=platform.platform(),
+        machine=platform.machine(),
+        cpu_count=os.cpu_count() or 1,
+        python=platform.python_version(),
+        packages=package_versions(*_PACKAGES),
+        git_commit=_git_commit(),
+        build_seconds=build_seconds,
+        evaluate_seconds=evaluate_seconds,
+    )
+
+
+def _git_commit() -> str | None:
+    """The project's commit, with "+" if files have changed since; None outside a git checkout."""
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", "..") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,21 @@
+"""Keeps libraries from filling the terminal with what is not meant for the user of this project."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+
+def quiet_coremltools() -> None:
+    """Let only coremltools' errors through: off macOS its import warns about every Apple library it cannot load."""
+    logging.getLogger("coremltools").setLevel(logging.ERROR)
+    logging.getLogger("coremltools.optimize.torch.layerwise_compression").setLevel(logging.ERROR)  # a line a layer
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """No warnings and no libraries' progress bars inside the block; exceptions pass."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,38 @@
+"""Run an ML program on any machine, by translating it to ONNX and running it in ONNX Runtime.
+
+What shaped this back end:
+
+- It reads the saved package and nothing else, so a number from it is a number of the file that ships.
+- Each operation does what its definition in coremltools says, or the package is refused with the operation's name: no
+  approximation, and no guess at an operation that is not registered.
+- Weights are used as stored (compressed, in Float16) and everything is computed in Float32, so a result is that of the
+  stored weights and not of one device's rounding. It says nothing about speed on Apple hardware.
+- A program is written for a batch of 1. It runs any batch at once where every operation provably keeps samples apart,
+  and one sample after the other where not; both give the same numbers.
+- Reading, translating and running stand apart: `reader` knows no ONNX, `ops_*` and `translate` run nothing, `session`
+  knows no operation. A new operation is one function with a decorator.
+
+It must import neither coremltools, onnx nor onnxruntime before `load` is called.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.runtimes.portable.session import Model
+
+__all__ = ["load"]
+
+
+def load(path: str | Path, *, threads: int | None = None) -> Model:
+    """Read, translate and prepare the `.mlpackage` at `path`.
+
+    `threads` is the number of threads that one prediction may use; None lets ONNX Runtime take a thread a core.
+
+    Raises PackageError where the package cannot be read, UnsupportedOperationError where an operation is not known.
+    """
+    from harness.runtimes.portable.session import Model
+
+    return Model(path, threads=threads)

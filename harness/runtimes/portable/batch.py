@@ -1,0 +1,49 @@
+"""When does an operation keep samples apart, so that a program written for a batch of 1 can run N at once?
+
+A value is *batched* when the program declares 1 for its leading dimension and that dimension is the batch. A rule
+answers whether the operation's output is batched too. It must answer False wherever it cannot prove it: the program
+then runs one sample after the other, which is slower and never wrong.
+"""
+
+from collections.abc import Callable
+
+from harness.runtimes.portable.graph import Call
+
+
+def never(call: Call) -> bool:
+    """Nothing is known about the operation."""
+    return False
+
+
+def only(parameter: str, *, rank: int = 1) -> Callable[[Call], bool]:
+    """Row by row over `parameter`, of at least `rank` dimensions; everything else is the same for all samples."""
+
+    def rule(call: Call) -> bool:
+        return call.batched_parameters() == [parameter] and len(call.shape(parameter)) >= rank
+
+    return rule
+
+
+def broadcast(call: Call) -> bool:
+    """NumPy's broadcasting lines dimensions up from the right: the batch has to be leftmost everywhere.
+
+    So every batched value has the output's rank, and no other value brings a leading dimension of its own.
+    """
+    rank = len(call.output_type.shape)
+    for parameter in call.operation.inputs:
+        for type_, batched in zip(call.types(parameter), call.batched(parameter), strict=True):
+            if batched and len(type_.shape) != rank:
+                return False
+            if not batched and len(type_.shape) == rank and type_.shape[:1] != (1,):
+                return False
+    return True
+
+
+def spares_leading(parameter: str, *, default: list[int]) -> Callable[[Call], bool]:
+    """Works along the axes in `parameter` (`default` where none are given), which leave x's leading one alone."""
+
+    def rule(call: Call) -> bool:
+        rank = len(call.shape("x"))
+        return all(axis % rank != 0 for axis in call.ints(parameter, default))
+
+    return rule

@@ -1,0 +1,107 @@
+"""Where a run keeps what it made: artifacts and records in one results folder, complete or not there at all.
+
+    RESULTS/artifacts/<key>/    a package or a trained network, with a manifest of its files' hashes
+    RESULTS/records/<name>.json a record a cell
+
+Both are written under a temporary name and renamed. An artifact is written under a lock, so that two runs that need the
+same one build it once, and its hashes are checked whenever it is used.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from harness.errors import BenchError
+from harness.records import Record, read_record
+
+_MANIFEST = "manifest.json"
+
+
+class Store:
+    """One results folder, made when first written to."""
+
+    def __init__(self, folder: Path) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise BenchError(f"--results {folder} is a file; expected a folder")
+        self._artifacts = folder / "artifacts"
+        self._records = folder / "records"
+
+    def artifact(self, key: str, fill: Callable[[Path], dict[str, Any]]) -> Path:
+        """The folder of the artifact `key`; `fill` makes it, if need be, in the empty folder that it is given.
+
+        What `fill` returns is kept in the manifest. An artifact whose files are not those that were written is made
+        again.
+        """
+        folder = self._artifacts / key[:16]
+        self._artifacts.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._artifacts / f".{key[:16]}.lock"):
+            if not _is_whole(folder):
+                _make(folder, key, fill)
+        return folder
+
+    def manifest(self, folder: Path) -> dict[str, Any]:
+        """What `fill` returned for this artifact."""
+        made: dict[str, Any] = json.loads((folder / _MANIFEST).read_text())["made"]
+        return made
+
+    def record(self, name: str) -> Record | None:
+        """The record written under `name`, if there is one that can be read."""
+        path = self._records / f"{name}.json"
+        return read_record(path) if path.is_file() else None
+
+    def write_record(self, name: str, record: Record) -> Path:
+        """Write a record in one go; returns its path."""
+        self._records.mkdir(parents=True, exist_ok=True)
+        path = self._records / f"{name}.json"
+        write_atomically(path, record.to_json())
+        return path
+
+
+def tree_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 (hex) of every file below `folder`, by its path relative to it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _MANIFEST)
+    return {path.relative_to(folder).as_posix(): _file_hash(path) for path in files}
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `path` so that a reader finds the whole text or what was there before."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _make(folder: Path, key: str, fill: Callable[[Path], dict[str, Any]]) -> None:
+    unfinished = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+    unfinished.mkdir()
+    try:
+        manifest = {"key": key, "made": fill(unfinished), "files": tree_hashes(unfinished)}
+        (unfinished / _MANIFEST).write_text(json.dumps(manifest, indent=2))
+        shutil.rmtree(folder, ignore_errors=True)  # of an artifact that is damaged
+        os.replace(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text())
+        return bool(manifest["files"] == tree_hashes(folder))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,170 @@
+"""A suite: which networks are pruned how, on which data. Read from TOML and checked before anything runs.
+
+This module imports neither torch nor coremltools.
+"""
+
+import tomllib
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+import models.networks  # noqa: F401  (registers the networks)
+from harness.errors import SuiteError
+from models.config import (
+    ALGORITHMS,
+    AnyPruningConfig,
+    MagnitudePrunerConfig,
+    PostTrainingConfig,
+    Scope,
+    SparseGPTConfig,
+    TrainingConfig,
+)
+from models.network import get_network
+
+_SHIPPED = Path(__file__).parent / "suites"
+_CONFIG: TypeAdapter[AnyPruningConfig] = TypeAdapter(AnyPruningConfig)
+
+DEFAULT_DATA = "default"
+
+
+class Suite(BaseModel):
+    """What a suite file says.
+
+    weights: "pretrained", or "none" for networks that are trained from scratch.
+    data: a data set for all networks ("default") and, by name, for single ones.
+    training: how a network is trained that starts from scratch or gets a new head; None where neither happens.
+    trials: runs of each algorithm whose result depends on the order of the data.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    description: str
+    models: tuple[str, ...] = Field(min_length=1)
+    weights: Literal["pretrained", "none"] = "pretrained"
+    data: dict[str, str] = Field(default_factory=dict)
+    training: TrainingConfig | None = None
+    trials: int = Field(3, ge=1)
+    configs: tuple[AnyPruningConfig, ...] = Field(min_length=1)
+
+    def data_for(self, model: str) -> str:
+        """The data set of one network. Raises SuiteError where the suite names none."""
+        spec = self.data.get(model, self.data.get(DEFAULT_DATA))
+        if spec is None:
+            raise SuiteError(f"suite {self.name} names no data for {model}: give --data SPEC")
+        return spec
+
+
+def shipped_suites() -> dict[str, str]:
+    """The suites that come with the project: name and description."""
+    return {path.stem: load_suite(path.stem).description for path in sorted(_SHIPPED.glob("*.toml"))}
+
+
+def load_suite(name: str) -> Suite:
+    """The shipped suite called `name`, or the TOML file at that path. Raises SuiteError of one line."""
+    path = Path(name) if name.endswith(".toml") else _SHIPPED / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(path.stem for path in sorted(_SHIPPED.glob("*.toml")))
+        raise SuiteError(f"no suite {name!r}: give one of {known}, or the path of a .toml file")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SuiteError(f"{path}: not TOML: {error}") from error
+    configs = content.pop("configs", [])
+    if not isinstance(configs, list):
+        raise SuiteError(f"{path}: configs: expected one or more [[configs]] tables")
+    content["configs"] = tuple(_read_configs(path, configs))
+    try:
+        suite = Suite.model_validate({"name": path.stem, **content})
+    except ValidationError as error:
+        raise SuiteError(f"{path}: {_first_problem(error)}") from error
+    for model in (*suite.models, *(key for key in suite.data if key != DEFAULT_DATA)):
+        get_network(model)
+    return suite
+
+
+def choose(
+    suite: Suite,
+    *,
+    models: list[str] | None = None,
+    algorithms: list[str] | None = None,
+    trials: int | None = None,
+    data: str | None = None,
+) -> Suite:
+    """The suite with what the command line says instead: some of its networks or algorithms, other trials or data.
+
+    `data` replaces the default; a data set that the suite names for one network stays.
+    """
+    for given, known, what in (
+        (models, list(suite.models), "networks"),
+        (algorithms, list(dict.fromkeys(config.algorithm for config in suite.configs)), "algorithms"),
+    ):
+        for name in given or ():
+            if name not in known:
+                raise SuiteError(f"suite {suite.name} has no {name!r} among its {what}: {', '.join(known)}")
+    changes: dict[str, Any] = {}
+    if models:
+        changes["models"] = tuple(model for model in suite.models if model in models)
+    if algorithms:
+        changes["configs"] = tuple(config for config in suite.configs if config.algorithm in algorithms)
+    if trials:
+        changes["trials"] = trials
+    if data:
+        changes["data"] = {**suite.data, DEFAULT_DATA: data}
+    return suite.model_copy(update=changes)
+
+
+def _read_configs(path: Path, tables: list[dict[str, Any]]) -> Iterator[AnyPruningConfig]:
+    for number, table in enumerate(tables, start=1):
+        where = f"{path}: [[configs]] {number}"
+        if table.get("algorithm") not in ALGORITHMS:
+            raise SuiteError(
+                f"{where}: algorithm: expected one of {', '.join(ALGORITHMS)}, got {table.get('algorithm')!r}"
+            )
+        table = _with_coremltools_yaml(path, where, dict(table))
+        sparsity = table.get("sparsity")
+        # A list of sparsities is short for as many tables.
+        for one in sparsity if isinstance(sparsity, list) else [sparsity]:
+            given = table if one is None else {**table, "sparsity": one}
+            try:
+                yield _CONFIG.validate_python(given)
+            except ValidationError as error:
+                raise SuiteError(f"{where}: {_first_problem(error)}") from error
+
+
+def _with_coremltools_yaml(path: Path, where: str, table: dict[str, Any]) -> dict[str, Any]:
+    """Read the file that `coremltools_yaml` names, relative to the suite; it also names the config."""
+    name = table.pop("coremltools_yaml", None)
+    if name is None:
+        return table
+    file = path.parent / str(name)
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SuiteError(f"{where}: coremltools_yaml: cannot read {file}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SuiteError(f"{where}: coremltools_yaml: {file} is not YAML: {' '.join(str(error).split())}") from error
+    return {"label": file.stem, **table, "coremltools": content}
+
+
+def _first_problem(error: ValidationError) -> str:
+    """The first thing pydantic found, as "place: what is wrong", with the nearest known key for an unknown one."""
+    problem = error.errors()[0]
+    # The tag of the discriminated union is no key of the file.
+    place = ".".join(str(part) for part in problem["loc"] if part not in ALGORITHMS)
+    if problem["type"] != "extra_forbidden":
+        return f"{place}: {problem['msg']}" if place else problem["msg"].removeprefix("Value error, ")
+    key = str(problem["loc"][-1])
+    close = get_close_matches(key, _known_keys(), n=1)
+    return f"unknown key {place!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+
+
+def _known_keys() -> set[str]:
+    types: tuple[type[BaseModel], ...] = (
+        Suite, Scope, TrainingConfig, PostTrainingConfig, SparseGPTConfig, MagnitudePrunerConfig,
+    )  # fmt: skip
+    return {key for config in types for key in config.model_fields} - {"coremltools"} | {"coremltools_yaml"}

@@ -1,0 +1,22 @@
+"""The pruning algorithms, a file each: a function that prunes one network with one typed config."""
+
+from typing import assert_never
+
+from models.config import AnyPruningConfig, MagnitudePrunerConfig, PostTrainingConfig, SparseGPTConfig
+from models.pruning import magnitude_pruner, post_training, sparse_gpt
+from models.pruning.job import Pruned, PruningJob
+
+__all__ = ["Pruned", "PruningJob", "prune"]
+
+
+def prune(config: AnyPruningConfig, job: PruningJob) -> Pruned:
+    """Prune the job's network as `config` says and convert it. Raises BenchError for a config that cannot be used."""
+    match config:
+        case PostTrainingConfig():
+            return post_training.prune(config, job)
+        case SparseGPTConfig():
+            return sparse_gpt.prune(config, job)
+        case MagnitudePrunerConfig():
+            return magnitude_pruner.prune(config, job)
+        case _:
+            assert_never(config)

@@ -1,0 +1,93 @@
+"""Pre-trained weights: torchvision's, downloaded with its hash check, or files from a folder."""
+
+import pickle
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_weight
+
+from harness.errors import WeightsError
+from models.network import Network
+from models.weight_files import weights_file
+
+StateDict = dict[str, Tensor]
+
+IMAGENET_CLASSES = 1000
+
+
+def load_pretrained(network: Network, folder: Path | None) -> StateDict:
+    """Float32 state dict for `network.build(1000)` from `folder/<name>.pth`, or downloaded from torchvision.
+
+    Raises WeightsError when the file is missing, damaged, or of another architecture.
+    """
+    state = _load_file(weights_file(network, folder)) if folder is not None else _download(network)
+    state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    _check_architecture(network, state)
+    return state
+
+
+def untrained_model(network: Network, num_classes: int, *, seed: int = 0) -> nn.Module:
+    """The network with seeded random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return network.build(num_classes)
+
+
+def initial_model(network: Network, state: StateDict, num_classes: int, *, seed: int = 0) -> nn.Module:
+    """The pre-trained network in eval mode, with a new, seeded head where the data's classes are not the head's."""
+    model = network.build(_head_classes(network, state))
+    model.load_state_dict(state)
+    head = model.get_submodule(network.head)
+    assert isinstance(head, nn.Linear)
+    if head.out_features != num_classes:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model.set_submodule(network.head, nn.Linear(head.in_features, num_classes))
+    return model.eval()
+
+
+def _load_file(path: Path) -> StateDict:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        raise WeightsError(f"{path} is not a file of weights that torch.load(weights_only=True) can read") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path} does not hold a state dict (names with tensors)")
+    return state
+
+
+def _download(network: Network) -> StateDict:
+    if network.pretrained is None:
+        raise WeightsError(f"{network.name} has no pre-trained weights to download; give a folder with --weights")
+    weights = get_weight(network.pretrained)
+    try:
+        return dict(weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True))
+    except OSError as error:  # no network, no space, no such file
+        raise WeightsError(
+            f"cannot download {weights.url} ({error}); give a folder that has {network.name}.pth with --weights"
+        ) from error
+    except RuntimeError as error:  # the hash does not match
+        raise WeightsError(f"{weights.url}: {error}") from error
+
+
+def _head_classes(network: Network, state: StateDict) -> int:
+    return state[f"{network.head}.weight"].shape[0]
+
+
+def _check_architecture(network: Network, state: StateDict) -> None:
+    head = f"{network.head}.weight"
+    expected = network.build(_head_classes(network, state) if head in state else IMAGENET_CLASSES).state_dict()
+    # Older files lack the counters of BatchNorm, which nothing here reads.
+    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
+    unknown = [key for key in state if key not in expected]
+    misshapen = [key for key in expected if key in state and expected[key].shape != state[key].shape]
+    for what, keys in (("lack", missing), ("have an unknown", unknown), ("have another shape for", misshapen)):
+        if keys:
+            others = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            raise WeightsError(
+                f"the weights for {network.name} are of another architecture: they {what} {keys[0]!r}{others}"
+            )
+    for key in expected:
+        state.setdefault(key, expected[key])

@@ -35,12 +35,12 @@ SuiteOption = Annotated[
     str, typer.Option("--suite", help="A shipped suite (quick, digits, imagenet) or the path of a .toml file.")
 ]
 DataOption = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         "--data",
-        metavar="SPEC",
-        help="The images: `digits`, `imagefolder:PATH`, `hf:NAME` or `hf:PATH`. Replaces the suite's default; "
-        "data that the suite names for a single network stays.",
+        metavar="[NETWORK=]SPEC",
+        help="The images: `digits`, `imagefolder:PATH`, `hf:NAME` or `hf:PATH`, instead of the suite's default; "
+        "with NETWORK= for that network alone. May be repeated.",
     ),
 ]
 WeightsOption = Annotated[
@@ -257,7 +257,7 @@ def main() -> None:
 def _cells(
     reporter: Reporter,
     suite: str,
-    data: str | None,
+    data: list[str] | None,
     weights: Path | None,
     models: list[str] | None,
     algorithms: list[str] | None,

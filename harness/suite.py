@@ -93,11 +93,12 @@ def choose(
     models: list[str] | None = None,
     algorithms: list[str] | None = None,
     trials: int | None = None,
-    data: str | None = None,
+    data: list[str] | None = None,
 ) -> Suite:
     """The suite with what the command line says instead: some of its networks or algorithms, other trials or data.
 
-    `data` replaces the default; a data set that the suite names for one network stays.
+    `data` holds "SPEC", which replaces the suite's default, and "NETWORK=SPEC", for one network. What the suite names for
+    one network stays unless that network is named here.
     """
     for given, known, what in (
         (models, list(suite.models), "networks"),
@@ -114,8 +115,13 @@ def choose(
     if trials:
         changes["trials"] = trials
     if data:
-        changes["data"] = {**suite.data, DEFAULT_DATA: data}
+        changes["data"] = {**suite.data, **dict(_read_data(suite, text) for text in data)}
     return suite.model_copy(update=changes)
+
+
+def _read_data(suite: Suite, text: str) -> tuple[str, str]:
+    network, separator, spec = text.partition("=")
+    return (network, spec) if separator and network in suite.models else (DEFAULT_DATA, text)
 
 
 def _read_configs(path: Path, tables: list[dict[str, Any]]) -> Iterator[AnyPruningConfig]:

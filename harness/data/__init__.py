@@ -80,7 +80,7 @@ class _ArraySource:
 
 def _open_digits() -> tuple[Split, Split]:
     """scikit-learn's 1,797 digits: 400 for val, 40 a class, and 1,397 for train, both in scikit-learn's order."""
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+    from sklearn.datasets import load_digits
 
     digits: Any = load_digits()
     labels = np.asarray(digits.target, np.int64)

@@ -173,7 +173,7 @@ class Weights:
     def _reader(self, path: Path) -> Any:
         if path not in self._readers:
             quiet_coremltools()
-            from coremltools.libmilstoragepython import _BlobStorageReader  # type: ignore[import-untyped]
+            from coremltools.libmilstoragepython import _BlobStorageReader
 
             self._readers[path] = _BlobStorageReader(str(path))
         return self._readers[path]
@@ -271,7 +271,7 @@ def _model_file(package: Path) -> Path:
 
 def _parse(package: Path, model_file: Path) -> Any:
     quiet_coremltools()
-    from coremltools.proto import Model_pb2  # type: ignore[import-untyped]
+    from coremltools.proto import Model_pb2
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     spec = Model_pb2.Model()

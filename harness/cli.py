@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 RESULTS = Path("results/local")
 
+_INTERRUPTED = 130  # Typer's word for Ctrl-C
+
 app = typer.Typer(
     help="Prune networks, convert them to sparse Core ML packages and measure the packages themselves, on any machine.",
     epilog="Start with: python run_bench.py run",
@@ -239,10 +241,8 @@ def main() -> None:
     """Run the command line and turn what the user can mend into one line and exit code 2."""
     try:
         code = app(standalone_mode=False)
-    except click.exceptions.Abort:
-        _fail("interrupted; what was finished is kept, the same command goes on from there")
-    except KeyboardInterrupt:
-        _fail("interrupted; what was finished is kept, the same command goes on from there")
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        code = _INTERRUPTED
     except click.ClickException as error:
         _fail(error.format_message())
     except BenchError as error:
@@ -251,6 +251,8 @@ def main() -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
         _fail(f"{os.strerror(error.errno)}: {error.filename or 'while writing'}; what was finished is kept")
+    if code == _INTERRUPTED:
+        _fail("interrupted; what was finished is kept, the same command goes on from there")
     sys.exit(code)
 
 

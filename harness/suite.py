@@ -97,8 +97,8 @@ def choose(
 ) -> Suite:
     """The suite with what the command line says instead: some of its networks or algorithms, other trials or data.
 
-    `data` holds "SPEC", which replaces the suite's default, and "NETWORK=SPEC", for one network. What the suite names for
-    one network stays unless that network is named here.
+    `data` holds "SPEC", which replaces the suite's default, and "NETWORK=SPEC", for one network. What the suite names
+    for one network stays unless that network is named here.
     """
     for given, known, what in (
         (models, list(suite.models), "networks"),
@@ -158,8 +158,9 @@ def _with_coremltools_yaml(path: Path, where: str, table: dict[str, Any]) -> dic
 
 
 def _first_problem(error: ValidationError) -> str:
-    """The first thing pydantic found, as "place: what is wrong", with the nearest known key for an unknown one."""
-    problem = error.errors()[0]
+    """One thing pydantic found, as "place: what is wrong", with the nearest known key for an unknown one."""
+    # Unknown keys first: a misspelled key is also a missing one.
+    problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     # The tag of the discriminated union is no key of the file.
     place = ".".join(str(part) for part in problem["loc"] if part not in ALGORITHMS)
     if problem["type"] != "extra_forbidden":

@@ -13,6 +13,7 @@ from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
 
 from harness.quiet import silenced
+from models.layers import prunable_layers
 from models.training import IMAGE_MEAN, IMAGE_STD
 
 INPUT_NAME = "image"
@@ -48,6 +49,18 @@ def fold_batchnorm(model: nn.Module) -> fx.GraphModule:
     folded = fuse(model)
     assert isinstance(folded, fx.GraphModule)
     return folded
+
+
+@torch.no_grad()
+def zero_what_float16_loses(model: nn.Module) -> None:
+    """Zero, in place, the weights that are zero in the dense Float16 baseline, where they are below 6e-8.
+
+    Whoever prunes then spends its zeros on them first. Otherwise they come on top: one dead channel of a ResNet50 made
+    its layer half a point sparser than asked.
+    """
+    folded = fold_batchnorm(model)
+    for name, layer in prunable_layers(model).items():
+        layer.weight[folded.get_submodule(name).weight.half() == 0] = 0
 
 
 def weight_name(layer: str) -> str:

@@ -3,6 +3,7 @@
 from typing import assert_never
 
 from models.config import AnyPruningConfig, MagnitudePrunerConfig, PostTrainingConfig, SparseGPTConfig
+from models.conversion import zero_what_float16_loses
 from models.pruning import magnitude_pruner, post_training, sparse_gpt
 from models.pruning.job import Pruned, PruningJob
 
@@ -11,6 +12,7 @@ __all__ = ["Pruned", "PruningJob", "prune"]
 
 def prune(config: AnyPruningConfig, job: PruningJob) -> Pruned:
     """Prune the job's network as `config` says and convert it. Raises BenchError for a config that cannot be used."""
+    zero_what_float16_loses(job.model)
     match config:
         case PostTrainingConfig():
             return post_training.prune(config, job)

@@ -1,0 +1,48 @@
+"""A fourth network, small enough to train in a second: all it takes to add one is a file like this."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from models.config import Scope
+from models.layers import sequential
+from models.network import Network, register
+
+
+class Tiny(nn.Module):
+    """Convolution, depthwise convolution, pointwise convolution, pooling, linear layer; BatchNorm after each conv."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+        )
+        self.pool = nn.AdaptiveAvgPool2d(2)
+        self.classifier = nn.Linear(128, num_classes)
+
+    def forward(self, images):
+        return self.classifier(self.pool(self.features(images)).flatten(1))
+
+
+def _sequential(model: nn.Module) -> nn.Sequential:
+    return sequential(
+        ("features", model.get_submodule("features")),
+        ("pool", model.get_submodule("pool")),
+        ("flatten", nn.Flatten()),
+        ("classifier", model.get_submodule("classifier")),
+    )
+
+
+TINY = register(
+    Network(
+        name="tiny", title="Tiny", build=Tiny, head="classifier", sequential=_sequential, scope=Scope(depthwise=False)
+    )
+)

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from harness.cells import Cell, Subject
-from harness.data import DataSet, Split, augment, load_images
-from harness.data.split import map_in_threads
+from harness.data import DataSet
 from harness.errors import BenchError, DataError
 from harness.keys import key_of
 from harness.package import read_package
 from harness.store import Store
+from harness.training_images import TrainingImages, bad_images
 from harness.verify import check_package
 from models.conversion import to_coreml
 from models.network import Network
@@ -46,6 +46,15 @@ class Built:
     skipped: list[str]
 
 
+@dataclass(frozen=True)
+class _DenseNetwork:
+    """state: its weights. trained: whether they were trained here. skipped: training images left out then."""
+
+    state: StateDict
+    trained: bool
+    skipped: list[str]
+
+
 class Builder:
     """Makes packages and keeps them in the store; skip_bad_images: training images that do not decode are left out."""
 
@@ -65,12 +74,12 @@ class Builder:
     def _fill(self, cell: Cell, folder: Path) -> dict[str, Any]:
         subject, config = cell.subject, cell.config
         path = folder / _package_name(cell)
-        state, trained = self._dense_network(subject)
-        model = initial_model(subject.network, state, len(subject.data.classes))
+        dense = self._dense_network(subject)
+        model = initial_model(subject.network, dense.state, len(subject.data.classes))
         if config is None:
             to_coreml(model, subject.data.image_size).save(str(path))
             check_package(path, read_package(path), {}, None)
-            return {"targets": {}, "scope": "none", "trained": trained, "skipped": []}
+            return {"targets": {}, "scope": "none", "trained": dense.trained, "skipped": dense.skipped}
         baseline = self.build(Cell(subject, None, 0))
         data = self._training_images(subject.data) if config.needs_data else None
         pruned = prune(
@@ -81,42 +90,47 @@ class Builder:
                 image_size=subject.data.image_size,
                 data=data,
                 trial=cell.trial,
-                progress=lambda done, total: self._progress("pruning", done, total),
+                progress=self._within("pruning"),
             ),
         )
         pruned.package.save(str(path))
         check_package(path, read_package(path), pruned.targets, read_package(baseline.path))
-        skipped = data.skipped if data else []
-        return {"targets": pruned.targets, "scope": pruned.scope, "trained": trained, "skipped": skipped}
+        skipped = data.skipped if data else dense.skipped
+        return {"targets": pruned.targets, "scope": pruned.scope, "trained": dense.trained, "skipped": skipped}
 
-    def _dense_network(self, subject: Subject) -> tuple[StateDict, bool]:
-        """The dense network's weights, and whether they were trained here: from scratch, or with a new head."""
+    def _dense_network(self, subject: Subject) -> "_DenseNetwork":
+        """The dense network: pre-trained as it is, or trained from scratch or with a new head."""
         network, classes = subject.network, len(subject.data.classes)
         state = load_pretrained(network, subject.weights_folder) if subject.pretrained else None
         if state is not None and state[f"{network.head}.weight"].shape[0] == classes:
-            return state, False
+            return _DenseNetwork(state, trained=False, skipped=[])
         training = subject.training
         if training is None:
             raise BenchError(_no_training(subject.suite, network, state, subject.data))
 
         def fill(folder: Path) -> dict[str, Any]:
             model = untrained_model(network, classes) if state is None else initial_model(network, state, classes)
+            data = self._training_images(subject.data)
             train(
                 model,
-                self._training_images(subject.data),
+                data,
                 training,
                 order_seed=0,
-                progress=lambda done, total: self._progress("training", done, total),
+                progress=self._within("training"),
             )
             buffer = io.BytesIO()  # torch would turn a full disk into an error that does not say so
             torch.save(model.state_dict(), buffer)
             (folder / _WEIGHTS_FILE).write_bytes(buffer.getvalue())
-            return {}
+            return {"skipped": data.skipped}
 
         folder = self._store.artifact(subject.dense_key, fill)
-        return torch.load(folder / _WEIGHTS_FILE, weights_only=True), True
+        trained = torch.load(folder / _WEIGHTS_FILE, weights_only=True)
+        return _DenseNetwork(trained, trained=True, skipped=self._store.manifest(folder)["skipped"])
 
-    def _training_images(self, data: DataSet) -> "TrainingImages":
+    def _within(self, description: str) -> Callable[[int, int], None]:
+        return lambda done, total: self._progress(description, done, total)
+
+    def _training_images(self, data: DataSet) -> TrainingImages:
         if data.train is None:
             raise DataError(f"{data.spec} has no train split: expected train/ beside val/")
         if not self._skip_bad_images:
@@ -124,7 +138,7 @@ class Builder:
         split = data.train
         # Kept, because finding them takes as long as decoding every image.
         key = key_of({"bad images of": split.fingerprint})
-        folder = self._store.artifact(key, lambda empty: {"bad": bad_images(split, self._progress)})
+        folder = self._store.artifact(key, lambda empty: {"bad": bad_images(split, self._within("checking images"))})
         bad = self._store.manifest(folder)["bad"]
         return TrainingImages(data, split, np.setdiff1d(np.arange(len(split)), bad))
 
@@ -141,56 +155,3 @@ def _no_training(suite: str, network: Network, state: StateDict | None, data: Da
     return (
         f"{data.spec} has {len(data.classes)} classes, the weights of {network.name} {head}; for a new head, {needed}"
     )
-
-
-class TrainingImages:
-    """The train split, less the images left out, as the training and calibration of `models` take it.
-
-    Photographs are augmented, each as its own number and the epoch say, so that trials in another order see the same
-    views. Other images are few and small, and decoded once.
-    """
-
-    def __init__(self, data: DataSet, split: Split, members: np.ndarray) -> None:
-        self._photographs = data.photographs
-        self._image_size = data.image_size
-        self._split = split
-        self._members = members  # int64 [N]: positions in the split
-        self._decoded = None if data.photographs else load_images(split, members, data.image_size)
-
-    def __len__(self) -> int:
-        return len(self._members)
-
-    @property
-    def skipped(self) -> list[str]:
-        """Ids of the images left out."""
-        kept = set(self._members.tolist())
-        return [name for position, name in enumerate(self._split.ids) if position not in kept]
-
-    def images(self, indices: np.ndarray, epoch: int | None) -> np.ndarray:
-        """uint8 [n, H, W, 3]; as in evaluation where epoch is None."""
-        if self._decoded is not None:
-            return self._decoded[indices]
-        if epoch is None:
-            return load_images(self._split, self._members[indices], self._image_size)
-        return np.stack(map_in_threads(lambda i: self._view(int(self._members[indices[i]]), epoch), len(indices)))
-
-    def labels(self, indices: np.ndarray) -> np.ndarray:
-        """int64 [n]."""
-        return self._split.labels[self._members[indices]]
-
-    def _view(self, position: int, epoch: int) -> np.ndarray:
-        return augment(self._split.image(position), self._image_size, (epoch, position))
-
-
-def bad_images(split: Split, progress: Progress) -> list[int]:
-    """Positions of the images of a split that do not decode."""
-
-    def is_bad(position: int) -> bool:
-        try:
-            split.image(position)
-        except DataError:
-            return True
-        return False
-
-    found = map_in_threads(is_bad, len(split), progress=lambda done, total: progress("checking images", done, total))
-    return [position for position, bad in enumerate(found) if bad]

@@ -21,6 +21,7 @@ from models.weight_files import weights_fingerprint
 _BUILD_PACKAGES = ("coremltools", "torch", "torchvision", "numpy")
 _EVALUATION_PACKAGES = ("onnxruntime", "onnx", "numpy", "pillow")
 _DENSE_CODE = ("models/weights.py", "models/training.py", "models/conversion.py")
+_TRAINING_CODE = ("harness/training_images.py", "harness/data")
 _PRUNING_CODE = ("models/layers.py", "models/pruning/job.py")
 _EVALUATION_CODE = ("harness/accuracy.py", "harness/data", "harness/runtimes/portable")
 
@@ -44,7 +45,7 @@ class Subject:
 
     @cached_property
     def dense_inputs(self) -> Inputs:
-        """What the dense network depends on, code and packages left out."""
+        """What the dense network depends on, its own code and packages left out."""
         inputs: Inputs = {
             "network": self.network.name,
             "weights": self.weights_fingerprint,
@@ -52,7 +53,7 @@ class Subject:
             "classes": len(self.data.classes),
         }
         if self.training is not None:
-            inputs |= {"training": self.training.model_dump(), "train_data": self.train_fingerprint}
+            inputs |= {"training": self.training.model_dump(), **self.train_inputs}
         return inputs
 
     @cached_property
@@ -68,6 +69,11 @@ class Subject:
     @cached_property
     def weights_fingerprint(self) -> str:
         return weights_fingerprint(self.network, self.weights_folder) if self.pretrained else "none"
+
+    @property
+    def train_inputs(self) -> Inputs:
+        """What a result depends on that has seen training images."""
+        return {"train_data": self.train_fingerprint, "train_code": code_version(*_TRAINING_CODE)}
 
     @property
     def train_fingerprint(self) -> str:
@@ -124,7 +130,7 @@ class Cell:
             "code": code_version(*_PRUNING_CODE, algorithm),
         }
         if self.config.needs_data:
-            inputs["train_data"] = self.subject.train_fingerprint
+            inputs |= self.subject.train_inputs
         return inputs
 
     @cached_property

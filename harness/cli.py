@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
-import click
 import typer
 from rich.console import Console
 from tabulate import tabulate
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 RESULTS = Path("results/local")
 
-_INTERRUPTED = 130  # Typer's word for Ctrl-C
+_INTERRUPTED = 130  # how Typer ends on Ctrl-C
 
 app = typer.Typer(
     help="Prune networks, convert them to sparse Core ML packages and measure the packages themselves, on any machine.",
@@ -240,20 +239,17 @@ def table(
 def main() -> None:
     """Run the command line and turn what the user can mend into one line and exit code 2."""
     try:
-        code = app(standalone_mode=False)
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        code = _INTERRUPTED
-    except click.ClickException as error:
-        _fail(error.format_message())
+        app()
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            _fail("interrupted; what was finished is kept, the same command goes on from there")
+        raise
     except BenchError as error:
         _fail(str(error))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
         _fail(f"{os.strerror(error.errno)}: {error.filename or 'while writing'}; what was finished is kept")
-    if code == _INTERRUPTED:
-        _fail("interrupted; what was finished is kept, the same command goes on from there")
-    sys.exit(code)
 
 
 def _cells(

@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.keys import package_versions
 from harness.records import Provenance
 
+_CODE = ("harness", "models", "pyproject.toml")
 _PACKAGES = (
     "coremltools",
     "torch",
@@ -39,14 +40,14 @@ def provenance(*, build_seconds: float | None = None, evaluate_seconds: float | 
 
 
 def _git_commit() -> str | None:
-    """The project's commit, with "+" if files have changed since; None outside a git checkout."""
-    folder = Path(__file__).parent
+    """The project's commit, with "+" if its code has changed since; None outside a git checkout."""
+    folder = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(folder), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", "..") else "")
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", *_CODE) else "")
     except (OSError, subprocess.SubprocessError):
         return None

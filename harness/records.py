@@ -105,7 +105,7 @@ class Runtime(_Frozen):
 
 
 class Provenance(_Frozen):
-    """Where, when and with what a record was made. git_commit ends in "+" if files had changed since."""
+    """Where, when and with what a record was made. git_commit ends in "+" if code had changed since."""
 
     created: str
     host: str

@@ -84,8 +84,8 @@ def write_atomically(path: Path, text: str) -> None:
 def _make(folder: Path, key: str, fill: Callable[[Path], dict[str, Any]]) -> None:
     unfinished = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
-    unfinished.mkdir()
     try:
+        unfinished.mkdir()
         manifest = {"key": key, "made": fill(unfinished), "files": tree_hashes(unfinished)}
         (unfinished / _MANIFEST).write_text(json.dumps(manifest, indent=2))
         shutil.rmtree(folder, ignore_errors=True)  # of an artifact that is damaged

@@ -35,7 +35,7 @@ test: setup
 	$(BIN)/python -m pytest
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --log-cli-level=INFO
 
 lint: setup
 	$(BIN)/ruff check .

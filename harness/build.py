@@ -36,14 +36,14 @@ _WEIGHTS_FILE = "network.pt"
 class Built:
     """A saved package. targets: the sparsity asked of each pruned layer. trained: whether we trained its network.
 
-    skipped: training images that were left out as bad.
+    train_skipped: ids of training images that were left out as bad.
     """
 
     path: Path
     targets: dict[str, float | None]
     scope: str
     trained: bool
-    skipped: list[str]
+    train_skipped: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,14 @@ class Builder:
         Raises BenchError for what the user can mend and CellFailedError for a package that is not what was asked.
         """
         folder = self._store.artifact(cell.build_key, lambda empty: self._fill(cell, empty))
-        return Built(path=folder / _package_name(cell), **self._store.manifest(folder))
+        made = self._store.manifest(folder)
+        return Built(
+            path=folder / _package_name(cell),
+            targets=made["targets"],
+            scope=made["scope"],
+            trained=made["trained"],
+            train_skipped=tuple(made["train_skipped"]),
+        )
 
     def _fill(self, cell: Cell, folder: Path) -> dict[str, Any]:
         subject, config = cell.subject, cell.config
@@ -79,7 +86,7 @@ class Builder:
         if config is None:
             to_coreml(model, subject.data.image_size).save(str(path))
             check_package(path, read_package(path), {}, None)
-            return {"targets": {}, "scope": "none", "trained": dense.trained, "skipped": dense.skipped}
+            return {"targets": {}, "scope": "none", "trained": dense.trained, "train_skipped": dense.skipped}
         baseline = self.build(Cell(subject, None, 0))
         data = self._training_images(subject.data) if config.needs_data else None
         pruned = prune(
@@ -96,7 +103,7 @@ class Builder:
         pruned.package.save(str(path))
         check_package(path, read_package(path), pruned.targets, read_package(baseline.path))
         skipped = data.skipped if data else dense.skipped
-        return {"targets": pruned.targets, "scope": pruned.scope, "trained": dense.trained, "skipped": skipped}
+        return {"targets": pruned.targets, "scope": pruned.scope, "trained": dense.trained, "train_skipped": skipped}
 
     def _dense_network(self, subject: Subject) -> "_DenseNetwork":
         """The dense network: pre-trained as it is, or trained from scratch or with a new head."""

@@ -151,6 +151,8 @@ def lay_out(
 
     fingerprinting is called with each data set before its content is hashed, to do so with a progress bar.
     """
+    if weights_folder is not None and suite.weights == "none":
+        raise WeightsError(f"suite {suite.name} trains its networks from scratch: leave out --weights")
     if weights_folder is not None and not weights_folder.is_dir():
         raise WeightsError(f"no folder of weights at {weights_folder}")
     opened: dict[str, DataSet] = {}

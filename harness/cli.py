@@ -191,7 +191,8 @@ def inspect(
     """What a package holds: inputs, outputs, operations, and each weight's storage, sparsity and size."""
     from harness.package import read_package
 
-    summary = read_package(package)
+    with Reporter().steps("reading", 1):
+        summary = read_package(package)
     if as_json:
         typer.echo(summary.model_dump_json(indent=2))
         return

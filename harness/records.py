@@ -64,7 +64,10 @@ class Package(_Frozen):
 
 
 class Data(_Frozen):
-    """The images that were evaluated: fingerprint of the split, its classes, ids of the images skipped as bad."""
+    """The images that were evaluated: fingerprint of the split, its classes, ids of the images skipped as bad.
+
+    train_fingerprint and train_skipped are those of the training images, where any were used.
+    """
 
     spec: str
     split: str
@@ -72,7 +75,8 @@ class Data(_Frozen):
     train_fingerprint: str | None
     classes: int
     image_size: int
-    skipped: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
+    train_skipped: tuple[str, ...] = ()
 
 
 class Predictions(_Frozen):

@@ -119,7 +119,8 @@ def _measure(cell: Cell, store: Store, steps: Steps, skip_bad_images: bool) -> R
         provenance=seconds,
         scope=built.scope,
         trained=built.trained,
-        skipped=(*built.skipped, *skipped),
+        skipped=skipped,
+        train_skipped=built.train_skipped,
         package=package,
         runtime=runtime,
         predictions=predictions,
@@ -135,7 +136,15 @@ def _builder(cell: Cell, store: Store, steps: Steps, skip_bad_images: bool) -> "
     return Builder(store, progress, skip_bad_images=skip_bad_images)
 
 
-def _record(cell: Cell, *, scope: str, trained: bool = False, skipped: tuple[str, ...] = (), **rest: object) -> Record:
+def _record(
+    cell: Cell,
+    *,
+    scope: str,
+    trained: bool = False,
+    skipped: tuple[str, ...] = (),
+    train_skipped: tuple[str, ...] = (),
+    **rest: object,
+) -> Record:
     subject, config = cell.subject, cell.config
     return Record.model_validate(
         {
@@ -166,6 +175,7 @@ def _record(cell: Cell, *, scope: str, trained: bool = False, skipped: tuple[str
                 classes=len(subject.data.classes),
                 image_size=subject.data.image_size,
                 skipped=skipped,
+                train_skipped=train_skipped,
             ),
             **rest,
         }

@@ -168,8 +168,9 @@ def test_a_truncated_jpeg_is_named_and_skipped_only_if_asked(refused, run_bench,
     code, output, errors = run_bench(*arguments, "--skip-bad-images", "--format", "json")
     assert code == 0, errors
     assert [row["images"] for row in json.loads(output)] == [11 if split == "val" else 12] * 2
-    skipped = [json.loads(path.read_text())["data"]["skipped"] for path in (tmp_path / "r").glob("records/*.json")]
-    assert skipped == [[f"{split}/b/2.jpg"]] * 2
+    records = [json.loads(path.read_text())["data"] for path in (tmp_path / "r").glob("records/*.json")]
+    key = "skipped" if split == "val" else "train_skipped"
+    assert [record[key] for record in records] == [[f"{split}/b/2.jpg"]] * 2
 
 
 def test_weights_of_another_architecture(refused, images, tmp_path):
@@ -185,6 +186,7 @@ def test_a_missing_weight_folder_or_file(refused, images, tmp_path):
     arguments = ("run", "--suite", "imagenet", "--data", f"imagefolder:{images}", "--weights")
     assert "no folder of weights at" in refused(*arguments, tmp_path / "nowhere")
     assert "mobilenet_v2.pth does not exist" in refused(*arguments, tmp_path)
+    assert "trains its networks from scratch: leave out --weights" in refused("run", "--weights", tmp_path)
 
 
 def test_fewer_classes_than_the_head_without_training(refused, images, tmp_path):

@@ -27,6 +27,14 @@ def test_the_shipped_suites_hold_every_algorithm_at_50_and_75_percent():
         assert found == {(a, s) for a in ("post-training", "sparse-gpt", "magnitude-pruner") for s in (0.5, 0.75)}, name
 
 
+def test_the_suite_in_the_readme_is_one(tmp_path):
+    text = (Path(__file__).parents[1] / "README.md").read_text().split("```toml\n")[1].split("```")[0]
+    (tmp_path / "mine.yaml").write_text("global_config: {algorithm: sparse_gpt, weight_dtype: float32}")
+    suite = load_suite(suite_file(tmp_path, text))
+    assert len(suite.configs) == 5
+    assert suite.data_for("resnet50") == "imagefolder:/data/x"
+
+
 def test_a_list_of_sparsities_is_short_for_as_many_configs(tmp_path):
     suite = load_suite(suite_file(tmp_path, HEAD + CONFIG.replace("0.5", "[0.25, 0.5]")))
     assert [config.sparsity for config in suite.configs] == [0.25, 0.5]

@@ -49,8 +49,7 @@ def lookup(call: Call) -> Entry:
     if type_ not in _OPERATIONS:
         outputs = ", ".join(output.name for output in call.operation.outputs)
         raise UnsupportedOperationError(
-            f"{call.graph.program.package}: operation {type_!r} ({outputs}) is not one that the portable runtime knows;"
-            " run the package with the coreml runtime on a Mac"
+            f"{call.graph.program.package}: operation {type_!r} ({outputs}) is not one that the portable runtime knows"
         )
     return _OPERATIONS[type_]
 

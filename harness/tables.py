@@ -4,7 +4,7 @@ Rows are plain numbers under stable names; the readable formats choose and word 
 """
 
 import json
-import math
+import statistics
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -150,7 +150,7 @@ def _caption(suite: str, table: list[Row], format: Format) -> str:
     text = f"Suite {suite}: top-1 in % on {data}, mean and standard deviation over trials that differ in data order."
     if any(row["runtime"] == "portable" for row in table):
         text += " Runtime `portable` executes the Core ML package on the CPU; its numbers are not Core ML's."
-    return "".join(f"% {text}" if format == "latex" else text)
+    return f"% {text}" if format == "latex" else text
 
 
 def _accuracy(row: Row) -> str:
@@ -170,12 +170,12 @@ def _percent(fraction: float | None) -> str:
 
 
 def _mean(values: list[float] | list[int]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
+    return statistics.fmean(values) if values else None
 
 
 def _sample_std(values: list[float]) -> float | None:
     """With n - 1 in the denominator: three trials are a sample."""
-    return float(pd.Series(values).std(ddof=1)) if len(values) > 1 else None
+    return statistics.stdev(values) if len(values) > 1 else None
 
 
 def _published_config(record: Record) -> str:

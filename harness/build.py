@@ -3,12 +3,16 @@
 Every step's result is an artifact in the store, so a step that is done is never done again.
 """
 
+import errno
 import io
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import coremltools as ct
 import numpy as np
 import torch
 
@@ -84,7 +88,7 @@ class Builder:
         dense = self._dense_network(subject)
         model = initial_model(subject.network, dense.state, len(subject.data.classes))
         if config is None:
-            to_coreml(model, subject.data.image_size).save(str(path))
+            _save(to_coreml(model, subject.data.image_size), path)
             check_package(path, read_package(path), {}, None)
             return {"targets": {}, "scope": "none", "trained": dense.trained, "train_skipped": dense.skipped}
         baseline = self.build(Cell(subject, None, 0))
@@ -100,7 +104,7 @@ class Builder:
                 progress=self._within("pruning"),
             ),
         )
-        pruned.package.save(str(path))
+        _save(pruned.package, path)
         check_package(path, read_package(path), pruned.targets, read_package(baseline.path))
         skipped = data.skipped if data else dense.skipped
         return {"targets": pruned.targets, "scope": pruned.scope, "trained": dense.trained, "train_skipped": skipped}
@@ -148,6 +152,16 @@ class Builder:
         folder = self._store.artifact(key, lambda empty: {"bad": bad_images(split, self._within("checking images"))})
         bad = self._store.manifest(folder)["bad"]
         return TrainingImages(data, split, np.setdiff1d(np.arange(len(split)), bad))
+
+
+def _save(package: ct.models.MLModel, path: Path) -> None:
+    try:
+        package.save(str(path))
+    except shutil.Error as error:
+        # Saving copies a tree, and that error hides what stopped the copies.
+        if f"[Errno {errno.ENOSPC}]" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 def _package_name(cell: Cell) -> str:

@@ -47,7 +47,7 @@ DataOption = Annotated[
 WeightsOption = Annotated[
     Path | None,
     typer.Option(
-        "--weights", metavar="DIR", help="Folder with pre-trained weights, DIR/<network>.pth; else they are downloaded."
+        "--weights", metavar="DIR", help="Folder with pre-trained weights, DIR/NETWORK.pth; else they are downloaded."
     ),
 ]
 ModelsOption = Annotated[

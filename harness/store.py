@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,13 +71,12 @@ def tree_hashes(folder: Path) -> dict[str, str]:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write `path` so that a reader finds the whole text or what was there before."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".tmp")
+    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.tmp")  # not tempfile's: those only their owner can read
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(name, path)
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, path)
     finally:
-        Path(name).unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 def _make(folder: Path, key: str, fill: Callable[[Path], dict[str, Any]]) -> None:

@@ -1,6 +1,9 @@
 """The command line: bad input is one clear line and exit code 2, and nothing is lost or half-written."""
 
+import errno
+import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -231,15 +234,33 @@ def test_a_class_count_that_does_not_match(refused, package, tmp_path):
     assert "its output has shape [3], the data set has 10 classes" in line
 
 
-def test_a_full_disk(refused, suite, images, tmp_path, monkeypatch):
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device", str(tmp_path / "r" / "artifacts" / "weights"))
+@pytest.mark.parametrize("bytes_until_full", [1_000, 40_000, 50_000])
+def test_a_full_disk(refused, run_bench, suite, images, tmp_path, monkeypatch, bytes_until_full):
+    """Full in the middle of the trained network, of the package, and of the pruned package."""
+    real_open, written = io.open, 0
 
-    monkeypatch.setattr("harness.build.torch.save", full)
-    line = refused("run", "--suite", suite, "--data", f"imagefolder:{images}", "--results", tmp_path / "r")
+    class Full(io.FileIO):
+        def write(self, data):
+            nonlocal written
+            written += len(data)
+            if written > bytes_until_full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.name)
+            return super().write(data)
+
+    def limited(file, mode="r", *rest, **named):
+        inside = isinstance(file, str | os.PathLike) and Path(file).is_relative_to(tmp_path / "r")
+        return Full(file, "w") if inside and mode == "wb" else real_open(file, mode, *rest, **named)
+
+    arguments = ("run", "--suite", suite, "--data", f"imagefolder:{images}", "--results", tmp_path / "r")
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "_USE_CP_SENDFILE", False)
+        patched.setattr(io, "open", limited)
+        patched.setattr("builtins.open", limited)
+        line = refused(*arguments)
     assert "No space left on device" in line
-    assert not [path for path in (tmp_path / "r").rglob("*") if path.suffix in (".tmp", ".pt", ".json")]
-    monkeypatch.undo()
+    assert not list((tmp_path / "r").rglob("*.tmp"))
+    code, _, errors = run_bench(*arguments)
+    assert code == 0, errors
 
 
 @pytest.mark.parametrize("arguments", [("run", "--sweet"), ("table", "--format", "sweet"), ("sweet",)])

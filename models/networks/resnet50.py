@@ -35,8 +35,8 @@ register(
         build=_build,
         head="fc",
         sequential=_sequential,
-        # Every convolution and linear layer: reproduces the published compression ratios.
-        scope=Scope(),
+        # Reproduces the published compression ratios: all but the first convolution.
+        scope=Scope(exclude=("conv1",)),
         pretrained="ResNet50_Weights.IMAGENET1K_V1",
     )
 )

@@ -5,8 +5,9 @@ What shaped this back end:
 - It reads the saved package and nothing else, so a number from it is a number of the file that ships.
 - Each operation does what its definition in coremltools says, or the package is refused with the operation's name: no
   approximation, and no guess at an operation that is not registered.
-- Weights are used as stored (compressed, in Float16) and everything is computed in Float32, so a result is that of the
-  stored weights and not of one device's rounding. It says nothing about speed on Apple hardware.
+- Weights are used as stored. In `float32` precision everything is computed in Float32, so a result is that of the
+  stored weights and not of one device's rounding; in `float16` every result that the program types as Float16 is
+  rounded to it. Neither says anything about speed on Apple hardware.
 - A program is written for a batch of 1. It runs any batch at once where every operation provably keeps samples apart,
   and one sample after the other where not; both give the same numbers.
 - Reading, translating and running stand apart: `reader` knows no ONNX, `ops_*` and `translate` run nothing, `session`
@@ -21,13 +22,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from harness.runtimes.portable.graph import Precision
     from harness.runtimes.portable.session import Model
 
 __all__ = ["load"]
 
 
-def load(path: str | Path, *, threads: int | None = None) -> Model:
-    """Read, translate and prepare the `.mlpackage` at `path`.
+def load(
+    path: str | Path,
+    *,
+    function: str | None = None,
+    precision: Precision = "float32",
+    threads: int | None = None,
+) -> Model:
+    """Read, translate and prepare a function (None: the default one) of the `.mlpackage` at `path`.
 
     `threads` is the number of threads that one prediction may use; None lets ONNX Runtime take a thread a core.
 
@@ -35,4 +43,4 @@ def load(path: str | Path, *, threads: int | None = None) -> Model:
     """
     from harness.runtimes.portable.session import Model
 
-    return Model(path, threads=threads)
+    return Model(path, function=function, precision=precision, threads=threads)

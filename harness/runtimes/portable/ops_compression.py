@@ -31,13 +31,14 @@ def _require(call: Call, *parameters: str) -> None:
 def sparse_to_dense(call: Call) -> None:
     _require(call, "nonzero_data", "mask", "shape")
     shape = call.ints("shape", [])
-    _decompressed(call, lambda: decompress.sparse_to_dense(call.array("nonzero_data"), call.array("mask"), shape))
+    nonzero_data, mask = call.stored_array("nonzero_data"), call.stored_array("mask")
+    _decompressed(call, lambda: decompress.sparse_to_dense(nonzero_data, mask, shape))
 
 
 @operation("constexpr_affine_dequantize")
 def affine_dequantize(call: Call) -> None:
     _require(call, "quantized_data", "zero_point", "scale", "axis")
-    data, zero_point, scale = call.array("quantized_data"), call.array("zero_point"), call.array("scale")
+    data, zero_point, scale = (call.stored_array(name) for name in ("quantized_data", "zero_point", "scale"))
     _decompressed(call, lambda: decompress.affine_dequantize(data, zero_point, scale, call.integer("axis", 0)))
 
 
@@ -45,4 +46,5 @@ def affine_dequantize(call: Call) -> None:
 def lut_to_dense(call: Call) -> None:
     _require(call, "lut", "indices", "shape")
     shape = call.ints("shape", [])
-    _decompressed(call, lambda: decompress.lut_to_dense(call.array("lut"), call.array("indices"), shape))
+    lut, indices = call.stored_array("lut"), call.stored_array("indices")
+    _decompressed(call, lambda: decompress.lut_to_dense(lut, indices, shape))

@@ -1,8 +1,8 @@
 """Read a `.mlpackage` that holds an ML program into a small typed `Program`.
 
 The protobuf is parsed as it stands; no coremltools converter runs. Weights stay on disk until they are asked for, one
-by one. This module must know nothing of ONNX, and must hand the native weight reader no offset that it has not checked:
-that reader follows whatever it is given.
+by one, and are mapped, not copied. This module must know nothing of ONNX, and must follow no offset that it has not
+checked.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,17 +40,26 @@ _MIL_TO_NUMPY = {
 
 _PROTO_TO_MIL = {"FLOAT16": "fp16", "FLOAT32": "fp32", "FLOAT64": "fp64"}
 
-# The reader's method and the type code in the blob's metadata, for each element type that can stand in weight.bin.
-# Codes: BlobDataType in coremltools' mlmodel/src/MILBlob.
-_STORED = {
-    "fp16": ("read_fp16_data", 1),
-    "fp32": ("read_float_data", 2),
-    "uint8": ("read_uint8_data", 3),
-    "int8": ("read_int8_data", 4),
-    "int16": ("read_int16_data", 6),
-    "uint16": ("read_uint16_data", 7),
-    "int32": ("read_int32_data", 14),
-    "uint32": ("read_uint32_data", 15),
+_SUB_BYTE_BITS = {"int4": 4, "uint1": 1, "uint2": 2, "uint3": 3, "uint4": 4, "uint6": 6}
+"""Element types that are packed without gaps, the lowest bits first. They are read into bytes."""
+
+# The type code in a blob's metadata for each element type that can stand in weight.bin: BlobDataType in coremltools'
+# mlmodel/src/MILBlob.
+_STORED_CODES = {
+    "fp16": 1,
+    "fp32": 2,
+    "uint8": 3,
+    "int8": 4,
+    "int16": 6,
+    "uint16": 7,
+    "int4": 8,
+    "uint1": 9,
+    "uint2": 10,
+    "uint4": 11,
+    "uint3": 12,
+    "uint6": 13,
+    "int32": 14,
+    "uint32": 15,
 }
 
 _FILE_HEADER = struct.Struct("<II")  # number of blobs, version
@@ -69,10 +78,21 @@ def numpy_name(dtype: str) -> str:
 
 @dataclass(frozen=True)
 class TensorType:
-    """`dtype` is MIL's word: fp16, fp32, int32, uint8, bool, string..."""
+    """`dtype` is MIL's word: fp16, fp32, int32, uint8, bool, string...
+
+    A list has the type of its elements and, in `length`, how many there are (None: it grows). `rank_known` is False
+    where the program leaves even the number of dimensions open; `shape` is then empty.
+    """
 
     dtype: str
     shape: Shape
+    kind: Literal["tensor", "list", "state", "dictionary"] = "tensor"
+    length: int | None = None
+    rank_known: bool = True
+
+    @property
+    def fixed(self) -> bool:
+        return self.rank_known and None not in self.shape
 
     @property
     def fixed_shape(self) -> tuple[int, ...]:
@@ -123,21 +143,66 @@ class Operation:
     inputs: Mapping[str, tuple[Argument, ...]]
     attributes: Mapping[str, Constant]
     outputs: tuple[NamedType, ...]
+    blocks: tuple[Block, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """What a function, a branch or a loop's body holds. `results` names the values that it returns."""
+
+    inputs: tuple[NamedType, ...]
+    operations: tuple[Operation, ...]
+    results: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Feature:
-    """An input or output as the model's description declares it.
+    """An input, output or state as the model's description declares it.
 
-    `shape` is what one sample has: an image is [H, W, C], an array is as declared. `dtype` is NumPy's word.
-    `color_space` is RGB, BGR, GRAYSCALE or GRAYSCALE_FLOAT16 for an image and None for an array.
+    `shape` is what one sample has: an image is [H, W, C], an array is as declared, None where a size is open. `sizes`
+    then says what each dimension may be (the last None: no upper bound), `shapes` lists the only shapes that are
+    allowed where they are enumerated, and `default_shape` is what the model was converted with.
+    `dtype` is NumPy's word. `color_space` is RGB, BGR, GRAYSCALE or GRAYSCALE_FLOAT16 for an image and None otherwise.
+    `default` is the element of an optional input that is not given.
     """
 
     name: str
-    kind: Literal["image", "array"]
+    kind: Literal["image", "array", "label", "probabilities"]
     shape: Shape
     dtype: str
     color_space: str | None = None
+    default_shape: tuple[int, ...] = ()
+    sizes: tuple[tuple[int, int | None], ...] = ()
+    shapes: tuple[tuple[int, ...], ...] = ()
+    default: float | None = None
+
+    @property
+    def flexible(self) -> bool:
+        return None in self.shape
+
+    def accepts(self, shape: Sequence[int]) -> bool:
+        if len(shape) != len(self.shape):
+            return False
+        if self.shapes:
+            return tuple(shape) in self.shapes
+        if self.sizes:
+            bounds = zip(shape, self.sizes, strict=True)
+            return all(low <= size and (high is None or size <= high) for size, (low, high) in bounds)
+        return all(expected in (None, size) for expected, size in zip(self.shape, shape, strict=True))
+
+    def expected_shape(self) -> str:
+        """What `accepts` asks for, in words."""
+        if self.shapes:
+            return "one of the shapes " + ", ".join(str(list(shape)) for shape in self.shapes)
+        parts = [str(size) if size is not None else _range(self.sizes, axis) for axis, size in enumerate(self.shape)]
+        return f"shape [{', '.join(parts)}]"
+
+
+def _range(sizes: Sequence[tuple[int, int | None]], axis: int) -> str:
+    if axis >= len(sizes):
+        return "any"
+    low, high = sizes[axis]
+    return f"{low}..{'' if high is None else high}"
 
 
 @dataclass(frozen=True)
@@ -146,40 +211,37 @@ class Weights:
 
     package: Path
     folder: Path
-    _readers: dict[Path, Any] = field(default_factory=dict, compare=False, repr=False)
+    _maps: dict[Path, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
     def size_bytes(self, stored: Stored) -> int:
         """Bytes of the payload in the weight file, without metadata and alignment. No element is decoded."""
         return self._locate(stored)[2]
 
     def array(self, constant: Constant) -> np.ndarray:
-        """The constant's elements, in its own element type and shape."""
+        """The constant's elements, in its own element type and shape, mapped from the file and read-only.
+
+        Elements of less than a byte come in bytes.
+        """
         if isinstance(constant, Immediate):
             return np.asarray(constant.value)
-        path, code, size = self._locate(constant)
+        path, code, size, start = self._locate(constant)
         type_, where = constant.type, f"{path}: the weight at offset {constant.offset}"
-        if type_.dtype not in _STORED:
+        if type_.dtype not in _STORED_CODES:
             raise PackageError(f"{where} has element type {type_.dtype}, which cannot be read yet")
-        method, expected_code = _STORED[type_.dtype]
-        if code != expected_code:
+        if code != _STORED_CODES[type_.dtype]:
             raise PackageError(f"{where} is not {type_.dtype} data; {_DAMAGED}")
-        expected = math.prod(type_.fixed_shape) * np.dtype(_MIL_TO_NUMPY[type_.dtype]).itemsize
+        expected = packed_bytes(type_.dtype, math.prod(type_.fixed_shape))
         if size != expected:
             raise PackageError(f"{where} has {size} bytes, expected {expected} for {list(type_.shape)}; {_DAMAGED}")
-        flat = getattr(self._reader(path), method)(constant.offset)
-        # The native reader hands Float16 out as uint16.
-        return flat.view(_MIL_TO_NUMPY[type_.dtype]).reshape(type_.fixed_shape)
+        return unpacked(self._map(path)[start : start + size], type_.dtype, type_.fixed_shape)
 
-    def _reader(self, path: Path) -> Any:
-        if path not in self._readers:
-            quiet_coremltools()
-            from coremltools.libmilstoragepython import _BlobStorageReader
+    def _map(self, path: Path) -> np.ndarray:
+        if path not in self._maps:
+            self._maps[path] = np.memmap(path, np.uint8, mode="r")
+        return self._maps[path]
 
-            self._readers[path] = _BlobStorageReader(str(path))
-        return self._readers[path]
-
-    def _locate(self, stored: Stored) -> tuple[Path, int, int]:
-        """The weight file, the blob's type code and its payload's size, once both are known to lie inside the file."""
+    def _locate(self, stored: Stored) -> tuple[Path, int, int, int]:
+        """The weight file, the blob's type code, its payload's size and start, all known to lie inside the file."""
         path = self._path(stored)
         file_bytes = path.stat().st_size
         where = f"{path}: the weight at offset {stored.offset}"
@@ -197,7 +259,7 @@ class Weights:
             raise PackageError(
                 f"{where} ends at byte {start + size} of {file_bytes}: the file is truncated; {_DAMAGED}"
             )
-        return path, code, size
+        return path, code, size, start
 
     def _path(self, stored: Stored) -> Path:
         path = (self.folder / stored.file.removeprefix("@model_path/")).resolve()
@@ -208,46 +270,78 @@ class Weights:
         return path
 
 
+def packed_bytes(dtype: str, elements: int) -> int:
+    """Bytes that so many elements of a MIL type take in a file."""
+    if dtype in _SUB_BYTE_BITS:
+        return (elements * _SUB_BYTE_BITS[dtype] + 7) // 8
+    return elements * np.dtype(_MIL_TO_NUMPY[dtype]).itemsize
+
+
+def unpacked(data: np.ndarray, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Bytes as they stand in a file, as an array; elements of less than a byte in a byte each."""
+    if dtype not in _SUB_BYTE_BITS:
+        return data.view(np.dtype(_MIL_TO_NUMPY[dtype]).newbyteorder("<")).reshape(shape)
+    bits, elements = _SUB_BYTE_BITS[dtype], math.prod(shape)
+    flat = np.unpackbits(data, count=elements * bits, bitorder="little").reshape(elements, bits)
+    values = np.packbits(flat, axis=1, bitorder="little").reshape(shape)
+    # Two's complement in four bits.
+    return np.where(values > 7, values.astype(np.int8) - 16, values).astype(np.int8) if dtype == "int4" else values
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A package's main function. `arguments` are the program's inputs, `inputs` what the model declares for them."""
+    """One function of a package. `arguments` are the program's inputs, `inputs` what the model declares for them.
+
+    A classifier's label and probabilities are declared as outputs and stand in no block: `label` and `probabilities`
+    name them.
+    """
 
     package: Path
+    function: str
+    functions: tuple[str, ...]
     specification_version: int
     opset: str
     inputs: tuple[Feature, ...]
     outputs: tuple[Feature, ...]
+    states: tuple[Feature, ...]
     arguments: tuple[NamedType, ...]
     operations: tuple[Operation, ...]
     results: tuple[str, ...]
     weights: Weights
 
 
-def read(path: str | Path) -> Program:
-    """Read the package at `path`. Raises PackageError unless it is a `.mlpackage` that holds an ML program."""
+def read(path: str | Path, function: str | None = None) -> Program:
+    """Read a function (None: the default one) of the package at `path`.
+
+    Raises PackageError unless it is a `.mlpackage` that holds an ML program with that function.
+    """
     package = Path(path)
     model_file = _model_file(package)
     spec = _parse(package, model_file)
     kind = spec.WhichOneof("Type")
     if kind != "mlProgram":
         raise PackageError(f"{package}: holds a model of type {kind}, expected an ML program; convert it to mlprogram")
-    name = spec.description.defaultFunctionName or "main"
-    if name not in spec.mlProgram.functions:
-        raise PackageError(f"{package}: the ML program has no function {name!r}")
-    function = spec.mlProgram.functions[name]
-    if function.opset not in function.block_specializations:
-        raise PackageError(f"{package}: function {name!r} has no block for its operation set {function.opset!r}")
-    block = function.block_specializations[function.opset]
+    name = function or spec.description.defaultFunctionName or "main"
+    functions = tuple(sorted(spec.mlProgram.functions))
+    if name not in functions:
+        raise PackageError(f"{package}: no function {name!r}, expected one of {', '.join(functions)}")
+    body = spec.mlProgram.functions[name]
+    if body.opset not in body.block_specializations:
+        raise PackageError(f"{package}: function {name!r} has no block for its operation set {body.opset!r}")
+    block = _block(package, body.block_specializations[body.opset])
     description = _description(spec, name)
     return Program(
         package=package,
+        function=name,
+        functions=functions,
         specification_version=spec.specificationVersion,
-        opset=function.opset,
-        inputs=tuple(_feature(package, feature) for feature in description.input),
-        outputs=tuple(_feature(package, feature) for feature in description.output),
-        arguments=tuple(_named_type(argument) for argument in function.inputs),
-        operations=tuple(_operation(package, operation) for operation in block.operations),
-        results=tuple(block.outputs),
+        opset=body.opset,
+        inputs=tuple(_feature(package, feature, description) for feature in description.input),
+        outputs=tuple(_feature(package, feature, description) for feature in description.output),
+        states=tuple(_feature(package, feature, description) for feature in description.state),
+        arguments=tuple(_named_type(argument) for argument in body.inputs),
+        operations=block.operations,
+        results=block.results,
         weights=Weights(package, model_file.parent),
     )
 
@@ -291,23 +385,75 @@ def _description(spec: Any, function: str) -> Any:
     return spec.description
 
 
-def _feature(package: Path, feature: Any) -> Feature:
+def _feature(package: Path, feature: Any, description: Any) -> Feature:
     kind = feature.type.WhichOneof("Type")
+    if feature.name == description.predictedFeatureName and kind in ("stringType", "int64Type"):
+        return Feature(feature.name, "label", (), "str" if kind == "stringType" else "int64")
+    if kind == "dictionaryType":
+        return Feature(feature.name, "probabilities", (), "float64")
     if kind == "imageType":
-        image = feature.type.imageType
-        color_space = image.ColorSpace.Name(image.colorSpace)
-        channels = 1 if color_space.startswith("GRAYSCALE") else 3
-        fixed = image.WhichOneof("SizeFlexibility") is None
-        size = (image.height, image.width) if fixed else (None, None)
-        dtype = "float16" if color_space == "GRAYSCALE_FLOAT16" else "uint8"
-        return Feature(feature.name, "image", (*size, channels), dtype, color_space)
+        return _image_feature(feature.name, feature.type.imageType)
     if kind == "multiArrayType":
-        array = feature.type.multiArrayType
-        dtype = array.ArrayDataType.Name(array.dataType).lower().replace("double", "float64")
-        flexible = array.WhichOneof("ShapeFlexibility") is not None
-        shape = tuple(None if flexible else int(size) for size in array.shape)
-        return Feature(feature.name, "array", shape, dtype)
+        return _array_feature(feature.name, feature.type.multiArrayType, optional=feature.type.isOptional)
+    if kind == "stateType":
+        return _array_feature(feature.name, feature.type.stateType.arrayType, optional=False)
     raise PackageError(f"{package}: {feature.name!r} is declared as {kind}, expected an image or a multi-array")
+
+
+def _image_feature(name: str, image: Any) -> Feature:
+    color_space = image.ColorSpace.Name(image.colorSpace)
+    channels = 1 if color_space.startswith("GRAYSCALE") else 3
+    dtype = "float16" if color_space == "GRAYSCALE_FLOAT16" else "uint8"
+    default = (int(image.height), int(image.width), channels)
+    match image.WhichOneof("SizeFlexibility"):
+        case "enumeratedSizes":
+            shapes = tuple((int(s.height), int(s.width), channels) for s in image.enumeratedSizes.sizes)
+            return _flexible(name, "image", dtype, default, shapes=shapes, color_space=color_space)
+        case "imageSizeRange":
+            ranges = [image.imageSizeRange.heightRange, image.imageSizeRange.widthRange]
+            sizes = (*(_bounds(r) for r in ranges), (channels, channels))
+            return _flexible(name, "image", dtype, default, sizes=sizes, color_space=color_space)
+    return Feature(name, "image", default, dtype, color_space, default)
+
+
+def _array_feature(name: str, array: Any, *, optional: bool) -> Feature:
+    dtype = array.ArrayDataType.Name(array.dataType).lower().replace("double", "float64")
+    shape = tuple(int(size) for size in array.shape)
+    default = None
+    if optional:
+        field_name = array.WhichOneof("defaultOptionalValue")
+        default = float(getattr(array, field_name)) if field_name else 0.0
+    match array.WhichOneof("ShapeFlexibility"):
+        case "enumeratedShapes":
+            shapes = tuple(tuple(int(size) for size in s.shape) for s in array.enumeratedShapes.shapes)
+            return _flexible(name, "array", dtype, shape, shapes=shapes, default=default)
+        case "shapeRange":
+            sizes = tuple(_bounds(r) for r in array.shapeRange.sizeRanges)
+            return _flexible(name, "array", dtype, shape, sizes=sizes, default=default)
+    return Feature(name, "array", shape, dtype, None, shape, default=default)
+
+
+def _bounds(size_range: Any) -> tuple[int, int | None]:
+    """Core ML writes -1 for no upper bound."""
+    return int(size_range.lowerBound), None if size_range.upperBound < 0 else int(size_range.upperBound)
+
+
+def _flexible(
+    name: str,
+    kind: Literal["image", "array"],
+    dtype: str,
+    default_shape: tuple[int, ...],
+    *,
+    shapes: tuple[tuple[int, ...], ...] = (),
+    sizes: tuple[tuple[int, int | None], ...] = (),
+    color_space: str | None = None,
+    default: float | None = None,
+) -> Feature:
+    if shapes:
+        shape = tuple(only[0] if len(only := list(set(column))) == 1 else None for column in zip(*shapes, strict=False))
+    else:
+        shape = tuple(low if low == high else None for low, high in sizes)
+    return Feature(name, kind, shape, dtype, color_space, default_shape, sizes, shapes, default)
 
 
 def _named_type(named: Any) -> NamedType:
@@ -315,13 +461,29 @@ def _named_type(named: Any) -> NamedType:
 
 
 def _tensor_type(value_type: Any) -> TensorType:
-    kind = value_type.WhichOneof("type")
-    if kind != "tensorType":
-        return TensorType(str(kind).removesuffix("Type"), ())
-    tensor = value_type.tensorType
-    name = tensor.DESCRIPTOR.fields_by_name["dataType"].enum_type.values_by_number[tensor.dataType].name
-    shape = tuple(int(d.constant.size) if d.HasField("constant") else None for d in tensor.dimensions)
-    return TensorType(_PROTO_TO_MIL.get(name, name.lower()), shape)
+    match value_type.WhichOneof("type"):
+        case "tensorType":
+            tensor = value_type.tensorType
+            name = tensor.DESCRIPTOR.fields_by_name["dataType"].enum_type.values_by_number[tensor.dataType].name
+            shape = tuple(int(d.constant.size) if d.HasField("constant") else None for d in tensor.dimensions)
+            rank_known = tensor.rank >= 0 and not any(d.unknown.variadic for d in tensor.dimensions)
+            return TensorType(_PROTO_TO_MIL.get(name, name.lower()), shape if rank_known else (), rank_known=rank_known)
+        case "stateType":
+            return replace(_tensor_type(value_type.stateType.wrappedType), kind="state")
+        case "listType":
+            length = value_type.listType.length
+            fixed = int(length.constant.size) if length.HasField("constant") else None
+            return replace(_tensor_type(value_type.listType.type), kind="list", length=fixed)
+        case other:
+            return TensorType(str(other).removesuffix("Type"), (), kind="dictionary")
+
+
+def _block(package: Path, block: Any) -> Block:
+    return Block(
+        inputs=tuple(_named_type(argument) for argument in block.inputs),
+        operations=tuple(_operation(package, operation) for operation in block.operations),
+        results=tuple(block.outputs),
+    )
 
 
 def _operation(package: Path, operation: Any) -> Operation:
@@ -333,6 +495,7 @@ def _operation(package: Path, operation: Any) -> Operation:
         inputs={key: _arguments(package, value.arguments) for key, value in operation.inputs.items()},
         attributes=attributes,
         outputs=tuple(_named_type(output) for output in operation.outputs),
+        blocks=tuple(_block(package, block) for block in operation.blocks),
     )
 
 
@@ -359,13 +522,21 @@ def _constant(package: Path, value: Any) -> Constant:
 
 
 def _tensor(package: Path, type_: TensorType, tensor: Any) -> np.ndarray | str:
-    """MIL keeps 8-bit integers and Float16 as raw little-endian bytes, everything else as protobuf lists."""
+    """MIL keeps 8-bit integers, Float16 and what is smaller as raw little-endian bytes, the rest as protobuf lists."""
     kind = tensor.WhichOneof("value")
-    values = getattr(tensor, kind).values
+    values = getattr(tensor, kind).values if kind else b""
     if type_.dtype == "string":
-        return str(values[0]) if type_.shape == () else np.array(list(values)).reshape(type_.fixed_shape)
-    if type_.dtype not in _MIL_TO_NUMPY:
+        strings = [str(value) for value in values]
+        return strings[0] if type_.shape == () and strings else np.array(strings).reshape(type_.fixed_shape)
+    if type_.dtype not in _MIL_TO_NUMPY and type_.dtype not in _SUB_BYTE_BITS:
         raise PackageError(f"{package}: a constant of element type {type_.dtype} cannot be read yet")
-    dtype, shape = np.dtype(_MIL_TO_NUMPY[type_.dtype]), type_.fixed_shape
-    flat = np.frombuffer(values, dtype.newbyteorder("<")) if kind == "bytes" else np.array(list(values))
-    return flat.astype(dtype).reshape(shape)
+    elements = math.prod(type_.fixed_shape)
+    if kind == "bytes" or not kind:
+        if len(values) != packed_bytes(type_.dtype, elements):
+            raise PackageError(
+                f"{package}: a constant of shape {list(type_.shape)} has {len(values)} bytes; {_DAMAGED}"
+            )
+        return unpacked(np.frombuffer(values, np.uint8), type_.dtype, type_.fixed_shape)
+    if len(values) != elements:
+        raise PackageError(f"{package}: a constant of shape {list(type_.shape)} has {len(values)} elements; {_DAMAGED}")
+    return np.array(list(values)).astype(_MIL_TO_NUMPY.get(type_.dtype, np.int8)).reshape(type_.fixed_shape)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from harness.errors import UnsupportedOperationError
 from harness.runtimes.portable.batch import never
-from harness.runtimes.portable.graph import Call
+from harness.runtimes.portable.graph import Call, Graph
+from harness.runtimes.portable.reader import Operation, TensorType
 
 Translator = Callable[[Call], None]
 BatchRule = Callable[[Call], bool]
@@ -54,5 +55,28 @@ def lookup(call: Call) -> Entry:
     return _OPERATIONS[type_]
 
 
-def known() -> frozenset[str]:
-    return frozenset(_OPERATIONS)
+class MixesSamples(Exception):
+    """The program does not provably keep samples apart. Never leaves the translation."""
+
+
+def apply(graph: Graph, operation: Operation) -> None:
+    """Translate one operation of the program into `graph`.
+
+    Raises MixesSamples where the values that it takes are batched and its results would not be.
+    """
+    call = Call(graph, operation)
+    entry = lookup(call)
+    for output in operation.outputs:
+        graph.declare(output)
+    if call.batched_parameters():
+        if not entry.keeps_batch(call) or not all(_leads_with_one(output.type) for output in operation.outputs):
+            raise MixesSamples
+        graph.batched.update(output.name for output in operation.outputs)
+    start = len(graph.nodes)
+    entry.translate(call)
+    graph.settle(operation, start)
+
+
+def _leads_with_one(type_: TensorType) -> bool:
+    """Or is no tensor of numbers at all, as a classifier's label and dictionary."""
+    return type_.shape[:1] == (1,) or type_.kind == "dictionary" or type_.dtype in ("string", "int64")

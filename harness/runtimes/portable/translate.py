@@ -1,13 +1,13 @@
-"""Translate a `Program` to an ONNX model that takes any batch, or exactly one sample where that is all that is safe.
+"""Translate a `Program` to an ONNX model: for any batch, or for exactly the shapes that it is given.
 
-Floats are Float32 throughout, ONNX names are the MIL names. It must run nothing and know no operation: those stand in
-the `ops_*` modules, which it imports so that they register.
+ONNX names are the MIL names. It must run nothing and know no operation: those stand in the `ops_*` modules, which it
+imports so that they register.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -16,6 +16,7 @@ from onnx import helper
 from harness.errors import PackageError
 from harness.runtimes.portable import (  # noqa: F401
     ops_activation,
+    ops_classifier,
     ops_compression,
     ops_convolution,
     ops_elementwise,
@@ -23,91 +24,109 @@ from harness.runtimes.portable import (  # noqa: F401
     ops_normalization,
     ops_pooling,
     ops_reduction,
+    ops_state,
     ops_tensor,
 )
-from harness.runtimes.portable.graph import Call, Graph, onnx_type
-from harness.runtimes.portable.reader import Feature, NamedType, Operation, Program
-from harness.runtimes.portable.registry import lookup
+from harness.runtimes.portable.fold import IR_VERSION, ONNX_OPSET
+from harness.runtimes.portable.graph import Classifier, Graph, Precision, onnx_type
+from harness.runtimes.portable.reader import Feature, NamedType, Program, TensorType
+from harness.runtimes.portable.registry import MixesSamples, apply
 
-_ONNX_OPSET = 20  # the first with Gelu
-_IR_VERSION = 9  # what opset 20 came with
 _BATCH = "batch"
 
-_SUPPORTED_IMAGES = ("RGB", "BGR", "GRAYSCALE")
+Shapes = Mapping[str, tuple[int, ...]]
+"""The shape of one sample for each input, as the features declare it: an image is [H, W, C]."""
 
 
 @dataclass(frozen=True)
 class Translation:
-    """`any_batch`: the leading dimension of every input and output is symbolic. Otherwise it is as declared, 1."""
+    """`any_batch`: the leading dimension of every input and output is symbolic. Otherwise it is as declared, 1.
+
+    `outputs` gives the ONNX name of each result. Each state is an input of its own name, and an output of the name that
+    `states` gives.
+    """
 
     model: onnx.ModelProto
     any_batch: bool
+    outputs: Mapping[str, str]
+    states: Mapping[str, str]
+    classifier: Classifier | None
 
 
-class _MixesSamples(Exception):
-    """The program does not provably keep samples apart. Never leaves this module."""
-
-
-def translate(program: Program) -> Translation:
+def translate(program: Program, shapes: Shapes, precision: Precision = "float32") -> Translation:
     """An image input becomes uint8 [N, H, W, C] (channels R, G, B); any other input and output keeps its shape.
 
     Raises UnsupportedOperationError for an operation that is not known, PackageError for an input or output of a kind
     that is not.
     """
-    try:
-        return Translation(_build(program, any_batch=True), any_batch=True)
-    except _MixesSamples:
-        return Translation(_build(program, any_batch=False), any_batch=False)
+    if not program.states and not any(feature.flexible for feature in program.inputs):
+        try:
+            return _build(program, shapes, precision, any_batch=True)
+        except MixesSamples:
+            pass
+    return _build(program, shapes, precision, any_batch=False)
 
 
-def _build(program: Program, *, any_batch: bool) -> onnx.ModelProto:
-    graph = Graph(program)
-    inputs = [_input(graph, argument, any_batch=any_batch) for argument in program.arguments]
+def _build(program: Program, shapes: Shapes, precision: Precision, *, any_batch: bool) -> Translation:
+    graph = Graph(program, precision)
+    inputs = [_input(graph, argument, shapes, any_batch=any_batch) for argument in program.arguments]
     for operation in program.operations:
-        _operation(graph, operation)
-    outputs = [_output(graph, name, any_batch=any_batch) for name in program.results]
-    return helper.make_model(
-        helper.make_graph(graph.nodes, "main", inputs, outputs, graph.initializers),
-        opset_imports=[helper.make_opsetid("", _ONNX_OPSET)],
-        ir_version=_IR_VERSION,
+        apply(graph, operation)
+    outputs = {name: _output(graph, name, any_batch=any_batch) for name in _result_names(graph)}
+    states = {name: _state_output(graph, name) for name in graph.states}
+    returned = [info for _, info in (*outputs.values(), *states.values())]
+    model = helper.make_model(
+        helper.make_graph(graph.nodes, "main", inputs, returned, graph.initializers(graph.nodes)),
+        opset_imports=[helper.make_opsetid("", ONNX_OPSET)],
+        ir_version=IR_VERSION,
         producer_name="coreml-prune-bench",
+    )
+    return Translation(
+        model=model,
+        any_batch=any_batch,
+        outputs={name: onnx_name for name, (onnx_name, _) in outputs.items()},
+        states={name: onnx_name for name, (onnx_name, _) in states.items()},
+        classifier=graph.classifier,
     )
 
 
-def _operation(graph: Graph, operation: Operation) -> None:
-    call = Call(graph, operation)
-    entry = lookup(call)
-    for output in operation.outputs:
-        graph.types[output.name] = output.type
-    if call.batched_parameters():
-        if not entry.keeps_batch(call) or any(output.type.shape[:1] != (1,) for output in operation.outputs):
-            raise _MixesSamples
-        graph.batched.update(output.name for output in operation.outputs)
-    entry.translate(call)
+# --- inputs
 
 
-def _input(graph: Graph, argument: NamedType, *, any_batch: bool) -> onnx.ValueInfoProto:
-    package = graph.program.package
+def _input(graph: Graph, argument: NamedType, shapes: Shapes, *, any_batch: bool) -> onnx.ValueInfoProto:
+    if argument.type.kind == "state":
+        graph.declare(NamedType(argument.name, argument.type))
+        graph.states[argument.name] = argument.name
+        return _value_info(argument.name, _element_type(graph, argument), argument.type.shape, None)
     feature = next((feature for feature in graph.program.inputs if feature.name == argument.name), None)
     if feature is None:
-        raise PackageError(f"{package}: the program's input {argument.name!r} is not declared by the model")
+        raise PackageError(
+            f"{graph.program.package}: the program's input {argument.name!r} is not declared by the model"
+        )
     if any_batch:
         if argument.type.shape[:1] != (1,):
-            raise _MixesSamples
+            raise MixesSamples
         graph.batched.add(argument.name)
-    graph.types[argument.name] = argument.type
     leading = _BATCH if any_batch else None
+    shape = shapes[feature.name]
     if feature.kind == "image":
+        height, width, channels = shape
+        graph.declare(NamedType(argument.name, replace(argument.type, shape=(1, channels, height, width))))
         _image_input(graph, feature)
-        return _value_info(feature.name, onnx.TensorProto.UINT8, (1, *feature.shape), leading)
-    return _value_info(feature.name, _element_type(graph, argument), argument.type.shape, leading)
+        element = onnx.TensorProto.UINT8 if feature.dtype == "uint8" else onnx.TensorProto.FLOAT
+        return _value_info(feature.name, element, (1, *shape), leading)
+    type_ = replace(argument.type, shape=_argument_shape(argument.type, shape), rank_known=True)
+    graph.declare(NamedType(argument.name, type_))
+    return _value_info(feature.name, _element_type(graph, argument), type_.shape, leading)
+
+
+def _argument_shape(type_: TensorType, declared: tuple[int, ...]) -> tuple[int, ...]:
+    """Core ML has no scalar inputs: where the program takes one, the model declares a vector of one."""
+    return () if type_.rank_known and type_.shape == () and declared == (1,) else declared
 
 
 def _image_input(graph: Graph, image: Feature) -> None:
-    """From uint8 [N, H, W, C] to what the program takes: Float32 [N, C, H, W], in the order of the colour space."""
-    if image.color_space not in _SUPPORTED_IMAGES:
-        expected = ", ".join(_SUPPORTED_IMAGES)
-        raise PackageError(f"{graph.program.package}: image {image.name!r} is {image.color_space}, expected {expected}")
+    """From [N, H, W, C] to what the program takes: Float32 [N, C, H, W], in the order of the colour space."""
     # Moving bytes is cheaper than moving floats, so the cast comes last.
     planes = graph.node("Transpose", [image.name], f"{image.name}/planes", perm=[0, 3, 1, 2])  # [N, C, H, W]
     if image.color_space == "BGR":
@@ -116,24 +135,42 @@ def _image_input(graph: Graph, image: Feature) -> None:
     graph.alias(image.name, graph.node("Cast", [planes], f"{image.name}/float", to=onnx.TensorProto.FLOAT))
 
 
-def _output(graph: Graph, name: str, *, any_batch: bool) -> onnx.ValueInfoProto:
-    declared = next((feature for feature in graph.program.outputs if feature.name == name), None)
-    if declared is not None and declared.kind == "image":
-        raise PackageError(f"{graph.program.package}: output {name!r} is an image, expected a multi-array")
+# --- outputs
+
+
+def _result_names(graph: Graph) -> Sequence[str]:
+    """What the ONNX model returns: a classifier's scores stand for its label and its dictionary."""
+    label = graph.classifier.label if graph.classifier else None
+    return [name for name in graph.program.results if name != label]
+
+
+def _output(graph: Graph, name: str, *, any_batch: bool) -> tuple[str, onnx.ValueInfoProto]:
+    """The ONNX name under which the model returns `name`, and its type."""
+    leading = _BATCH if any_batch else None
     if any_batch and name not in graph.batched:
-        raise _MixesSamples
+        raise MixesSamples
+    if graph.classifier and name == graph.classifier.probabilities:
+        return name, _value_info(name, onnx.TensorProto.FLOAT, (1, len(graph.classifier.classes)), leading)
     source = graph.tensor(name)
-    if source != name or graph.constant(name) is not None:
-        # Something else stands for it, which is no reason for the output to lose its name.
-        _name_output(graph, name, source)
+    # Where something else stands for it, that is no reason for the output to lose its name, if the name is free.
+    taken = name in graph.arrays or any(name in node.output for node in graph.nodes) or name in _inputs(graph)
+    if source != name or name in graph.arrays or name in _inputs(graph):
+        source = graph.node("Identity", [source], f"{name}/result" if taken else name)
     type_ = graph.types[name]
-    return _value_info(name, _element_type(graph, NamedType(name, type_)), type_.shape, _BATCH if any_batch else None)
+    element = _element_type(graph, NamedType(name, type_))
+    if not type_.rank_known:
+        return source, helper.make_tensor_value_info(source, element, None)
+    return source, _value_info(source, element, type_.shape, leading)
 
 
-def _name_output(graph: Graph, name: str, source: str) -> None:
-    if source == name:
-        raise PackageError(f"{graph.program.package}: output {name!r} is a constant, expected a computed value")
-    graph.node("Identity", [source], name)
+def _inputs(graph: Graph) -> set[str]:
+    return {argument.name for argument in graph.program.arguments}
+
+
+def _state_output(graph: Graph, name: str) -> tuple[str, onnx.ValueInfoProto]:
+    updated = graph.node("Identity", [graph.states[name]], f"{name}/updated")
+    type_ = graph.types[name]
+    return updated, _value_info(updated, _element_type(graph, NamedType(name, type_)), type_.shape, None)
 
 
 def _element_type(graph: Graph, named: NamedType) -> int:

@@ -1,0 +1,92 @@
+"""What is known of nodes before a model runs: the values of those that depend on constants alone, the shapes of others.
+
+Own folding is needed although ONNX Runtime folds too: translations read axes, shapes and positions as numbers. It must
+know no MIL operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnxruntime  # type: ignore[import-untyped]
+from onnx import helper, numpy_helper, shape_inference
+
+from harness.runtimes.portable.reader import Shape, TensorType
+
+ONNX_OPSET = 20
+"""The first with Gelu."""
+IR_VERSION = 9
+"""What opset 20 came with."""
+
+_OPSETS = [helper.make_opsetid("", ONNX_OPSET)]
+_ERRORS_ONLY = 3
+# Shape inference looks at the values of shapes, axes and positions, never at weights.
+_MOST_ELEMENTS_OF_A_SHAPE = 1024
+
+
+def evaluate(
+    nodes: Sequence[onnx.NodeProto], arrays: Mapping[str, np.ndarray], outputs: Sequence[str]
+) -> list[np.ndarray]:
+    """The values of `outputs`, computed by `nodes` from `arrays`."""
+    used = {name for node in nodes for name in node.input}
+    initializers = [numpy_helper.from_array(np.array(arrays[name]), name) for name in sorted(used) if name in arrays]
+    graph = helper.make_graph(nodes, "constants", [], [onnx.ValueInfoProto(name=o) for o in outputs], initializers)
+    model = helper.make_model(graph, opset_imports=_OPSETS, ir_version=IR_VERSION)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return list(session.run(list(outputs), {}))
+
+
+def infer(
+    nodes: Sequence[onnx.NodeProto], arrays: Mapping[str, np.ndarray], types: Mapping[str, TensorType]
+) -> dict[str, Shape]:
+    """The shapes of what `nodes` compute, as far as ONNX's own rules give them; None for a size that they do not."""
+    known: dict[str, onnx.TypeProto] = {}
+    for node in nodes:
+        found = {name: _type_of(name, known, arrays, types) for name in node.input if name}
+        inputs = {name: type_ for name, type_ in found.items() if type_ is not None}
+        if len(inputs) < len(found) or not onnx.defs.has(node.op_type, ONNX_OPSET, node.domain):
+            continue
+        data = {
+            name: numpy_helper.from_array(arrays[name], name)
+            for name in inputs
+            if name in arrays and arrays[name].size <= _MOST_ELEMENTS_OF_A_SHAPE
+        }
+        schema = onnx.defs.get_schema(node.op_type, ONNX_OPSET, node.domain)
+        try:
+            known.update(shape_inference.infer_node_outputs(schema, node, inputs, data, opset_imports=_OPSETS))
+        except (RuntimeError, shape_inference.InferenceError):
+            continue  # what ONNX cannot tell stays open, and running it will show whether it is right
+    return {name: _shape(type_) for name, type_ in known.items() if type_.tensor_type.HasField("shape")}
+
+
+def _type_of(
+    name: str,
+    known: Mapping[str, onnx.TypeProto],
+    arrays: Mapping[str, np.ndarray],
+    types: Mapping[str, TensorType],
+) -> onnx.TypeProto | None:
+    if name in known:
+        return known[name]
+    if name in arrays:
+        return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(arrays[name].dtype), arrays[name].shape)
+    base = name.removesuffix("/rounded")  # a value of the program, in Float16 precision
+    if base in types:
+        type_ = types[base]
+        return helper.make_tensor_type_proto(_element_type(type_.dtype), type_.shape if type_.rank_known else None)
+    return None
+
+
+def _element_type(dtype: str) -> int:
+    if dtype.startswith("fp"):
+        return onnx.TensorProto.FLOAT
+    return onnx.TensorProto.BOOL if dtype == "bool" else onnx.TensorProto.INT32
+
+
+def _shape(type_: onnx.TypeProto) -> Shape:
+    return tuple(d.dim_value if d.HasField("dim_value") else None for d in type_.tensor_type.shape.dim)

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 def quiet_coremltools() -> None:
     """Let only coremltools' errors through: off macOS its import warns about every Apple library it cannot load."""
     logging.getLogger("coremltools").setLevel(logging.ERROR)
-    logging.getLogger("coremltools.optimize.torch.layerwise_compression").setLevel(logging.ERROR)  # a line a layer
+    for chatty in ("layerwise_compression", "pruning"):  # a line a layer, and a warning about a rounded sparsity
+        logging.getLogger(f"coremltools.optimize.torch.{chatty}").setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager

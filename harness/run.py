@@ -18,6 +18,9 @@ from harness.store import Store, tree_hashes
 if TYPE_CHECKING:
     from harness.build import Builder
 
+_STOPS_THE_RUN = (BenchError, OSError, MemoryError)
+"""The user's to mend, and in the way of other cells too. Anything else is one cell's failure and costs only that."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -59,7 +62,7 @@ def build_all(
         for cell in cells:
             try:
                 built.append((cell, _builder(cell, store, steps, skip_bad_images).build(cell).path))
-            except (BenchError, OSError, MemoryError):
+            except _STOPS_THE_RUN:
                 raise
             except Exception as error:
                 problems.append(f"{cell.name}: {_reason(error)}")
@@ -70,10 +73,9 @@ def build_all(
 def _attempt(cell: Cell, store: Store, steps: Steps, skip_bad_images: bool) -> Record:
     try:
         return _measure(cell, store, steps, skip_bad_images)
-    except (BenchError, OSError, MemoryError):
-        raise  # the user's to mend, and in the way of other cells too
+    except _STOPS_THE_RUN:
+        raise
     except Exception as error:
-        # One cell's failure, whatever it is, must not cost the others.
         return _record(cell, status="failed", reason=_reason(error), provenance=provenance(), scope="")
 
 

@@ -21,6 +21,8 @@ from harness.errors import BenchError
 from harness.records import Record, read_record
 
 _MANIFEST = "manifest.json"
+_LAYOUT = 1
+"""Of what `fill` returns. Artifacts of another layout are made again."""
 
 
 class Store:
@@ -84,7 +86,7 @@ def _make(folder: Path, key: str, fill: Callable[[Path], dict[str, Any]]) -> Non
     shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
     try:
         unfinished.mkdir()
-        manifest = {"key": key, "made": fill(unfinished), "files": tree_hashes(unfinished)}
+        manifest = {"layout": _LAYOUT, "key": key, "made": fill(unfinished), "files": tree_hashes(unfinished)}
         (unfinished / _MANIFEST).write_text(json.dumps(manifest, indent=2))
         shutil.rmtree(folder, ignore_errors=True)  # of an artifact that is damaged
         os.replace(unfinished, folder)
@@ -95,7 +97,7 @@ def _make(folder: Path, key: str, fill: Callable[[Path], dict[str, Any]]) -> Non
 def _is_whole(folder: Path) -> bool:
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
-        return bool(manifest["files"] == tree_hashes(folder))
+        return bool(manifest.get("layout", 1) == _LAYOUT and manifest["files"] == tree_hashes(folder))
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

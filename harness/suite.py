@@ -59,11 +59,6 @@ class Suite(BaseModel):
         return spec
 
 
-def shipped_suites() -> dict[str, str]:
-    """The suites that come with the project: name and description."""
-    return {path.stem: load_suite(path.stem).description for path in sorted(_SHIPPED.glob("*.toml"))}
-
-
 def load_suite(name: str) -> Suite:
     """The shipped suite called `name`, or the TOML file at that path. Raises SuiteError of one line."""
     path = Path(name) if name.endswith(".toml") else _SHIPPED / f"{name}.toml"

@@ -38,6 +38,14 @@ def test_a_damaged_artifact_is_made_again(tmp_path, damage):
     assert (store.artifact(KEY, fill) / "sub" / "file").read_text() == "content"
 
 
+def test_an_artifact_of_another_layout_is_made_again(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    store.artifact("a" * 64, lambda folder: {"old": True})
+    monkeypatch.setattr("harness.store._LAYOUT", 2)
+    folder = store.artifact("a" * 64, lambda folder: {"new": True})
+    assert store.manifest(folder) == {"new": True}
+
+
 def test_nothing_is_left_of_an_artifact_that_could_not_be_made(tmp_path):
     def full_disk(folder: Path) -> dict[str, str]:
         (folder / "half").write_text("half")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import BenchError, SuiteError
-from harness.suite import choose, load_suite, shipped_suites
+from harness.suite import choose, load_suite
 
 HEAD = 'description = "d"\nmodels = ["mobilenet_v2"]\n'
 CONFIG = '[[configs]]\nalgorithm = "post-training"\nsparsity = 0.5\n'
@@ -17,8 +17,9 @@ def suite_file(tmp_path: Path, text: str) -> str:
     return str(path)
 
 
-def test_three_suites_ship():
-    assert set(shipped_suites()) == {"digits", "imagenet", "quick"}
+def test_an_unknown_suite_is_refused_with_those_that_ship():
+    with pytest.raises(SuiteError, match="digits, imagenet, quick"):
+        load_suite("quik")
 
 
 def test_the_shipped_suites_hold_every_algorithm_at_50_and_75_percent():

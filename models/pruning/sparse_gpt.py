@@ -4,6 +4,7 @@ import re
 from itertools import count
 from typing import Any
 
+import torch
 from coremltools.optimize.torch.layerwise_compression import (
     LayerwiseCompressor,
     LayerwiseCompressorConfig,
@@ -29,10 +30,14 @@ def prune(config: SparseGPTConfig, job: PruningJob) -> Pruned:
     compressor_config.layers = [re.escape(stage) for stage in stages]
     batches = list(calibration_batches(job.training_data(), samples, _BATCH_SIZE))
     compressor_config.calibration_nsamples = len(batches)  # it counts batches
+    unstructured = _unstructured(compressor_config, job.model, targets)
+    dense = {name: layer.weight.detach().clone() for name, layer in unstructured.items()}
     hooks = _report_progress(view, stages, len(batches), job)
     LayerwiseCompressor(view, compressor_config).compress(batches, device="cpu", inplace=True)
     for hook in hooks:
         hook.remove()
+    for name, layer in unstructured.items():
+        _give_back_unseen(layer.weight, dense[name], targets[name] or 0.0)
     if config.batchnorm_samples:
         reestimate_batchnorm(job.model, job.training_data(), samples=config.batchnorm_samples)
     return converted(job, targets, scope or scope_of_own_config(targets))
@@ -82,6 +87,30 @@ def _targets(config: LayerwiseCompressorConfig, model: nn.Module) -> Targets:
             ratio = layer_config.n_m_ratio
             targets[name] = ratio[0] / ratio[1] if ratio else layer_config.target_sparsity
     return targets
+
+
+def _unstructured(config: LayerwiseCompressorConfig, model: nn.Module, targets: Targets) -> dict[str, Any]:
+    """The pruned layers whose zeros may stand anywhere."""
+    configs = {name: (layer, config.get_module_config(name, layer)) for name, layer in prunable_layers(model).items()}
+    return {
+        name: layer
+        for name, (layer, layer_config) in configs.items()
+        if name in targets and layer_config.n_m_ratio is None
+    }
+
+
+@torch.no_grad()
+def _give_back_unseen(weight: torch.Tensor, dense: torch.Tensor, sparsity: float) -> None:
+    """Undo the pruning beyond `sparsity`: dense weights of inputs that are zero on every calibration image.
+
+    SparseGPT zeroes all of those, however many they are. No calibration output depends on them, so that the dense
+    network's weights, the largest first, are the best guess for other images.
+    """
+    excess = int((weight == 0).sum()) - round(sparsity * weight.numel())
+    unseen = (weight.flatten(1) == 0).all(dim=0).expand(len(weight), -1).reshape(weight.shape)  # [C_out, C_in, h, w]
+    candidates = torch.where(unseen, dense.abs(), 0.0).flatten()
+    back = candidates.topk(min(max(excess, 0), int(candidates.count_nonzero()))).indices
+    weight.view(-1)[back] = dense.flatten()[back]
 
 
 def _report_progress(view: nn.Sequential, stages: list[str], batches: int, job: PruningJob) -> list[Any]:

@@ -200,6 +200,20 @@ def test_sparse_gpt_beats_magnitude_on_the_error_it_minimizes():
     assert error["g"] < 0.8 * error["m"]
 
 
+def test_sparse_gpt_does_not_go_beyond_the_target_where_calibration_leaves_inputs_at_zero():
+    """Twelve of the sixteen inputs of features.6 never fire: SparseGPT itself would zero 75 % of its weights."""
+    model = dense()
+    with torch.no_grad():
+        model.features[4].bias[:12] = -100.0
+    before = model.features[6].weight.detach().clone()
+    pruned(SparseGPTConfig(sparsity=0.5, calibration_samples=40), model)
+    after = model.features[6].weight.detach()
+    assert float((after == 0).float().mean()) == pytest.approx(0.5, abs=0.001)
+    unseen, kept = before[:, :12].flatten(), after[:, :12].flatten()
+    assert torch.equal(kept[kept != 0], unseen[kept != 0])  # the dense network's, unchanged
+    assert unseen[kept != 0].abs().min() >= unseen[kept == 0].abs().max()  # the largest of them
+
+
 def test_reestimation_changes_batchnorm_and_no_weight():
     plain = pruned(SparseGPTConfig(sparsity=0.75, calibration_samples=32))[1].state_dict()
     again = pruned(SparseGPTConfig(sparsity=0.75, calibration_samples=32, batchnorm_samples=40))[1].state_dict()

@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.data import Split, iterate
 from harness.errors import PackageError
-from harness.records import Predictions
+from harness.records import Precision, Predictions
 from harness.runtimes import portable
 from harness.runtimes.portable.reader import Feature
 
@@ -22,6 +22,7 @@ def evaluate(
     package: Path,
     split: Split,
     *,
+    precision: Precision = "float32",
     skip_bad_images: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Predictions, tuple[str, ...]]:
@@ -29,7 +30,7 @@ def evaluate(
 
     Raises PackageError for a package that does not classify images of the split's classes, DataError for a bad image.
     """
-    model = portable.load(package)
+    model = portable.load(package, precision=precision)
     image = _image_input(package, model.program.inputs)
     size = image.shape[0]
     assert size is not None

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from harness.errors import BenchError
 from harness.progress import Reporter
+from harness.records import Precision
 from harness.tables import Format, Kind
 
 if TYPE_CHECKING:
@@ -70,6 +71,20 @@ SkipOption = Annotated[
     typer.Option("--skip-bad-images", help="Leave out images that do not decode; records and tables say how many."),
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="How tables are written to standard output.")]
+FunctionOption = Annotated[
+    str | None, typer.Option("--function", metavar="NAME", help="A function of the package; else its default one.")
+]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(
+        "--precision",
+        help="float32: computed in Float32 throughout. float16: results that the program types as Float16 are rounded "
+        "to it.",
+    ),
+]
+PackageArgument = Annotated[
+    Path, typer.Argument(metavar="PACKAGE", help="A .mlpackage folder that holds an ML program.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
@@ -138,6 +153,7 @@ def accuracy(
     data: Annotated[
         str, typer.Option("--data", metavar="SPEC", help="`digits`, `imagefolder:PATH`, `hf:NAME` or `hf:PATH`.")
     ],
+    precision: PrecisionOption = "float32",
     skip_bad_images: SkipOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -151,7 +167,11 @@ def accuracy(
     with reporter.steps("packages", len(packages)) as steps:
         for package in packages:
             predictions, skipped = evaluate(
-                package, split, skip_bad_images=skip_bad_images, progress=steps.within(package.name)
+                package,
+                split,
+                precision=precision,
+                skip_bad_images=skip_bad_images,
+                progress=steps.within(package.name),
             )
             images = len(predictions.labels)
             found.append(
@@ -164,6 +184,7 @@ def accuracy(
                     "skipped_images": len(skipped),
                     "data": data,
                     "runtime": "portable",
+                    "precision": precision,
                 }
             )
             steps.advance()
@@ -177,6 +198,7 @@ def accuracy(
             "Top-5": f"{row['top5']:.2f}",
             "Images": f"{row['images']:,}" + (f" ({row['skipped_images']} skipped)" if row["skipped_images"] else ""),
             "Runtime": row["runtime"],
+            "Precision": row["precision"],
         }
         for row in found
     ]
@@ -185,7 +207,7 @@ def accuracy(
 
 @app.command()
 def inspect(
-    package: Annotated[Path, typer.Argument(metavar="PACKAGE", help="A .mlpackage folder that holds an ML program.")],
+    package: PackageArgument,
     as_json: JsonOption = False,
 ) -> None:
     """What a package holds: inputs, outputs, operations, and each weight's storage, sparsity and size."""
@@ -222,6 +244,119 @@ def inspect(
     typer.echo(f"elements: {summary.elements:,}; weight.bin: {summary.weight_bytes:,} bytes; ", nl=False)
     typer.echo(f"package: {summary.package_bytes:,} bytes")
     typer.echo(f"whole-model sparsity (weights of rank 2 and more): {'?' if whole is None else f'{100 * whole:.2f} %'}")
+
+
+@app.command()
+def predict(
+    package: PackageArgument,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="NAME=VALUE",
+            help="An image file, a .npy or .json file of numbers, or a number, as the input NAME is declared (see "
+            "`inspect`). Repeat it for each input.",
+        ),
+    ] = None,
+    resize: Annotated[
+        bool,
+        typer.Option(
+            "--resize",
+            help="Fit an image of another size: scale its shorter side, crop the centre, at 224x224 as torchvision's "
+            "Resize(256) and CenterCrop(224). Without it such an image is refused.",
+        ),
+    ] = False,
+    function: FunctionOption = None,
+    precision: PrecisionOption = "float32",
+    top: Annotated[
+        int, typer.Option("--top", min=1, help="How many of the likeliest classes, or highest positions, are shown.")
+    ] = 5,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option("--output-dir", metavar="DIR", help="Write outputs there: images as PNG, arrays as .npy."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """One prediction of any package, ours or not, in the portable runtime.
+
+    For example: `predict m.mlpackage --input image=cat.jpg --resize`
+
+    Images are converted to the colours that the input declares; their EXIF orientation is not applied, and nothing
+    else is done to them. Classes are named where the package is a classifier; other outputs are summed up, and where
+    one is a vector its highest positions are listed.
+    """
+    from harness.prediction import predict as run_once
+
+    with Reporter().steps("predicting", 1):
+        result = run_once(
+            package,
+            inputs or [],
+            function=function,
+            precision=precision,
+            resize=resize,
+            top=top,
+            output_dir=output_dir,
+        )
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+        return
+    typer.echo(f"runtime: {result['runtime']}, {result['precision']}")
+    for name, told in result["inputs"].items():
+        typer.echo(f"input {name}: {told}")
+    for name, output in result["outputs"].items():
+        typer.echo(f"output {name}: {_told(output)}")
+        if rows := output.get("top"):
+            shown = [{key.capitalize(): value for key, value in row.items()} for row in rows]
+            typer.echo(f"\n{tabulate(shown, headers='keys', tablefmt='github')}\n")
+
+
+def _told(output: dict[str, Any]) -> str:
+    """An output of `predict` in a line."""
+    file = f"; written to {output['file']}" if "file" in output else ""
+    match output["kind"]:
+        case "label":
+            return str(output["value"])
+        case "probabilities":
+            return f"the {len(output['top'])} likeliest of {output['classes']:,} classes"
+        case "image":
+            return f"image {output['mode']} {output['width']}x{output['height']}{file}"
+    line = f"{output['dtype']} {output['shape']}"
+    if "min" in output:
+        line += f", {output['min']} to {output['max']}"
+    if "not_finite" in output:
+        line += f", {output['not_finite']:,} not finite (NaN or infinity)"
+    return f"{line}, first {', '.join(map(str, output['first']))}{file}"
+
+
+@app.command()
+def export_onnx(
+    package: PackageArgument,
+    out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The file to write.")],
+    function: FunctionOption = None,
+    precision: PrecisionOption = "float32",
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT.onnx if it exists.")] = False,
+) -> None:
+    """Write what the portable runtime runs as an ONNX file, weights decompressed to Float32.
+
+    For example: `export-onnx m.mlpackage m.onnx`
+
+    The file is checked by ONNX and loaded once in ONNX Runtime before it takes its place. Flexible inputs get their
+    declared default shapes; `batch` is a size that any value will do for. An image input takes uint8
+    [batch, height, width, channels], channels R, G, B whatever the package's own order. Weights of more than 2 GB
+    stand in a file beside it.
+    """
+    from harness.export import export_onnx as write
+
+    with Reporter().steps("exporting", 1):
+        exported = write(package, out, function=function, precision=precision, force=force)
+    for value in exported.inputs:
+        typer.echo(f"input {value}")
+    for value in exported.outputs:
+        typer.echo(f"output {value}")
+    if exported.classes:
+        typer.echo(f"classes: {exported.classes:,}, in the model's metadata as `classes` (JSON)")
+    for file in exported.files:
+        typer.echo(f"{file}: {file.stat().st_size:,} bytes")
 
 
 @app.command()
@@ -283,7 +418,9 @@ def _split(values: list[str] | None) -> list[str] | None:
 
 
 def _fail(message: str) -> NoReturn:
-    Console(stderr=True).print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
+    # A damaged package may bring line ends and control characters into the one line.
+    line = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in message)
+    Console(stderr=True).print(f"error: {line}", markup=False, highlight=False, soft_wrap=True)
     sys.exit(2)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from harness.errors import PackageError
 from harness.runtimes.portable import decompress
-from harness.runtimes.portable.reader import Constant, Feature, Operation, Program, Stored, numpy_name, read
+from harness.runtimes.portable.reader import Argument, Feature, Operation, Program, Reference, Stored, numpy_name, read
 
 _DEPLOYMENT_TARGETS = {
     6: "iOS15 / macOS12",
@@ -31,7 +32,11 @@ _STORAGE = {
     "const": "dense",
     "constexpr_sparse_to_dense": "sparse",
     "constexpr_lut_to_dense": "palettized",
+    "constexpr_lut_to_sparse": "palettized",
     "constexpr_affine_dequantize": "affine-quantized",
+    "constexpr_blockwise_shift_scale": "blockwise-quantized",
+    "constexpr_sparse_blockwise_shift_scale": "blockwise-quantized",
+    "constexpr_cast": "cast",
 }
 
 
@@ -43,7 +48,7 @@ class FeatureSummary(_Frozen):
     """An input or output. An image's shape is (H, W, C); None is a size that the model leaves open."""
 
     name: str
-    kind: Literal["image", "array"]
+    kind: Literal["image", "array", "label", "probabilities"]
     shape: tuple[int | None, ...]
     dtype: str
     color_space: str | None = None
@@ -52,7 +57,8 @@ class FeatureSummary(_Frozen):
 class WeightSummary(_Frozen):
     """One weight as it is stored.
 
-    `storage` is dense, sparse, palettized, affine-quantized, or the operation's name where it is another.
+    `storage` is dense, sparse, palettized, affine-quantized, blockwise-quantized, cast, or the operation's name where
+    it is another. A weight that is compressed twice has both: "sparse + palettized".
     `sparsity` is the fraction of zeros among its elements, None where the storage cannot be decoded.
     `size_bytes` is the payload in weight.bin: mask and non-zero values for a sparse weight.
     """
@@ -106,7 +112,7 @@ class PackageSummary(_Frozen):
 def read_package(path: str | Path) -> PackageSummary:
     """Summarize the package at `path`. Raises PackageError where it cannot be read."""
     program = read(path)
-    weights = tuple(_weight(program, operation) for operation in program.operations if _is_weight(operation))
+    weights = tuple(_weight(program, chain) for chain in _chains(program))
     counts = Counter(operation.type for operation in program.operations if operation.type != "const")
     version = program.specification_version
     return PackageSummary(
@@ -133,56 +139,105 @@ def _feature(feature: Feature) -> FeatureSummary:
     )
 
 
+Chain = tuple[Operation, ...]
+"""The operations that make one weight, in the program's order: its own last, before it those that make its data."""
+
+
+def _chains(program: Program) -> list[Chain]:
+    """One for each weight. What is only data of another weight, as a quantized lookup table, is none."""
+    made: dict[str, Chain] = {}
+    data: set[str] = set()
+    for operation in program.operations:
+        if operation.type != "const" and not operation.type.startswith("constexpr_"):
+            continue
+        references = [argument.name for argument in _arguments(operation) if isinstance(argument, Reference)]
+        if missing := [name for name in references if name not in made]:
+            raise PackageError(f"{program.package}: weight {_name(operation)}: {missing[0]!r} is no constant")
+        # Without repetition: a mask and its data come from one operation.
+        chain = tuple(dict.fromkeys(link for name in references for link in made[name]))
+        made.update({output.name: (*chain, operation) for output in operation.outputs})
+        data.update(references)
+    weights = dict.fromkeys(chain for chain in made.values() if _is_weight(chain[-1]))
+    return [chain for chain in weights if not any(output.name in data for output in chain[-1].outputs)]
+
+
 def _is_weight(operation: Operation) -> bool:
-    if operation.type == "const":
-        value = operation.attributes.get("val")
-        return isinstance(value, Stored) and len(value.type.shape) >= 1
-    return operation.type.startswith("constexpr_")
+    if operation.type != "const":
+        return True
+    value = operation.attributes.get("val")
+    return isinstance(value, Stored) and len(value.type.shape) >= 1
 
 
-def _weight(program: Program, operation: Operation) -> WeightSummary:
-    output = operation.outputs[0]
-    shape = output.type.fixed_shape
-    elements = math.prod(shape)
-    zeros = _zeros(program, operation, shape)
+def _name(operation: Operation) -> str:
+    return operation.outputs[0].name
+
+
+def _arguments(operation: Operation) -> list[Argument]:
+    """What an operation is given: a compressed weight's data are attributes until iOS17, inputs since iOS18."""
+    given = [argument for arguments in operation.inputs.values() for argument in arguments]
+    return [*operation.attributes.values(), *given]
+
+
+def _weight(program: Program, chain: Chain) -> WeightSummary:
+    output = chain[-1].outputs[0]
+    elements = math.prod(output.type.fixed_shape)
+    zeros = _zeros(program, chain)
     return WeightSummary(
         name=output.name,
-        shape=shape,
+        shape=output.type.fixed_shape,
         dtype=numpy_name(output.type.dtype),
-        storage=_STORAGE.get(operation.type, operation.type),
+        storage=_storage(chain),
         elements=elements,
         zeros=zeros,
-        sparsity=None if zeros is None else zeros / elements,
-        size_bytes=sum(program.weights.size_bytes(c) for c in _constants(operation) if isinstance(c, Stored)),
+        sparsity=None if zeros is None or not elements else zeros / elements,
+        size_bytes=_size_bytes(program, chain),
     )
 
 
-def _constants(operation: Operation) -> list[Constant]:
-    """A compressed weight's data: attributes until iOS17, inputs since iOS18."""
-    given = [argument for arguments in operation.inputs.values() for argument in arguments]
-    return [*operation.attributes.values(), *(argument for argument in given if isinstance(argument, Constant))]
+def _storage(chain: Chain) -> str:
+    """The weight's own form first, then its data's."""
+    types = [operation.type for operation in reversed(chain) if operation is chain[-1] or operation.type != "const"]
+    return " + ".join(dict.fromkeys(_STORAGE.get(type_, type_) for type_ in types))
 
 
-def _zeros(program: Program, operation: Operation, shape: tuple[int, ...]) -> int | None:
-    data = {key: program.weights.array(value) for key, value in operation.attributes.items()}
+def _size_bytes(program: Program, chain: Chain) -> int:
+    """Data that two operations of the chain read count once."""
+    stored = [argument for operation in chain for argument in _arguments(operation) if isinstance(argument, Stored)]
+    return sum({(s.file, s.offset): program.weights.size_bytes(s) for s in stored}.values())
+
+
+def _zeros(program: Program, chain: Chain) -> int | None:
+    if any(operation.type not in ("const", *decompress.OPERATIONS) for operation in chain):
+        return None
+    values: dict[str, np.ndarray] = {}
+    output = chain[-1].outputs[0]
     try:
-        match operation.type:
-            case "const":
-                dense = data["val"]
-            case "constexpr_sparse_to_dense" if "mask" in data:
-                # From the mask, without its padding bits: what is stored is not zero by definition.
-                dense = decompress.mask_bits(data["mask"], shape)
-            case "constexpr_affine_dequantize" if "quantized_data" in data:
-                dense = decompress.affine_dequantize(
-                    data["quantized_data"], data["zero_point"], data["scale"], int(data["axis"])
-                )
-            case "constexpr_lut_to_dense" if "lut" in data:
-                dense = decompress.lut_to_dense(data["lut"], data["indices"], shape)
-            case _:
-                return None
-    except ValueError as error:
-        raise PackageError(f"{program.package}: weight {operation.outputs[0].name}: {error}") from error
+        for operation in chain[:-1]:
+            arrays = _arrays(operation.type, _data(program, operation, values))
+            values.update(zip((output.name for output in operation.outputs), arrays, strict=True))
+        data = _data(program, chain[-1], values)
+        # From the mask, without its padding bits: what is stored is not zero by definition.
+        sparse = chain[-1].type == "constexpr_sparse_to_dense"
+        (dense,) = (decompress.stored(data),) if sparse else _arrays(chain[-1].type, data)
+    except (LookupError, ValueError, TypeError) as error:
+        raise PackageError(f"{program.package}: weight {output.name}: {error}") from error
+    if dense.shape != output.type.shape:
+        shapes = f"{list(dense.shape)}, declared as {list(output.type.shape)}"
+        raise PackageError(f"{program.package}: weight {output.name} has shape {shapes}")
     return int(dense.size - np.count_nonzero(dense))
+
+
+def _arrays(type_: str, data: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+    return (data["val"],) if type_ == "const" else decompress.decompressed(type_, data)
+
+
+def _data(program: Program, operation: Operation, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """An operation's parameters by name; `values` has what the operations before it computed."""
+    given = {parameter: arguments[0] for parameter, arguments in operation.inputs.items()}
+    return {
+        parameter: values[argument.name] if isinstance(argument, Reference) else program.weights.array(argument)
+        for parameter, argument in {**given, **operation.attributes}.items()
+    }
 
 
 def _whole_model_sparsity(weights: tuple[WeightSummary, ...]) -> float | None:

@@ -13,6 +13,9 @@ from harness.errors import BenchError
 
 SCHEMA_VERSION = 1
 
+Precision = Literal["float32", "float16"]
+"""What the portable runtime computes in: Float32 throughout, or every Float16 result of the program rounded to it."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
@@ -104,7 +107,7 @@ class Runtime(_Frozen):
 
     name: Literal["portable", "coreml"]
     version: str
-    precision: str
+    precision: Precision = "float32"
     compute_units: str
 
 

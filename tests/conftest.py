@@ -1,15 +1,23 @@
-"""What several test files share: the sample data, and a finished run of a tiny suite."""
+"""What several test files share: the sample data, a finished run of a tiny suite, and the command line."""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
 
-import tests.tiny_network  # noqa: F401  (registers the network)
+import harness.cli
+from harness.cache_folder import CACHE_VARIABLE
 from harness.cells import lay_out
 from harness.progress import Reporter
 from harness.run import Outcome, run
 from harness.store import Store
 from harness.suite import load_suite
+from models.conversion import to_coreml
+from models.weights import untrained_model
+from tests.tiny_network import TINY  # (its module registers the network)
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data"
 needs_sample = pytest.mark.skipif(
@@ -45,6 +53,14 @@ training = { epochs = 1, learning_rate = 0.05 }
 """
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("suite") / "tiny.toml"
@@ -61,3 +77,56 @@ def tiny_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_run(tiny_suite: Path, tiny_results: Path) -> Outcome:
     """Every cell of the tiny suite, built and measured."""
     return run(lay_out(load_suite(str(tiny_suite)), None), Store(tiny_results), Reporter())
+
+
+# --- the command line, and what it is given
+
+
+@pytest.fixture
+def run_bench(capsys, monkeypatch):
+    """Runs the command line in this process: (exit code, standard output, standard error)."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["run_bench.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            harness.cli.main()
+        output, errors = capsys.readouterr()
+        return ended.value.code or 0, output, errors
+
+    return call
+
+
+@pytest.fixture
+def refused(run_bench):
+    """Asserts exit code 2, nothing on standard output and one line of error, which it returns."""
+
+    def call(*arguments: object) -> str:
+        code, output, errors = run_bench(*arguments)
+        assert (code, output) == (2, ""), errors
+        (line,) = errors.splitlines()
+        assert line.startswith("error: ")
+        return line
+
+    return call
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    """An image folder: train/ and val/ with three classes of four 32x32 images each."""
+    draw = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("a", "b", "c"):
+            folder = tmp_path / "images" / split / name
+            folder.mkdir(parents=True)
+            for number in range(4):
+                pixels = draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                PIL.Image.fromarray(pixels).save(folder / f"{number}.jpg")
+    return tmp_path / "images"
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory) -> Path:
+    """A dense tiny network for three classes and 32x32 images."""
+    path = tmp_path_factory.mktemp("package") / "tiny.mlpackage"
+    to_coreml(untrained_model(TINY, 3).eval(), 32).save(str(path))
+    return path

@@ -19,15 +19,13 @@ from typing import Protocol, TypeVar
 import numpy as np
 import PIL
 import PIL.Image
-import platformdirs
 from numpy.typing import NDArray
 
+from harness.cache_folder import cache_folder
 from harness.errors import DataError
 
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
-
-CACHE_VARIABLE = "COREML_BENCH_CACHE"
 
 # What PIL raises for damaged files; anything else is a bug here and keeps its traceback.
 _BAD_IMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, PIL.Image.DecompressionBombError)
@@ -143,7 +141,7 @@ class DigestCache:
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
         name = hashlib.sha256(os.fsencode(self._root)).hexdigest()[:16]
-        self._path = _cache_folder() / "digests" / f"{name}.json"
+        self._path = cache_folder() / "digests" / f"{name}.json"
         self._known = self._read()
         self._seen: dict[str, tuple[int, int, str]] = {}
 
@@ -184,10 +182,6 @@ def _entry(size: int, mtime_ns: int, digest: str) -> tuple[int, int, str]:
     if len(bytes.fromhex(digest)) != hashlib.sha256().digest_size:
         raise ValueError(f"not a SHA-256: {digest}")
     return int(size), int(mtime_ns), digest
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("coreml-prune-bench"))
 
 
 def _reason(error: BaseException) -> str:

@@ -1,23 +1,33 @@
-"""Prints, after the benchmarks, images a second of the portable runtime and of torch, and their ratio in this run."""
+"""Prints, after the benchmarks, what they found: speeds and their ratios in this run, and what loading costs."""
 
-from collections import defaultdict
+from typing import Any
 
 import pytest
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     session = getattr(config, "_benchmarksession", None)
-    speeds: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
-    for bench in session.benchmarks if session else []:
-        if "engine" in bench.extra_info:
-            info = bench.extra_info
-            speeds[info["network"], info["batch"]][info["engine"]] = info["batch"] / bench.stats.median
-    if not speeds:
-        return
-    terminalreporter.section("images a second, median")
-    for (network, batch), speed in speeds.items():
-        if speed.keys() >= {"portable", "torch"}:
-            terminalreporter.write_line(
-                f"{network:20} batch {batch:2}: portable {speed['portable']:7.1f}, torch eager {speed['torch']:7.1f}, "
-                f"ratio {speed['portable'] / speed['torch']:.2f}"
-            )
+    benches = list(session.benchmarks) if session else []
+    speeds = [bench for bench in benches if "others" in bench.extra_info]
+    loads = [bench.extra_info for bench in benches if "load" in bench.extra_info]
+    if speeds:
+        terminalreporter.section("images a second, the fastest round of each, two threads")
+    for bench in speeds:
+        terminalreporter.write_line(_speed(bench.extra_info, bench.stats.min))
+    if loads:
+        terminalreporter.section("loading in a new process, fastest and largest of several")
+    for info in loads:
+        terminalreporter.write_line(
+            f"{info['network']:20} {info['load']:6}: load {info['load_s']:.2f} s after imports of "
+            f"{info['imports_s']:.2f} s, memory grows by {info['growth']:.2f} x the dense Float32 weights"
+        )
+
+
+def _speed(info: dict[str, Any], seconds: float) -> str:
+    per_second = {name: info["batch"] / taken for name, taken in info["others"].items()}
+    own = info["batch"] / seconds
+    return (
+        f"{info['network']:20} batch {info['batch']:2}: portable {own:7.1f}, "
+        f"torch eager {per_second['torch']:7.1f} (ratio {own / per_second['torch']:.2f}), "
+        f"ONNX Runtime on torch's export {per_second['export']:7.1f} (ratio {own / per_second['export']:.2f})"
+    )

@@ -26,17 +26,19 @@ def from_torch(path: Path, module: torch.nn.Module, shape: Sequence[int], **opti
     return path
 
 
-def from_mil(path: Path, build: Callable[..., Any], *shapes: Sequence[int], dtype: Any = None) -> Path:
+def from_mil(
+    path: Path, build: Callable[..., Any], *shapes: Sequence[int], dtype: Any = None, opset: Any = ct.target.iOS17
+) -> Path:
     """Convert the MIL program that `build` writes, with no pass that could rewrite it.
 
-    Its inputs are named as `build`'s parameters. iOS17, Float32.
+    Its inputs are named as `build`'s parameters. Float32.
     """
     specs = [mb.TensorSpec(shape=tuple(shape), **({"dtype": dtype} if dtype else {})) for shape in shapes]
-    program = mb.program(input_specs=specs, opset_version=ct.target.iOS17)(build)
+    program = mb.program(input_specs=specs, opset_version=opset)(build)
     model = ct.convert(
         program,
         convert_to="mlprogram",
-        minimum_deployment_target=ct.target.iOS17,
+        minimum_deployment_target=opset,
         compute_precision=ct.precision.FLOAT32,
         pass_pipeline=ct.PassPipeline.EMPTY,
     )

@@ -36,7 +36,7 @@ MIL = {np.float16: "fp16", np.float32: "fp32"}
 @pytest.mark.parametrize("dtype", [*WRITERS, np.bool_])
 def test_immediate_keeps_its_elements_and_type(dtype: Any) -> None:
     array: np.ndarray = np.array([[0, 1, 100], [7, 5, 3]]).astype(dtype)
-    constant = reader._constant(Path("m.mlpackage"), create_tensor_value(array))
+    constant = reader._constant(create_tensor_value(array))
     assert isinstance(constant, Immediate)
     assert isinstance(constant.value, np.ndarray)
     assert constant.value.dtype == dtype

@@ -6,13 +6,15 @@ from typing import Any
 
 import coremltools as ct
 import numpy as np
+import onnx
 import pytest
 import torch
 from coremltools.converters.mil import Builder as mb
+from coremltools.converters.mil.mil import types
 from PIL import Image
 
 from harness.errors import PackageError, UnsupportedOperationError
-from harness.runtimes.portable import load
+from harness.runtimes.portable import load, registry
 from harness.runtimes.portable.session import Model
 from tests.runtimes.packages import from_mil, from_torch
 
@@ -21,13 +23,13 @@ PROGRAMS: dict[str, tuple[Callable[[Any], Any], bool]] = {
     "reshape within a sample": (lambda x: mb.reshape(x=x, shape=[1, 12]), True),
     "reshape to unknown leading": (lambda x: mb.reshape(x=x, shape=[-1, 12]), True),
     "reshape of the batch away": (lambda x: mb.reshape(x=x, shape=[3, 4]), False),
-    "reshape there and back": (lambda x: mb.reshape(x=mb.reshape(x=x, shape=[3, 4]), shape=[1, 12]), False),
+    "reshape there and back": (lambda x: mb.reshape(x=mb.reshape(x=x, shape=[3, 4]), shape=[1, 12]), True),
     "transpose within a sample": (lambda x: mb.transpose(x=x, perm=[0, 2, 1]), True),
     "transpose of the batch": (lambda x: mb.transpose(x=x, perm=[1, 0, 2]), False),
     "reduce over the batch": (lambda x: mb.reduce_sum(x=x, axes=[0], keep_dims=True), False),
     "reduce over everything": (lambda x: mb.reduce_sum(x=x, keep_dims=True), False),
     "softmax over the batch": (lambda x: mb.softmax(x=x, axis=-3), False),
-    "expand before the batch": (lambda x: mb.expand_dims(x=x, axes=[0]), False),
+    "expand before the batch": (lambda x: mb.expand_dims(x=x, axes=[0]), True),
     "squeeze of the batch": (lambda x: mb.squeeze(x=x, axes=[0]), False),
     "concat along the batch": (lambda x: mb.concat(values=[x, x], axis=0), False),
     "broadcast against the batch": (
@@ -121,7 +123,52 @@ def test_unfit_array_is_refused_with_what_fits(tmp_path: Path) -> None:
         model.predict_batch({"x": x[:0], "y": x[:0]})
 
 
-def test_unknown_operation_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("given", [np.float16, np.float32, np.float64])
+def test_float16_input_is_rounded_once(given: type, tmp_path: Path) -> None:
+    path = from_mil(tmp_path / "m.mlpackage", lambda x: mb.mul(x=x, y=np.float16(1)), (1, 6), dtype=types.fp16)
+    model = load(path, threads=1)
+    assert model.inputs[0].dtype == "float16"
+    # Halves between two neighbours, beyond the largest number, among the smallest ones; one that Float32 rounds first.
+    numbers = [1 + 2**-11, 1 + 3 * 2**-11, 1e5, 1e-7, -0.1, 1 + 2**-11 + 2**-40]
+    with np.errstate(over="ignore"):
+        x = np.array([numbers]).astype(given)
+        expected = x.astype(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(next(iter(model.predict({"x": x}).values())), expected)
+
+
+def hard_swish(x: Any, *, threshold: float = -3.0, alpha: float = 1 / 6) -> Any:
+    kept = mb.thresholded_relu(x=x, alpha=threshold)
+    return mb.mul(x=mb.sigmoid_hard(x=kept, alpha=alpha, beta=0.5), y=kept, name="y")
+
+
+def hard_swish_and_threshold(x: Any) -> tuple[Any, Any]:
+    kept = mb.thresholded_relu(x=x, alpha=-3.0)
+    return kept, mb.mul(x=mb.sigmoid_hard(x=kept, alpha=1 / 6, beta=0.5), y=kept)
+
+
+@pytest.mark.parametrize(
+    ("build", "joined"),
+    [
+        (hard_swish, True),
+        (lambda x: hard_swish(x, threshold=-2.0), False),
+        (lambda x: hard_swish(x, alpha=0.2), False),
+        (lambda x: (hard_swish(x), mb.thresholded_relu(x=x, alpha=-3.0)), True),
+        (hard_swish_and_threshold, False),
+    ],
+)
+def test_hard_swish_becomes_one_node_where_it_is_one(build: Callable[[Any], Any], joined: bool, tmp_path: Path) -> None:
+    model = load(from_mil(tmp_path / "m.mlpackage", build, (1, 9)), threads=1)
+    model.to_onnx(tmp_path / "m.onnx")
+    nodes = {node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node}
+    assert ("HardSwish" in nodes) is joined
+    x = np.array([[-4, -3.0001, -3, -2.999, -2, -1e-3, 0, 2.5, 3.5]], np.float32)
+    if build is hard_swish:
+        expected = torch.nn.functional.hardswish(torch.from_numpy(x)).numpy()
+        np.testing.assert_allclose(model.predict({"x": x})["y"], expected, rtol=1e-6, atol=1e-6)
+
+
+def test_unknown_operation_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(registry._OPERATIONS, "cumsum")
     path = from_mil(tmp_path / "m.mlpackage", lambda x: mb.cumsum(x=x, axis=1, name="running"), (1, 4))
     with pytest.raises(UnsupportedOperationError, match=r"m\.mlpackage: operation 'cumsum' \(running\)"):
         load(path)

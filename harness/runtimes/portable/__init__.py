@@ -34,13 +34,15 @@ def load(
     function: str | None = None,
     precision: Precision = "float32",
     threads: int | None = None,
+    cache: bool = True,
 ) -> Model:
     """Read, translate and prepare a function (None: the default one) of the `.mlpackage` at `path`.
 
-    `threads` is the number of threads that one prediction may use; None lets ONNX Runtime take a thread a core.
+    `threads` is the number of threads that one prediction may use; None lets ONNX Runtime take a thread a core. With
+    `cache`, the translation is kept in the user's cache folder, where the next process finds it.
 
     Raises PackageError where the package cannot be read, UnsupportedOperationError where an operation is not known.
     """
     from harness.runtimes.portable.session import Model
 
-    return Model(path, function=function, precision=precision, threads=threads)
+    return Model(path, function=function, precision=precision, threads=threads, cached=cache)

@@ -6,14 +6,15 @@ know no MIL operation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
-import onnxruntime  # type: ignore[import-untyped]
-from onnx import helper, numpy_helper, shape_inference
+from onnx import checker, helper, numpy_helper, shape_inference
 
-from harness.runtimes.portable.reader import Shape, TensorType
+from harness.runtimes.portable.engine import start
+from harness.runtimes.portable.reader import MOST_BYTES, Shape, TensorType
 
 ONNX_OPSET = 20
 """The first with Gelu."""
@@ -21,25 +22,57 @@ IR_VERSION = 9
 """What opset 20 came with."""
 
 _OPSETS = [helper.make_opsetid("", ONNX_OPSET)]
-_ERRORS_ONLY = 3
 # Shape inference looks at the values of shapes, axes and positions, never at weights.
 _MOST_ELEMENTS_OF_A_SHAPE = 1024
+_MOST_BYTES_OF_AN_ELEMENT = 4
+
+MOST_FOLDED_BYTES = 2 << 30
+"""Of all computed constants of a program together. Computing one takes a few times its size."""
+MOST_FOLDED_ELEMENTS = MOST_FOLDED_BYTES // 32
+"""Of one that NumPy computes, in Float64 or Int64 and in several steps."""
 
 
 def evaluate(
     nodes: Sequence[onnx.NodeProto], arrays: Mapping[str, np.ndarray], outputs: Sequence[str]
 ) -> list[np.ndarray]:
-    """The values of `outputs`, computed by `nodes` from `arrays`."""
+    """The values of `outputs`, computed by `nodes` from `arrays`.
+
+    Raises ValueError where a value would be too large to hold, one of ONNX_RUNTIME_ERRORS where nodes do not fit.
+    """
+    shapes = infer(nodes, arrays, {})
+    for name, shape in shapes.items():
+        check_size(name, shape, MOST_FOLDED_BYTES)
+    computed = [name for node in nodes for name in node.output if name]
+    if len(nodes) > 1 and any(None in shapes.get(name, (None,)) for name in computed):
+        return _evaluate_in_steps(nodes, arrays, outputs)
     used = {name for node in nodes for name in node.input}
-    initializers = [numpy_helper.from_array(np.array(arrays[name]), name) for name in sorted(used) if name in arrays]
+    initializers = [tensor_proto(name, arrays[name]) for name in sorted(used) if name in arrays]
     graph = helper.make_graph(nodes, "constants", [], [onnx.ValueInfoProto(name=o) for o in outputs], initializers)
     model = helper.make_model(graph, opset_imports=_OPSETS, ir_version=IR_VERSION)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
-    options.intra_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = start(model.SerializeToString(), threads=1, optimize=False)
     return list(session.run(list(outputs), {}))
+
+
+def _evaluate_in_steps(
+    nodes: Sequence[onnx.NodeProto], arrays: Mapping[str, np.ndarray], outputs: Sequence[str]
+) -> list[np.ndarray]:
+    """One node after the other: the size of what a node computes may follow from what those before it have computed."""
+    known = dict(arrays)
+    for node in nodes:
+        names = [name for name in node.output if name]
+        known.update(zip(names, evaluate([node], known, names), strict=True))
+    return [known[name] for name in outputs]
+
+
+def tensor_proto(name: str, array: np.ndarray) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+
+
+def check_size(name: str, shape: Shape, most: int = MOST_BYTES) -> None:
+    """Raises ValueError where a value of that shape would have more than `most` bytes."""
+    # An open size, and one of zero, must not hide another one.
+    if math.prod(size or 1 for size in shape) * _MOST_BYTES_OF_AN_ELEMENT > most:
+        raise ValueError(f"{name!r} would have shape {list(shape)}, beyond {most >> 30} GiB")
 
 
 def infer(
@@ -60,7 +93,7 @@ def infer(
         schema = onnx.defs.get_schema(node.op_type, ONNX_OPSET, node.domain)
         try:
             known.update(shape_inference.infer_node_outputs(schema, node, inputs, data, opset_imports=_OPSETS))
-        except (RuntimeError, shape_inference.InferenceError):
+        except (RuntimeError, shape_inference.InferenceError, checker.ValidationError):
             continue  # what ONNX cannot tell stays open, and running it will show whether it is right
     return {name: _shape(type_) for name, type_ in known.items() if type_.tensor_type.HasField("shape")}
 

@@ -12,14 +12,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from harness.errors import PackageError, UnsupportedOperationError
-from harness.runtimes.portable.fold import evaluate, infer
+from harness.runtimes.portable.fold import MOST_FOLDED_BYTES, MOST_FOLDED_ELEMENTS, check_size, evaluate, infer
+from harness.runtimes.portable.interface import Classifier
 from harness.runtimes.portable.reader import (
     Block,
     Constant,
@@ -50,13 +52,11 @@ def onnx_type(dtype: str) -> int:
     return {"bool": onnx.TensorProto.BOOL}[dtype]
 
 
-@dataclass(frozen=True)
-class Classifier:
-    """A program that ends in a label and a dictionary: both are made from the scores [.., classes] after the run."""
+@dataclass
+class Folded:
+    """Bytes of the constants that were computed so far, nested blocks included."""
 
-    label: str
-    probabilities: str
-    classes: tuple[str | int, ...]
+    bytes: int = 0
 
 
 class Graph:
@@ -78,6 +78,7 @@ class Graph:
         self.arrays: dict[str, np.ndarray] = {}
         self._constants: dict[str, Constant] = {}
         self._aliases: dict[str, str] = {}
+        self._folded = Folded()
 
     def child(self) -> Graph:
         """A graph for a block inside an operation: it sees every value and has nodes of its own."""
@@ -150,16 +151,13 @@ class Graph:
             for name in outputs:
                 self._round(name)
 
-    def initializers(self, nodes: Sequence[onnx.NodeProto]) -> list[onnx.TensorProto]:
-        """The initializers that `nodes` use, whose names no other graph needs to know."""
-        used = _used(nodes)
-        return [tensor_proto(name, array) for name, array in self.arrays.items() if name in used]
-
     def _only_constants(self, operation: Operation) -> bool:
-        references = [a.name for arguments in operation.inputs.values() for a in arguments if isinstance(a, Reference)]
-        return all(self.constant(name) is not None for name in references)
+        return all(self.constant(name) is not None for name in operation.references())
 
     def _settle_constant(self, name: str, array: np.ndarray) -> None:
+        self._folded.bytes += array.nbytes
+        if self._folded.bytes > MOST_FOLDED_BYTES:
+            raise ValueError(f"the program's computed constants are beyond {MOST_FOLDED_BYTES >> 30} GiB")
         type_ = replace(self.types[name], shape=array.shape, rank_known=True)
         if self.precision == "float16" and type_.dtype == "fp16":
             array = array.astype(np.float16)
@@ -167,32 +165,24 @@ class Graph:
         self.define(name, Immediate(type_, array))
 
     def _settle_shapes(self, nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> None:
-        shapes = infer(nodes, self.arrays, {name: self.types[name] for name in self.types})
+        shapes = infer(nodes, self.arrays, self.types)
         for name in outputs:
             source = self._aliases.get(name, name)
             known = self.types[source].shape if source in self.types and source != name else shapes.get(source)
             if known is not None:
+                check_size(name, known)
                 self.types[name] = replace(self.types[name], shape=known, rank_known=True)
 
     def _round(self, name: str) -> None:
         """To Float16 and back, where the program's type is Float16 and the value was computed."""
         if self.types[name].dtype != "fp16" or name in self._aliases or self.types[name].kind != "tensor":
             return
+        self.round_to_half(name)
+
+    def round_to_half(self, name: str) -> None:
+        """Whatever takes `name` from here on takes it rounded to Float16."""
         half = self.node("Cast", [name], f"{name}/half", to=onnx.TensorProto.FLOAT16)
         self.alias(name, self.node("Cast", [half], f"{name}/rounded", to=onnx.TensorProto.FLOAT))
-
-
-def tensor_proto(name: str, array: np.ndarray) -> onnx.TensorProto:
-    return numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
-
-
-def _used(nodes: Sequence[onnx.NodeProto]) -> set[str]:
-    used = {name for node in nodes for name in node.input}
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                used |= _used(attribute.g.node)
-    return used
 
 
 class Call:
@@ -220,12 +210,15 @@ class Call:
 
     def unsupported(self, why: str) -> UnsupportedOperationError:
         """The error to raise where a registered operation is used in a way that its translation does not cover."""
-        where = f"{self.graph.program.package}: operation {self.operation.type!r} ({self.output})"
-        return UnsupportedOperationError(f"{where}: {why}; the portable runtime does not cover this")
+        return UnsupportedOperationError(f"{self._where}: {why}; the portable runtime does not cover this")
 
     def malformed(self, why: str) -> PackageError:
         """The error to raise where the program contradicts the operation's definition."""
-        return PackageError(f"{self.graph.program.package}: operation {self.operation.type!r} ({self.output}): {why}")
+        return PackageError(f"{self._where}: {why}")
+
+    @property
+    def _where(self) -> str:
+        return f"{self.graph.program.package}: operation {self.operation.type!r} ({', '.join(self.outputs)})"
 
     # --- arguments
 
@@ -348,6 +341,14 @@ class Call:
 
     def text(self, parameter: str, default: str) -> str:
         return str(self.array(parameter)) if self.has(parameter) else default
+
+    def bounded(self, *sizes: int) -> None:
+        """To be called before an array of so many elements is made, where the sizes are the program's to choose.
+
+        Raises PackageError where computing with it would take more memory than a computed constant may have.
+        """
+        if prod(max(size, 1) for size in sizes) > MOST_FOLDED_ELEMENTS:
+            raise self.malformed(f"it asks for {list(sizes)} elements")
 
     # --- results
 

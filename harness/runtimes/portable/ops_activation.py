@@ -65,8 +65,18 @@ def scaled_tanh(call: Call) -> None:
 
 @operation("prelu", batch=only("x", rank=3))
 def prelu(call: Call) -> None:
-    alpha = call.array("alpha").reshape(-1, *[1] * (len(call.shape("x")) - 2))  # [C, 1, 1]
-    call.node("PRelu", [call.tensor("x"), call.initializer("alpha", alpha)])
+    call.node("PRelu", [call.tensor("x"), _per_channel(call, "alpha")])
+
+
+@operation("softplus_parametric", batch=only("x", rank=3))
+def softplus_parametric(call: Call) -> None:
+    scaled = call.node("Mul", [call.tensor("x"), _per_channel(call, "beta")], part="scaled")
+    call.node("Mul", [call.node("Softplus", [scaled], part="softplus"), _per_channel(call, "alpha")])
+
+
+def _per_channel(call: Call, parameter: str) -> str:
+    """[C] as [C, 1, 1], which lines up with x."""
+    return call.initializer(parameter, call.array(parameter).reshape(-1, *[1] * (call.rank("x") - 2)))
 
 
 @operation("silu", batch=ROWWISE)
@@ -85,7 +95,7 @@ def gelu(call: Call) -> None:
     elif mode in ("EXACT", "TANH_APPROXIMATION"):
         call.node("Gelu", [x], approximate="none" if mode == "EXACT" else "tanh")
     else:
-        raise call.unsupported(f"mode is {mode!r}")
+        raise call.malformed(f"mode is {mode!r}")
 
 
 @operation("softmax", batch=spares_leading("axis", default=[-1]))

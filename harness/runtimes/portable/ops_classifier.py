@@ -6,12 +6,17 @@ ONNX has no dictionaries: the model returns the scores, and the session makes la
 import numpy as np
 
 from harness.runtimes.portable.batch import only
-from harness.runtimes.portable.graph import Call, Classifier
+from harness.runtimes.portable.graph import Call
+from harness.runtimes.portable.interface import Classifier
 from harness.runtimes.portable.reader import Immediate, Reference
 from harness.runtimes.portable.registry import operation
 
 
-@operation("classify", batch=only("probabilities", rank=2))
+def _scores_lead_with_batch(call: Call) -> bool:
+    return only("probabilities", rank=2)(call) and call.shape("probabilities")[0] == 1
+
+
+@operation("classify", batch=_scores_lead_with_batch)
 def classify(call: Call) -> None:
     label, probabilities = call.outputs
     call.graph.classifier = Classifier(label, probabilities, _classes(call))

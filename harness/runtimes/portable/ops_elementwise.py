@@ -1,10 +1,17 @@
 """Elementwise arithmetic, comparison and casts.
 
-Definitions: coremltools/converters/mil/mil/ops/defs/iOS15/elementwise_binary.py and elementwise_unary.py.
+Definitions: coremltools/converters/mil/mil/ops/defs/iOS15/elementwise_binary.py and elementwise_unary.py, and
+iOS17/elementwise_unary.py (more types to cast to, epsilons of another type).
+
+Quotients of integers are computed in Float64, which holds every Int32 quotient apart from its neighbours: ONNX Runtime
+raises an error where an integer is divided by zero, and the process ends where the quotient overflows.
 """
 
+import numpy as np
+from onnx import TensorProto
+
 from harness.runtimes.portable.batch import broadcast, only
-from harness.runtimes.portable.graph import FLOATS, Call, onnx_type
+from harness.runtimes.portable.graph import FLOATS, INTEGERS, Call, onnx_type
 from harness.runtimes.portable.registry import operation
 
 ROWWISE = only("x")
@@ -66,38 +73,68 @@ def not_equal(call: Call) -> None:
 
 @operation("real_div", batch=broadcast)
 def real_div(call: Call) -> None:
-    if not call.is_float("x"):
-        raise call.unsupported("it divides integers")
-    call.node("Div", [call.tensor("x"), call.tensor("y")])
-
-
-@operation("mod", batch=broadcast)
-def mod(call: Call) -> None:
-    _modulo(call, part=None)
+    if call.is_float("x"):
+        call.node("Div", [call.tensor("x"), call.tensor("y")])
+    else:
+        # The result is declared an integer: what follows the point is cut off, as `cast` does.
+        call.node("Cast", [_float64_quotient(call)], to=TensorProto.INT32)
 
 
 @operation("floor_div", batch=broadcast)
 def floor_div(call: Call) -> None:
+    if call.is_float("x"):
+        _float_floor_div(call)
+    else:
+        _integer_floor_div(call, part=None)
+
+
+@operation("mod", batch=broadcast)
+def mod(call: Call) -> None:
+    """The remainder with the sign of y, as Python's."""
     x, y = call.tensor("x"), call.tensor("y")
     if call.is_float("x"):
-        call.node("Floor", [call.node("Div", [x, y], part="quotient")])
-        return
-    # ONNX rounds an integer quotient towards zero; without the remainder there is nothing to round.
-    multiple = call.node("Sub", [x, _modulo(call, part="remainder")], part="multiple")
-    call.node("Div", [multiple, y])
+        remainder, negative = _c_remainder(call)
+        call.node("Where", [negative, call.node("Add", [remainder, y], part="shifted"), remainder])
+    else:
+        multiple = call.node("Mul", [_integer_floor_div(call, part="quotient"), y], part="multiple")
+        call.node("Sub", [x, multiple])
 
 
-def _modulo(call: Call, *, part: str | None) -> str:
-    """The remainder with the sign of y, as Python's. ONNX has that for integers; for floats it has C's fmod."""
+def _float64_quotient(call: Call) -> str:
+    wide = [call.node("Cast", [call.tensor(p)], part=f"{p}/wide", to=TensorProto.DOUBLE) for p in ("x", "y")]
+    return call.node("Div", wide, part="wide_quotient")
+
+
+def _integer_floor_div(call: Call, *, part: str | None) -> str:
+    floor = call.node("Floor", [_float64_quotient(call)], part="wide_floor")
+    return call.node("Cast", [floor], part=part, to=TensorProto.INT32)
+
+
+def _float_floor_div(call: Call) -> None:
+    """The floor of the exact quotient, as Python's: x / y may round up to the next whole number."""
     x, y = call.tensor("x"), call.tensor("y")
-    if not call.is_float("x"):
-        return call.node("Mod", [x, y], part=part)
-    remainder = call.node("Mod", [x, y], part="fmod", fmod=1)
-    zero = call.number("zero", 0.0)
+    remainder, negative = _c_remainder(call)
+    towards_zero = call.node(
+        "Round",
+        [call.node("Div", [call.node("Sub", [x, remainder], part="multiple"), y], part="towards_zero")],
+        part="rounded",
+    )
+    step = call.node("Cast", [negative], part="step", to=TensorProto.FLOAT)
+    if call.is_constant("y") and call.array("y").all():
+        call.node("Sub", [towards_zero, step])
+        return
+    floor = call.node("Sub", [towards_zero, step], part="floor")
+    by_zero = call.node("Equal", [y, call.number("zero", 0.0)], part="by_zero")
+    call.node("Where", [by_zero, call.node("Div", [x, y], part="infinite"), floor])
+
+
+def _c_remainder(call: Call) -> tuple[str, str]:
+    """C's fmod, which has the sign of x, and where that is not the sign of y."""
+    y = call.tensor("y")
+    remainder = call.node("Mod", [call.tensor("x"), y], part="fmod", fmod=1)
     signs = [call.node("Sign", [remainder], part="sign"), call.node("Sign", [y], part="sign_y")]
-    negative = call.node("Less", [call.node("Mul", signs, part="signs"), zero], part="negative")
-    shifted = call.node("Add", [remainder, y], part="shifted")
-    return call.node("Where", [negative, shifted, remainder], part=part)
+    product = call.node("Mul", signs, part="signs")
+    return remainder, call.node("Less", [product, call.number("zero", 0.0)], part="negative")
 
 
 @operation("clip", batch=ROWWISE)
@@ -118,9 +155,8 @@ def square(call: Call) -> None:
 
 @operation("exp2", batch=ROWWISE)
 def exp2(call: Call) -> None:
-    if not call.is_float("x"):
-        raise call.unsupported("its input is an integer")
-    call.node("Pow", [call.number("two", 2.0), call.tensor("x")])
+    two = np.array(2, np.float32 if call.is_float("x") else np.int32)
+    call.node("Pow", [call.initializer("two", two), call.tensor("x")])
 
 
 @operation("inverse", batch=ROWWISE)
@@ -139,17 +175,44 @@ def rsqrt(call: Call) -> None:
 
 
 def _plus_epsilon(call: Call, default: float) -> str:
-    epsilon = call.number("epsilon", call.real("epsilon", default))
-    return call.node("Add", [call.tensor("x"), epsilon], part="shifted")
+    """x + epsilon. The default has the type of x: among Float16 numbers, most of these are zero."""
+    rounded = float(np.float16(default)) if call.type("x").dtype == "fp16" else default
+    epsilon = call.real("epsilon", rounded)
+    if epsilon == 0:
+        return call.tensor("x")
+    return call.node("Add", [call.tensor("x"), call.number("epsilon", epsilon)], part="shifted")
+
+
+_NARROW = {
+    "int8": (np.int8, TensorProto.INT8),
+    "int16": (np.int16, TensorProto.INT16),
+    "uint8": (np.uint8, TensorProto.UINT8),
+    "uint16": (np.uint16, TensorProto.UINT16),
+}
 
 
 @operation("cast", batch=ROWWISE)
 def cast(call: Call) -> None:
     source, target = call.type("x").dtype, call.output_type.dtype
-    if source == target or (source in FLOATS and target in FLOATS):
-        call.same_as("x")  # all floats are Float32 here
-    else:
+    if source == "fp32" and target == "fp16" and call.graph.precision == "float16":
+        call.node("Identity", [call.tensor("x")])  # a value of its own: it is rounded, x is not
+    elif (source in FLOATS and target in FLOATS) or _holds(target, source):
+        call.same_as("x")  # all floats are Float32 here, all integers Int32
+    elif target not in _NARROW or source == "bool":
         call.node("Cast", [call.tensor("x")], to=onnx_type(target))
+    else:
+        # Towards zero, then the lowest bits: what C does, and NumPy.
+        x = call.tensor("x")
+        whole = x if source in INTEGERS else call.node("Cast", [x], part="whole", to=TensorProto.INT32)
+        narrow = call.node("Cast", [whole], part="narrow", to=_NARROW[target][1])
+        call.node("Cast", [narrow], to=TensorProto.INT32)
+
+
+def _holds(target: str, source: str) -> bool:
+    """Whether every number of the one type is one of the other."""
+    if source == target or (source in _NARROW and target == "int32"):
+        return True
+    return source in _NARROW and target in _NARROW and np.can_cast(_NARROW[source][0], _NARROW[target][0])
 
 
 @operation("identity", batch=ROWWISE)

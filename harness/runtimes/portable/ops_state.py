@@ -1,6 +1,7 @@
 """State: values that live from one prediction to the next. They are inputs and outputs of the ONNX model.
 
-Definition: coremltools/converters/mil/mil/ops/defs/iOS18/states.py and coreml_dialect.
+Definitions: coremltools/converters/mil/mil/ops/defs/iOS18/states.py and coreml_dialect/ops.py. What coremltools calls
+coreml_update_state stands in a package as write_state, followed by a read_state where its result is used.
 """
 
 from harness.runtimes.portable.graph import Call
@@ -13,17 +14,28 @@ def read_state(call: Call) -> None:
     call.graph.alias(call.output, call.graph.states[_state(call, "input")])
 
 
-@operation("coreml_update_state", "write_state")
+@operation("write_state")
+def write_state(call: Call) -> None:
+    _write(call, "input", "data")
+
+
+@operation("coreml_update_state")
 def update_state(call: Call) -> None:
-    state, value = _state(call, "state" if call.has("state") else "input"), call.tensor("value")
-    call.graph.states[state] = value
-    if call.operation.outputs:
-        call.same_as("value")
+    _write(call, "state", "value")
+    call.same_as("value")
+
+
+def _write(call: Call, state: str, value: str) -> None:
+    name = _state(call, state)
+    expected, got = call.graph.types[name].shape, call.shape(value)
+    if len(expected) != len(got) or any(
+        None not in sizes and len(set(sizes)) > 1 for sizes in zip(expected, got, strict=True)
+    ):
+        raise call.malformed(f"the state {name!r} has shape {list(expected)}, not {list(got)}")
+    call.graph.states[name] = call.tensor(value)
 
 
 def _state(call: Call, parameter: str) -> str:
-    if call.graph.nested:
-        raise call.unsupported("it stands inside a branch or a loop")
     name = call.reference(parameter)
     if name not in call.graph.states:
         raise call.malformed(f"{name!r} is not a state")

@@ -1,8 +1,9 @@
 """Read a `.mlpackage` that holds an ML program into a small typed `Program`.
 
 The protobuf is parsed as it stands; no coremltools converter runs. Weights stay on disk until they are asked for, one
-by one, and are mapped, not copied. This module must know nothing of ONNX, and must follow no offset that it has not
-checked.
+by one, and are mapped, not copied. This module must know nothing of ONNX, must follow no offset and no path that it has
+not checked, and must allocate nothing for a size that is only declared. Whatever a package holds, the one error that it
+raises is PackageError.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +20,8 @@ from typing import Any, Literal
 import numpy as np
 
 from harness.errors import PackageError
-from harness.quiet import quiet_coremltools
+from harness.runtimes.portable.decompress import unpack_bits
+from harness.runtimes.portable.specification import new_specification
 
 Shape = tuple[int | None, ...]
 """None where a dimension is not fixed by the program."""
@@ -70,6 +73,21 @@ _BLOB_SENTINEL = 0xDEADBEEF
 
 _DAMAGED = "the package is damaged, build it again"
 
+MOST_BYTES = 8 << 30
+"""Of one value. A program that declares or computes a larger one is refused before memory is asked for."""
+
+_MOST_DIMENSIONS = 32
+_MOST_OPERATIONS = 200_000
+"""Of one function, nested blocks included. Large language models have some ten thousand."""
+_MOST_SPECIFICATION_BYTES = (2 << 30) - 1
+"""Protobuf's own limit."""
+_BYTES_OF_AN_ELEMENT = 4  # Float32 or Int32, in which everything is computed
+
+_KINDS = {"floats": "f", "doubles": "f", "ints": "iu", "longInts": "iu", "bools": "b"}
+"""NumPy's kinds of the element types that each of protobuf's lists of numbers can hold."""
+
+_COLOR_SPACES = ("GRAYSCALE", "GRAYSCALE_FLOAT16", "RGB", "BGR")
+
 
 def numpy_name(dtype: str) -> str:
     """NumPy's word for a MIL element type; MIL's own where NumPy has no such type."""
@@ -117,11 +135,12 @@ class Immediate:
 
 @dataclass(frozen=True)
 class Stored:
-    """A constant whose elements stand in a weight file; `Weights` reads it."""
+    """A constant whose elements stand in a weight file; `Weights` reads it. `owner` is the value that it belongs to."""
 
     type: TensorType
     file: str
     offset: int
+    owner: str = ""
 
 
 Constant = Immediate | Stored
@@ -144,6 +163,10 @@ class Operation:
     attributes: Mapping[str, Constant]
     outputs: tuple[NamedType, ...]
     blocks: tuple[Block, ...] = ()
+
+    def references(self) -> list[str]:
+        """The names of the values that it takes; what its blocks take is not among them."""
+        return [a.name for arguments in self.inputs.values() for a in arguments if isinstance(a, Reference)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,12 +243,12 @@ class Weights:
     def array(self, constant: Constant) -> np.ndarray:
         """The constant's elements, in its own element type and shape, mapped from the file and read-only.
 
-        Elements of less than a byte come in bytes.
+        Elements of less than a byte come in bytes. Infinity is a number like others, NaN is refused.
         """
         if isinstance(constant, Immediate):
             return np.asarray(constant.value)
         path, code, size, start = self._locate(constant)
-        type_, where = constant.type, f"{path}: the weight at offset {constant.offset}"
+        type_, where = constant.type, _where(path, constant)
         if type_.dtype not in _STORED_CODES:
             raise PackageError(f"{where} has element type {type_.dtype}, which cannot be read yet")
         if code != _STORED_CODES[type_.dtype]:
@@ -233,7 +256,10 @@ class Weights:
         expected = packed_bytes(type_.dtype, math.prod(type_.fixed_shape))
         if size != expected:
             raise PackageError(f"{where} has {size} bytes, expected {expected} for {list(type_.shape)}; {_DAMAGED}")
-        return unpacked(self._map(path)[start : start + size], type_.dtype, type_.fixed_shape)
+        array = unpacked(self._map(path)[start : start + size], type_.dtype, type_.fixed_shape)
+        if _has_nan(array):
+            raise PackageError(f"{where} has elements that are not a number (NaN); build the package again")
+        return array
 
     def _map(self, path: Path) -> np.ndarray:
         if path not in self._maps:
@@ -244,7 +270,7 @@ class Weights:
         """The weight file, the blob's type code, its payload's size and start, all known to lie inside the file."""
         path = self._path(stored)
         file_bytes = path.stat().st_size
-        where = f"{path}: the weight at offset {stored.offset}"
+        where = _where(path, stored)
         if stored.offset + _BLOB_METADATA_BYTES > file_bytes:
             raise PackageError(f"{where} lies outside the file of {file_bytes} bytes; {_DAMAGED}")
         with path.open("rb") as file:
@@ -262,12 +288,37 @@ class Weights:
         return path, code, size, start
 
     def _path(self, stored: Stored) -> Path:
-        path = (self.folder / stored.file.removeprefix("@model_path/")).resolve()
-        if not path.is_relative_to(self.package.resolve()):
-            raise PackageError(f"{self.package}: the weight file {stored.file} lies outside the package")
-        if not path.is_file():
-            raise PackageError(f"{self.package}: the weight file {stored.file} is missing")
-        return path
+        file = stored.file.removeprefix("@model_path/")
+        return _inside(self.package, self.folder / file, f"the weight file {file}")
+
+
+def _where(path: Path, stored: Stored) -> str:
+    return f"{path}: the weight {repr(stored.owner) + ' ' if stored.owner else ''}at offset {stored.offset}"
+
+
+def _has_nan(array: np.ndarray) -> bool:
+    if array.dtype.kind != "f" or not array.size:
+        return False
+    if array.dtype.itemsize == 2:  # NumPy computes in Float16 element by element: bits are ten times as fast
+        return bool(((array.view(np.uint16) & 0x7FFF) > 0x7C00).any())
+    return bool(np.isnan(array.min()))
+
+
+def _inside(package: Path, file: Path, what: str) -> Path:
+    """The file with links followed. Raises PackageError where it is none, or lies outside the package."""
+    try:
+        path = file.resolve()
+        found, inside = path.is_file(), path.is_relative_to(package.resolve())
+    except (ValueError, OSError, RuntimeError) as error:  # a NUL in the name, a name too long, links in a circle
+        raise PackageError(f"{package}: {what!a} has a name that no file can have; {_DAMAGED}") from error
+    if not inside:
+        raise PackageError(
+            f"{package}: {what} lies outside the package; where that is a link that is meant so, copy the package with "
+            "its links followed (cp -rL)"
+        )
+    if not found:
+        raise PackageError(f"{package}: {what} is missing")
+    return path
 
 
 def packed_bytes(dtype: str, elements: int) -> int:
@@ -281,11 +332,9 @@ def unpacked(data: np.ndarray, dtype: str, shape: tuple[int, ...]) -> np.ndarray
     """Bytes as they stand in a file, as an array; elements of less than a byte in a byte each."""
     if dtype not in _SUB_BYTE_BITS:
         return data.view(np.dtype(_MIL_TO_NUMPY[dtype]).newbyteorder("<")).reshape(shape)
-    bits, elements = _SUB_BYTE_BITS[dtype], math.prod(shape)
-    flat = np.unpackbits(data, count=elements * bits, bitorder="little").reshape(elements, bits)
-    values = np.packbits(flat, axis=1, bitorder="little").reshape(shape)
+    values = unpack_bits(data, _SUB_BYTE_BITS[dtype], math.prod(shape)).reshape(shape)
     # Two's complement in four bits.
-    return np.where(values > 7, values.astype(np.int8) - 16, values).astype(np.int8) if dtype == "int4" else values
+    return (values ^ 8).view(np.int8) - np.int8(8) if dtype == "int4" else values
 
 
 @dataclass(frozen=True, eq=False)
@@ -328,6 +377,8 @@ def read(path: str | Path, function: str | None = None) -> Program:
     body = spec.mlProgram.functions[name]
     if body.opset not in body.block_specializations:
         raise PackageError(f"{package}: function {name!r} has no block for its operation set {body.opset!r}")
+    if _operations_in(body.block_specializations[body.opset]) > _MOST_OPERATIONS:
+        raise PackageError(f"{package}: function {name!r} has more than {_MOST_OPERATIONS:,} operations")
     block = _block(package, body.block_specializations[body.opset])
     description = _description(spec, name)
     return Program(
@@ -336,10 +387,10 @@ def read(path: str | Path, function: str | None = None) -> Program:
         functions=functions,
         specification_version=spec.specificationVersion,
         opset=body.opset,
-        inputs=tuple(_feature(package, feature, description) for feature in description.input),
+        inputs=tuple(_input(package, feature, description) for feature in description.input),
         outputs=tuple(_feature(package, feature, description) for feature in description.output),
-        states=tuple(_feature(package, feature, description) for feature in description.state),
-        arguments=tuple(_named_type(argument) for argument in body.inputs),
+        states=tuple(_input(package, feature, description) for feature in description.state),
+        arguments=tuple(_named_type(package, argument) for argument in body.inputs),
         operations=block.operations,
         results=block.results,
         weights=Weights(package, model_file.parent),
@@ -350,31 +401,47 @@ def _model_file(package: Path) -> Path:
     """The model specification that the package's manifest names as its root."""
     if not package.exists():
         raise PackageError(f"{package}: no such package")
+    if package.is_file():
+        raise PackageError(f"{package}: is a file, expected the folder of a .mlpackage; unpack an archive first")
     manifest = package / "Manifest.json"
     if not manifest.is_file():
         raise PackageError(f"{package}: not a .mlpackage, expected a folder with a Manifest.json")
     try:
         entries = json.loads(manifest.read_bytes())
         file = package / "Data" / entries["itemInfoEntries"][entries["rootModelIdentifier"]]["path"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise PackageError(f"{manifest}: does not name a root model; {_DAMAGED}") from error
-    if not file.is_file():
-        raise PackageError(f"{package}: the model file {file.relative_to(package)} that its manifest names is missing")
+    name = str(file).removeprefix(f"{package}/")
+    _inside(package, file, f"the model file {name} that its manifest names")
     return file
 
 
 def _parse(package: Path, model_file: Path) -> Any:
-    quiet_coremltools()
-    from coremltools.proto import Model_pb2
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-    spec = Model_pb2.Model()
+    name, size = model_file.relative_to(package), model_file.stat().st_size
+    if size > _MOST_SPECIFICATION_BYTES:
+        raise PackageError(f"{package}: {name} has {size:,} bytes, more than a model specification can have")
+    spec = new_specification()
     try:
         spec.ParseFromString(model_file.read_bytes())
     except DecodeError as error:
-        name = model_file.relative_to(package)
         raise PackageError(f"{package}: {name} is not a Core ML model specification; {_DAMAGED}") from error
     return spec
+
+
+@contextmanager
+def _reading(package: Path, what: str) -> Iterator[None]:
+    """Inside, values that no intact package holds become an error that names `what`."""
+    try:
+        yield
+    except (LookupError, ValueError, TypeError, ArithmeticError) as error:
+        raise PackageError(f"{package}: {what} cannot be read: {error}; {_DAMAGED}") from error
+
+
+def _operations_in(block: Any) -> int:
+    nested = (inner for operation in block.operations for inner in operation.blocks)
+    return len(block.operations) + sum(map(_operations_in, nested))
 
 
 def _description(spec: Any, function: str) -> Any:
@@ -385,7 +452,19 @@ def _description(spec: Any, function: str) -> Any:
     return spec.description
 
 
+def _input(package: Path, feature: Any, description: Any) -> Feature:
+    read = _feature(package, feature, description)
+    if read.kind not in ("image", "array"):
+        raise PackageError(f"{package}: input {read.name!r} is declared as {read.kind}, expected an image or an array")
+    return read
+
+
 def _feature(package: Path, feature: Any, description: Any) -> Feature:
+    with _reading(package, f"the description of {feature.name!r}"):
+        return _described(package, feature, description)
+
+
+def _described(package: Path, feature: Any, description: Any) -> Feature:
     kind = feature.type.WhichOneof("Type")
     if feature.name == description.predictedFeatureName and kind in ("stringType", "int64Type"):
         return Feature(feature.name, "label", (), "str" if kind == "stringType" else "int64")
@@ -402,9 +481,11 @@ def _feature(package: Path, feature: Any, description: Any) -> Feature:
 
 def _image_feature(name: str, image: Any) -> Feature:
     color_space = image.ColorSpace.Name(image.colorSpace)
+    if color_space not in _COLOR_SPACES:
+        raise ValueError(f"colour space {color_space}")
     channels = 1 if color_space.startswith("GRAYSCALE") else 3
     dtype = "float16" if color_space == "GRAYSCALE_FLOAT16" else "uint8"
-    default = (int(image.height), int(image.width), channels)
+    default = _bounded((int(image.height), int(image.width), channels))
     match image.WhichOneof("SizeFlexibility"):
         case "enumeratedSizes":
             shapes = tuple((int(s.height), int(s.width), channels) for s in image.enumeratedSizes.sizes)
@@ -417,8 +498,8 @@ def _image_feature(name: str, image: Any) -> Feature:
 
 
 def _array_feature(name: str, array: Any, *, optional: bool) -> Feature:
-    dtype = array.ArrayDataType.Name(array.dataType).lower().replace("double", "float64")
-    shape = tuple(int(size) for size in array.shape)
+    dtype = np.dtype(array.ArrayDataType.Name(array.dataType).lower().replace("double", "float64")).name
+    shape = _bounded(tuple(int(size) for size in array.shape))
     default = None
     if optional:
         field_name = array.WhichOneof("defaultOptionalValue")
@@ -456,72 +537,99 @@ def _flexible(
     return Feature(name, kind, shape, dtype, color_space, default_shape, sizes, shapes, default)
 
 
-def _named_type(named: Any) -> NamedType:
-    return NamedType(named.name, _tensor_type(named.type))
+def _bounded(shape: tuple[int, ...], copies: int = 1) -> tuple[int, ...]:
+    """The shape. Raises ValueError where nothing can be that large."""
+    if len(shape) > _MOST_DIMENSIONS:
+        raise ValueError(f"{len(shape)} dimensions, expected at most {_MOST_DIMENSIONS}")
+    # A size of zero must not make another one small.
+    elements = math.prod(max(size, 1) for size in (*shape, copies))
+    if min(shape, default=0) < 0 or elements * _BYTES_OF_AN_ELEMENT > MOST_BYTES:
+        raise ValueError(f"shape {list(shape)} is beyond {MOST_BYTES >> 30} GiB, or has a negative size")
+    return shape
+
+
+def _named_type(package: Path, named: Any) -> NamedType:
+    if not named.name or "/" in named.name or not named.name.isprintable():
+        raise PackageError(f"{package}: a value is called {named.name!r}, which is no name; {_DAMAGED}")
+    with _reading(package, f"the type of {named.name!r}"):
+        return NamedType(named.name, _tensor_type(named.type))
 
 
 def _tensor_type(value_type: Any) -> TensorType:
     match value_type.WhichOneof("type"):
         case "tensorType":
             tensor = value_type.tensorType
-            name = tensor.DESCRIPTOR.fields_by_name["dataType"].enum_type.values_by_number[tensor.dataType].name
+            names = tensor.DESCRIPTOR.fields_by_name["dataType"].enum_type.values_by_number
+            if tensor.dataType not in names:
+                raise ValueError(f"element type {tensor.dataType} is not known")
+            name = names[tensor.dataType].name
             shape = tuple(int(d.constant.size) if d.HasField("constant") else None for d in tensor.dimensions)
+            _bounded(tuple(size or 0 for size in shape))
             rank_known = tensor.rank >= 0 and not any(d.unknown.variadic for d in tensor.dimensions)
             return TensorType(_PROTO_TO_MIL.get(name, name.lower()), shape if rank_known else (), rank_known=rank_known)
         case "stateType":
             return replace(_tensor_type(value_type.stateType.wrappedType), kind="state")
         case "listType":
-            length = value_type.listType.length
+            length, element = value_type.listType.length, _tensor_type(value_type.listType.type)
             fixed = int(length.constant.size) if length.HasField("constant") else None
-            return replace(_tensor_type(value_type.listType.type), kind="list", length=fixed)
+            _bounded(element.fixed_shape, fixed or 0)
+            return replace(element, kind="list", length=fixed)
         case other:
             return TensorType(str(other).removesuffix("Type"), (), kind="dictionary")
 
 
 def _block(package: Path, block: Any) -> Block:
     return Block(
-        inputs=tuple(_named_type(argument) for argument in block.inputs),
+        inputs=tuple(_named_type(package, argument) for argument in block.inputs),
         operations=tuple(_operation(package, operation) for operation in block.operations),
         results=tuple(block.outputs),
     )
 
 
 def _operation(package: Path, operation: Any) -> Operation:
-    attributes = {key: _constant(package, value) for key, value in operation.attributes.items()}
+    outputs = tuple(_named_type(package, output) for output in operation.outputs)
+    owner = ", ".join(output.name for output in outputs)
+    with _reading(package, f"operation {operation.type!r} ({owner})"):
+        attributes = {key: _constant(value, owner) for key, value in operation.attributes.items()}
+        inputs = {key: _arguments(value.arguments, owner) for key, value in operation.inputs.items()}
     name = attributes.pop("name", None)
     return Operation(
         type=operation.type,
         name=name.value if isinstance(name, Immediate) and isinstance(name.value, str) else "",
-        inputs={key: _arguments(package, value.arguments) for key, value in operation.inputs.items()},
+        inputs=inputs,
         attributes=attributes,
-        outputs=tuple(_named_type(output) for output in operation.outputs),
+        outputs=outputs,
         blocks=tuple(_block(package, block) for block in operation.blocks),
     )
 
 
-def _arguments(package: Path, bindings: Sequence[Any]) -> tuple[Argument, ...]:
+def _arguments(bindings: Sequence[Any], owner: str) -> tuple[Argument, ...]:
     return tuple(
-        Reference(binding.name) if binding.WhichOneof("binding") == "name" else _constant(package, binding.value)
+        Reference(binding.name) if binding.WhichOneof("binding") == "name" else _constant(binding.value, owner)
         for binding in bindings
     )
 
 
-def _constant(package: Path, value: Any) -> Constant:
+def _constant(value: Any, owner: str = "") -> Constant:
+    """Raises ValueError where it is none, as all that follows."""
     type_ = _tensor_type(value.type)
     if value.WhichOneof("value") == "blobFileValue":
-        return Stored(type_, value.blobFileValue.fileName, value.blobFileValue.offset)
+        return Stored(type_, value.blobFileValue.fileName, value.blobFileValue.offset, owner)
     immediate = value.immediateValue
-    match immediate.WhichOneof("value"):
-        case "tensor":
-            return Immediate(type_, _tensor(package, type_, immediate.tensor))
-        case "list":
-            members = [_constant(package, member) for member in immediate.list.values]
-            return Immediate(type_, tuple(m.value for m in members if isinstance(m, Immediate)))
-        case other:
-            raise PackageError(f"{package}: a constant of kind {other} cannot be read")
+    match immediate.WhichOneof("value"), type_.kind:
+        case "tensor", "tensor":
+            return Immediate(type_, _tensor(type_, immediate.tensor))
+        case "list", "list":
+            members = [_constant(member, owner) for member in immediate.list.values]
+            values = tuple(member.value for member in members if isinstance(member, Immediate))
+            if len(values) != len(members):
+                raise ValueError("a list with elements in the weight file")
+            return Immediate(type_, values)
+        case held, declared:
+            raise ValueError(f"a constant of kind {held} and type {declared}")
 
 
-def _tensor(package: Path, type_: TensorType, tensor: Any) -> np.ndarray | str:
+def _tensor(type_: TensorType, tensor: Any) -> np.ndarray | str:
     """MIL keeps 8-bit integers, Float16 and what is smaller as raw little-endian bytes, the rest as protobuf lists."""
     kind = tensor.WhichOneof("value")
     values = getattr(tensor, kind).values if kind else b""
@@ -529,14 +637,22 @@ def _tensor(package: Path, type_: TensorType, tensor: Any) -> np.ndarray | str:
         strings = [str(value) for value in values]
         return strings[0] if type_.shape == () and strings else np.array(strings).reshape(type_.fixed_shape)
     if type_.dtype not in _MIL_TO_NUMPY and type_.dtype not in _SUB_BYTE_BITS:
-        raise PackageError(f"{package}: a constant of element type {type_.dtype} cannot be read yet")
+        raise ValueError(f"a constant of element type {type_.dtype}")
     elements = math.prod(type_.fixed_shape)
     if kind == "bytes" or not kind:
         if len(values) != packed_bytes(type_.dtype, elements):
-            raise PackageError(
-                f"{package}: a constant of shape {list(type_.shape)} has {len(values)} bytes; {_DAMAGED}"
-            )
-        return unpacked(np.frombuffer(values, np.uint8), type_.dtype, type_.fixed_shape)
+            raise ValueError(f"a constant of shape {list(type_.shape)} has {len(values)} bytes")
+        return _number(unpacked(np.frombuffer(values, np.uint8), type_.dtype, type_.fixed_shape))
     if len(values) != elements:
-        raise PackageError(f"{package}: a constant of shape {list(type_.shape)} has {len(values)} elements; {_DAMAGED}")
-    return np.array(list(values)).astype(_MIL_TO_NUMPY.get(type_.dtype, np.int8)).reshape(type_.fixed_shape)
+        raise ValueError(f"a constant of shape {list(type_.shape)} has {len(values)} elements")
+    dtype = np.dtype(_MIL_TO_NUMPY.get(type_.dtype, np.int8))
+    if dtype.kind not in _KINDS.get(kind, ""):
+        raise ValueError(f"{kind} in a constant of type {type_.dtype}")
+    return _number(np.array(list(values), dtype).reshape(type_.fixed_shape))
+
+
+def _number(array: np.ndarray) -> np.ndarray:
+    """The array. Raises ValueError for a small weight with NaN in it; a scalar may be meant, to fill with."""
+    if array.ndim and _has_nan(array):
+        raise ValueError("it has elements that are not a number (NaN)")
+    return array

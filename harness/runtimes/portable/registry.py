@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from harness.errors import UnsupportedOperationError
 from harness.runtimes.portable.batch import never
+from harness.runtimes.portable.engine import ONNX_RUNTIME_ERRORS
 from harness.runtimes.portable.graph import Call, Graph
 from harness.runtimes.portable.reader import Operation, TensorType
 
@@ -55,6 +56,17 @@ def lookup(call: Call) -> Entry:
     return _OPERATIONS[type_]
 
 
+_UNFIT: tuple[type[Exception], ...] = (
+    LookupError,
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    AttributeError,
+    *ONNX_RUNTIME_ERRORS,
+)
+"""What a translation meets in an operation whose arguments are not what the definition asks for."""
+
+
 class MixesSamples(Exception):
     """The program does not provably keep samples apart. Never leaves the translation."""
 
@@ -62,21 +74,44 @@ class MixesSamples(Exception):
 def apply(graph: Graph, operation: Operation) -> None:
     """Translate one operation of the program into `graph`.
 
-    Raises MixesSamples where the values that it takes are batched and its results would not be.
+    Raises MixesSamples where the values that it takes are batched and its results would not be, PackageError where the
+    operation contradicts its definition.
     """
     call = Call(graph, operation)
     entry = lookup(call)
+    for name in operation.references():  # before its results exist: none may be its own argument
+        graph.type(name)
     for output in operation.outputs:
         graph.declare(output)
-    if call.batched_parameters():
-        if not entry.keeps_batch(call) or not all(_leads_with_one(output.type) for output in operation.outputs):
-            raise MixesSamples
-        graph.batched.update(output.name for output in operation.outputs)
+    try:
+        _translate(call, entry)
+    except _UNFIT as error:
+        # Translations check what would go wrong silently. What stops them anyway is not checked before, so this may be
+        # a fault of a translation too: the cause is kept.
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise call.malformed(f"its arguments do not fit its definition ({why})") from error
+
+
+def _translate(call: Call, entry: Entry) -> None:
+    graph, operation = call.graph, call.operation
+    batched = bool(call.batched_parameters())
+    if batched and not entry.keeps_batch(call):
+        raise MixesSamples
     start = len(graph.nodes)
     entry.translate(call)
     graph.settle(operation, start)
+    if batched:
+        _mark_batched(graph, operation)
 
 
-def _leads_with_one(type_: TensorType) -> bool:
-    """Or is no tensor of numbers at all, as a classifier's label and dictionary."""
-    return type_.shape[:1] == (1,) or type_.kind == "dictionary" or type_.dtype in ("string", "int64")
+def _mark_batched(graph: Graph, operation: Operation) -> None:
+    """A result that is a constant after all, as a batched value's shape, is the same for every sample."""
+    computed = [output for output in operation.outputs if graph.constant(output.name) is None]
+    if not all(_can_lead(output.type) for output in computed):
+        raise MixesSamples
+    graph.batched.update(output.name for output in computed)
+
+
+def _can_lead(type_: TensorType) -> bool:
+    """Whether there is a leading dimension, or no tensor of numbers at all, as a classifier's label and dictionary."""
+    return type_.shape != () or type_.kind == "dictionary" or type_.dtype in ("string", "int64")

@@ -5,23 +5,29 @@ It must know no operation, and must refuse an input rather than bend it: Core ML
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
-import onnxruntime  # type: ignore[import-untyped]
-from PIL import Image
 
 from harness.errors import PackageError
-from harness.runtimes.portable.graph import Precision
-from harness.runtimes.portable.reader import Feature, read
-from harness.runtimes.portable.translate import Translation, translate
+from harness.runtimes.portable import cache
+from harness.runtimes.portable.engine import ONNX_RUNTIME_ERRORS, start
+from harness.runtimes.portable.interface import INTERFACE_FILE, MODEL_FILE, Interface
+from harness.runtimes.portable.reader import Feature, Program, read
+
+if TYPE_CHECKING:
+    import onnxruntime  # type: ignore[import-untyped]
+    from PIL.Image import Image
+
+    from harness.runtimes.portable.graph import Precision
+    from harness.runtimes.portable.translate import Shapes, Translation
 
 _PIL_MODES = {"RGB": "RGB", "BGR": "RGB", "GRAYSCALE": "L", "GRAYSCALE_FLOAT16": "F"}
-_ERRORS_ONLY = 3
 _MOST_SESSIONS = 8
 """A package of flexible shapes has a session for each shape that it was given lately."""
 
@@ -29,10 +35,10 @@ State = dict[str, np.ndarray]
 """Float32 (or integers) by state name, of the declared shapes. `predict` replaces the arrays."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Loaded:
-    translation: Translation
-    session: Any
+    interface: Interface
+    session: onnxruntime.InferenceSession
 
 
 class Model:
@@ -50,15 +56,29 @@ class Model:
         function: str | None = None,
         precision: Precision = "float32",
         threads: int | None = None,
+        cached: bool = True,
     ) -> None:
-        self.program = read(path, function)
+        self.package = Path(path)
         self.precision = precision
+        self._function = function
         self._threads = threads
-        self._features = {feature.name: feature for feature in self.program.inputs}
-        self._sessions: dict[tuple[tuple[int, ...], ...], _Loaded] = {}
-        default = self._load({feature.name: feature.default_shape for feature in self.program.inputs})
-        self.any_batch = default.translation.any_batch
-        self.classes = default.translation.classifier.classes if default.translation.classifier else None
+        self._content = cache.content(self.package) if cached and cache.is_on() else None
+        default = self._open(None)
+        interface = default.interface
+        self.inputs, self.outputs, self.states = interface.inputs, interface.outputs, interface.states
+        self.any_batch = interface.any_batch
+        self.classes = interface.classifier.classes if interface.classifier else None
+        self._results = interface.results
+        self._features = {feature.name: feature for feature in self.inputs}
+        self._sessions = {tuple(feature.default_shape for feature in self.inputs): default}
+
+    @cached_property
+    def program(self) -> Program:
+        """The function as the package has it. Read when asked for: what comes out of the cache does without."""
+        program = read(self.package, self._function)
+        if self._content is not None and cache.content(self.package) != self._content:
+            raise PackageError(f"{self.package}: changed while it was in use; load it again")
+        return program
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -66,11 +86,11 @@ class Model:
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        return self.program.results
+        return self._results
 
     def make_state(self) -> State:
         """The state before the first prediction: zeros, as Core ML's."""
-        return {s.name: np.zeros(s.default_shape, _computed(np.dtype(s.dtype))) for s in self.program.states}
+        return {s.name: np.zeros(s.default_shape, _computed(np.dtype(s.dtype))) for s in self.states}
 
     def predict(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
         """One sample: a PIL image or array for each input, of a shape that is declared.
@@ -91,52 +111,87 @@ class Model:
         Results are stacked in the same way: images as uint8 [N, H, W, C], labels as [N], probabilities as [N, classes]
         in the order of `classes`. Raises PackageError as `predict` does.
         """
-        if self.program.states:
-            raise PackageError(f"{self.program.package}: is stateful, which a batch is not; use predict with a state")
+        if self.states:
+            raise PackageError(f"{self.package}: is stateful, which a batch is not; use predict with a state")
         self._check_names(inputs)
         batches = {name: self._batch(feature, inputs.get(name)) for name, feature in self._features.items()}
         sizes = {name: len(batch) for name, batch in batches.items()}
         if len(set(sizes.values())) != 1:
-            raise PackageError(f"{self.program.package}: expected the same number of samples, got {sizes}")
+            raise PackageError(f"{self.package}: expected the same number of samples, got {sizes}")
         loaded = self._load({name: self._sample_shape(name, batch) for name, batch in batches.items()})
-        if loaded.translation.any_batch:
+        if loaded.interface.any_batch:
             return self._many(self._run(loaded, batches, None), loaded)
         return self._one_by_one(loaded, batches, next(iter(sizes.values())))
 
     def to_onnx(self, path: str | Path) -> None:
-        """Write the translated model, with its weights decompressed, for its declared (default) shapes."""
-        shapes = {feature.name: feature.default_shape for feature in self.program.inputs}
-        onnx.save_model(translate(self.program, shapes, self.precision).model, str(path))
+        """Write the translated model, with its weights decompressed and in it, for its declared (default) shapes."""
+        import onnx
+
+        from harness.runtimes.portable.model_file import self_contained
+
+        onnx.save_model(self_contained(self._translate(None)), str(path))
+
+    # --- loading
+
+    def _load(self, shapes: Shapes) -> _Loaded:
+        """The session for inputs of these shapes."""
+        key = tuple(shapes.values())
+        if key not in self._sessions:
+            loaded = self._open(shapes)
+            while len(self._sessions) >= _MOST_SESSIONS:
+                del self._sessions[next(iter(self._sessions))]
+            self._sessions[key] = loaded
+        return self._sessions[key]
+
+    def _open(self, shapes: Shapes | None) -> _Loaded:
+        """Out of the cache, or translated. None: the default shapes, which stand in the package or in the cache."""
+        key = cache.key(self._content, self._function, self.precision, shapes) if self._content else None
+        if key is not None and (entry := cache.find(key)):
+            # It can be evicted meanwhile; what then is wrong with the package itself, translating will tell.
+            with suppress(PackageError, OSError, ValueError, LookupError, TypeError):
+                return self._start(entry)
+        with cache.made(key, lambda folder: self._write(shapes, folder)) as folder:
+            return self._start(folder)
+
+    def _write(self, shapes: Shapes | None, folder: Path) -> None:
+        from harness.runtimes.portable.model_file import write
+
+        write(self._translate(shapes), folder)
+
+    def _translate(self, shapes: Shapes | None) -> Translation:
+        # Only here, since importing onnx takes longer than finding a translation in the cache.
+        from harness.runtimes.portable.translate import translate
+
+        default = {feature.name: feature.default_shape for feature in self.program.inputs}
+        return translate(self.program, default if shapes is None else shapes, self.precision)
+
+    def _start(self, folder: Path) -> _Loaded:
+        with self._onnx_runtime("load"):
+            session = start(folder / MODEL_FILE, threads=self._threads)
+        return _Loaded(Interface.from_json((folder / INTERFACE_FILE).read_bytes()), session)
 
     # --- running
 
-    def _load(self, shapes: Mapping[str, tuple[int, ...]]) -> _Loaded:
-        key = tuple(shapes.values())
-        if key not in self._sessions:
-            translation = translate(self.program, shapes, self.precision)
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = _ERRORS_ONLY
-            if self._threads is not None:
-                options.intra_op_num_threads = self._threads
-            options.inter_op_num_threads = 1
-            session = onnxruntime.InferenceSession(
-                translation.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-            while len(self._sessions) >= _MOST_SESSIONS:
-                del self._sessions[next(iter(self._sessions))]
-            self._sessions[key] = _Loaded(translation, session)
-        return self._sessions[key]
-
     def _run(self, loaded: _Loaded, feeds: Mapping[str, np.ndarray], state: State | None) -> dict[str, np.ndarray]:
         """ONNX Runtime's results by their MIL names. An input that the program ignores is no input of its graph."""
-        names = {**loaded.translation.outputs, **loaded.translation.states}
+        names = {**loaded.interface.output_names, **loaded.interface.state_names}
         fed = {**feeds, **(state or {})}
         taken = {input_.name: tuple(input_.shape) for input_ in loaded.session.get_inputs()}
         scalars = {name: fed[name].reshape(()) if not shape else fed[name] for name, shape in taken.items()}
-        values = dict(zip(names, loaded.session.run(list(names.values()), scalars), strict=True))
+        with self._onnx_runtime("run"):
+            values = dict(zip(names, loaded.session.run(list(names.values()), scalars), strict=True))
         if state is not None:
-            state.update({name: values.pop(name) for name in loaded.translation.states})
+            state.update({name: values.pop(name) for name in loaded.interface.state_names})
         return values
+
+    @contextmanager
+    def _onnx_runtime(self, doing: str) -> Iterator[None]:
+        """Inside, a refusal of ONNX Runtime becomes an error that names the package."""
+        try:
+            yield
+        except ONNX_RUNTIME_ERRORS as error:
+            why = " ".join(str(error).split())
+            raise PackageError(f"{self.package}: ONNX Runtime cannot {doing} the program: {why}") from error
 
     def _one_by_one(self, loaded: _Loaded, batches: Mapping[str, np.ndarray], samples: int) -> dict[str, np.ndarray]:
         leads = {name: f.kind == "image" or _leads_with_one(f) for name, f in self._features.items()}
@@ -151,7 +206,7 @@ class Model:
     def _one(self, values: Mapping[str, np.ndarray], loaded: _Loaded) -> dict[str, Any]:
         results: dict[str, Any] = {}
         for name, value in values.items():
-            classifier = loaded.translation.classifier
+            classifier = loaded.interface.classifier
             if classifier and name == classifier.probabilities:
                 scores = value.reshape(-1)
                 results[classifier.label] = classifier.classes[int(scores.argmax())]
@@ -165,7 +220,7 @@ class Model:
     def _many(self, values: Mapping[str, np.ndarray], loaded: _Loaded) -> dict[str, np.ndarray]:
         results: dict[str, np.ndarray] = {}
         for name, value in values.items():
-            classifier = loaded.translation.classifier
+            classifier = loaded.interface.classifier
             if classifier and name == classifier.probabilities:
                 results[classifier.label] = np.array(classifier.classes)[value.argmax(axis=1)]
             image = self._image_output(name)
@@ -173,7 +228,7 @@ class Model:
         return results
 
     def _image_output(self, name: str) -> Feature | None:
-        return next((f for f in self.program.outputs if f.name == name and f.kind == "image"), None)
+        return next((f for f in self.outputs if f.name == name and f.kind == "image"), None)
 
     # --- what a caller gives
 
@@ -181,13 +236,13 @@ class Model:
         needed = {name for name, feature in self._features.items() if feature.default is None}
         if not needed <= set(inputs) <= set(self._features):
             expected, got = sorted(self.input_names), sorted(inputs)
-            raise PackageError(f"{self.program.package}: expected inputs {expected}, got {got}")
+            raise PackageError(f"{self.package}: expected inputs {expected}, got {got}")
 
     def _check_state(self, state: State | None) -> None:
         expected = {s.name: s.default_shape for s in self.program.states}
         got = {name: tuple(np.shape(value)) for name, value in (state or {}).items()}
         if expected != got:
-            raise PackageError(f"{self.program.package}: expected the state {expected} (see make_state), got {got}")
+            raise PackageError(f"{self.package}: expected the state {expected} (see make_state), got {got}")
 
     def _sample(self, feature: Feature, value: Any) -> np.ndarray:
         """[H, W, C] for an image, the declared shape for an array."""
@@ -212,7 +267,7 @@ class Model:
         return self._array(feature, value)
 
     def _batch(self, feature: Feature, value: Any) -> np.ndarray:
-        array = np.asarray(value)
+        array = self._as_array(feature, value)
         if array.ndim == 0 or len(array) == 0:
             raise self._refused(feature, "samples, stacked, 1 or more", f"shape {list(array.shape)}")
         first = array[:1] if _leads_with_one(feature) else array[0]
@@ -224,10 +279,16 @@ class Model:
         return (1, *batch.shape[1:]) if _leads_with_one(self._features[name]) else tuple(batch.shape[1:])
 
     def _array(self, feature: Feature, value: Any) -> np.ndarray:
-        array = np.asarray(value)
+        array = self._as_array(feature, value)
         if not feature.accepts(array.shape):
             raise self._refused(feature, feature.expected_shape(), f"shape {list(array.shape)}")
         return self._elements(feature, array)
+
+    def _as_array(self, feature: Feature, value: Any) -> np.ndarray:
+        try:
+            return np.asarray(value)
+        except ValueError as error:  # rows of different lengths
+            raise self._refused(feature, feature.expected_shape(), "what is no array") from error
 
     def _elements(self, feature: Feature, array: np.ndarray) -> np.ndarray:
         target = np.dtype(feature.dtype)
@@ -235,12 +296,17 @@ class Model:
             feature.kind == "image" and array.dtype != target
         ):
             raise self._refused(feature, f"{feature.dtype} of {feature.expected_shape()}", f"{array.dtype}")
-        # A Float16 input is rounded as Core ML would on the way in.
-        array = array.astype(target)
-        return array if feature.kind == "image" and target == np.uint8 else array.astype(_computed(target))
+        if target.kind in "iu" and array.dtype != target and not np.array_equal(array, array.astype(target)):
+            raise self._refused(feature, f"{feature.dtype} of {feature.expected_shape()}", "integers beyond that")
+        if array.dtype != np.float32 or target != np.float16:  # the model rounds its inputs itself, and faster
+            with np.errstate(over="ignore"):  # to infinity, as the model does
+                array = array.astype(target, copy=False)
+        if feature.kind == "image" and target == np.uint8:
+            return array
+        return array.astype(_computed(target), copy=False)
 
     def _refused(self, feature: Feature, expected: str, got: str) -> PackageError:
-        return PackageError(f"{self.program.package}: input {feature.name!r} expects {expected}, got {got}")
+        return PackageError(f"{self.package}: input {feature.name!r} expects {expected}, got {got}")
 
 
 def _computed(dtype: np.dtype[Any]) -> type[np.generic]:
@@ -266,6 +332,8 @@ def _to_pixels(value: np.ndarray, image: Feature) -> np.ndarray:
     return pixels if image.dtype == "float16" else np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 
-def _to_image(pixels: np.ndarray) -> Image.Image:
+def _to_image(pixels: np.ndarray) -> Image:
     """[H, W, C] as PIL shows it: gray has no channel dimension."""
-    return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
+    from PIL.Image import fromarray  # few models return images
+
+    return fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))

@@ -16,41 +16,50 @@ from onnx import helper
 from harness.errors import PackageError
 from harness.runtimes.portable import (  # noqa: F401
     ops_activation,
+    ops_attention,
     ops_classifier,
     ops_compression,
+    ops_control_flow,
     ops_convolution,
     ops_elementwise,
+    ops_fill,
+    ops_gather,
     ops_linear,
     ops_normalization,
     ops_pooling,
+    ops_quantization,
+    ops_rearrange,
+    ops_recurrent,
     ops_reduction,
+    ops_resample,
+    ops_resize,
+    ops_selection,
+    ops_slicing,
     ops_state,
     ops_tensor,
 )
-from harness.runtimes.portable.fold import IR_VERSION, ONNX_OPSET
-from harness.runtimes.portable.graph import Classifier, Graph, Precision, onnx_type
+from harness.runtimes.portable.fold import IR_VERSION, ONNX_OPSET, tensor_proto
+from harness.runtimes.portable.graph import Graph, Precision, onnx_type
+from harness.runtimes.portable.interface import Interface
 from harness.runtimes.portable.reader import Feature, NamedType, Program, TensorType
 from harness.runtimes.portable.registry import MixesSamples, apply
+from harness.runtimes.portable.simplify import simplify, used_names
 
 _BATCH = "batch"
+_LARGE_BYTES = 4096
+"""Of a weight, which needs not stand in the model for ONNX Runtime to infer shapes."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 """The shape of one sample for each input, as the features declare it: an image is [H, W, C]."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Translation:
-    """`any_batch`: the leading dimension of every input and output is symbolic. Otherwise it is as declared, 1.
-
-    `outputs` gives the ONNX name of each result. Each state is an input of its own name, and an output of the name that
-    `states` gives.
-    """
+    """`weights` are the initializers that `model` lacks, by name: those that are too large to be copied about."""
 
     model: onnx.ModelProto
-    any_batch: bool
-    outputs: Mapping[str, str]
-    states: Mapping[str, str]
-    classifier: Classifier | None
+    weights: Mapping[str, np.ndarray]
+    interface: Interface
 
 
 def translate(program: Program, shapes: Shapes, precision: Precision = "float32") -> Translation:
@@ -75,19 +84,28 @@ def _build(program: Program, shapes: Shapes, precision: Precision, *, any_batch:
     outputs = {name: _output(graph, name, any_batch=any_batch) for name in _result_names(graph)}
     states = {name: _state_output(graph, name) for name in graph.states}
     returned = [info for _, info in (*outputs.values(), *states.values())]
+    nodes = simplify(graph.nodes, [info.name for info in returned])
+    used = set(used_names(nodes))
+    arrays = {name: array for name, array in graph.arrays.items() if name in used}
+    weights = {name: array for name, array in arrays.items() if array.nbytes >= _LARGE_BYTES}
+    initializers = [tensor_proto(name, array) for name, array in arrays.items() if name not in weights]
     model = helper.make_model(
-        helper.make_graph(graph.nodes, "main", inputs, returned, graph.initializers(graph.nodes)),
+        helper.make_graph(nodes, "main", inputs, returned, initializers),
         opset_imports=[helper.make_opsetid("", ONNX_OPSET)],
         ir_version=IR_VERSION,
         producer_name="coreml-prune-bench",
     )
-    return Translation(
-        model=model,
+    interface = Interface(
+        inputs=program.inputs,
+        outputs=program.outputs,
+        states=program.states,
+        results=program.results,
         any_batch=any_batch,
-        outputs={name: onnx_name for name, (onnx_name, _) in outputs.items()},
-        states={name: onnx_name for name, (onnx_name, _) in states.items()},
+        output_names={name: onnx_name for name, (onnx_name, _) in outputs.items()},
+        state_names={name: onnx_name for name, (onnx_name, _) in states.items()},
         classifier=graph.classifier,
     )
+    return Translation(model, weights, interface)
 
 
 # --- inputs
@@ -117,6 +135,8 @@ def _input(graph: Graph, argument: NamedType, shapes: Shapes, *, any_batch: bool
         return _value_info(feature.name, element, (1, *shape), leading)
     type_ = replace(argument.type, shape=_argument_shape(argument.type, shape), rank_known=True)
     graph.declare(NamedType(argument.name, type_))
+    if feature.dtype == "float16":
+        graph.round_to_half(argument.name)  # as Core ML does on the way in
     return _value_info(feature.name, _element_type(graph, argument), type_.shape, leading)
 
 
@@ -151,6 +171,8 @@ def _output(graph: Graph, name: str, *, any_batch: bool) -> tuple[str, onnx.Valu
         raise MixesSamples
     if graph.classifier and name == graph.classifier.probabilities:
         return name, _value_info(name, onnx.TensorProto.FLOAT, (1, len(graph.classifier.classes)), leading)
+    if any_batch and graph.types[name].shape[:1] != (1,):
+        raise MixesSamples  # N samples of several rows each are not what a caller can take apart
     source = graph.tensor(name)
     # Where something else stands for it, that is no reason for the output to lose its name, if the name is free.
     taken = name in graph.arrays or any(name in node.output for node in graph.nodes) or name in _inputs(graph)

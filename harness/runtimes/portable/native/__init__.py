@@ -119,5 +119,5 @@ def _places(stand_in: _StandIn) -> Iterator[tuple[ModuleType, str]]:
     """Where coremltools' modules hold the native module's classes, or None for want of them."""
     classes = {name for name in vars(stand_in) if name.startswith("_ML")}
     for module_name, module in list(sys.modules.items()):
-        if module_name.startswith(f"{_PACKAGE}.") and module is not stand_in:
+        if module_name.startswith(f"{_PACKAGE}.") and isinstance(module, ModuleType) and module is not stand_in:
             yield from ((module, name) for name in classes & vars(module).keys())

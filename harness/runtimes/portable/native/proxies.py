@@ -6,10 +6,12 @@ what coremltools catches. They must know no operation and answer nothing that on
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import shutil
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -72,10 +74,11 @@ class ModelProxy:
         try:
             package = compiled.package_in(self._compiled)
             function = function_name or None
-            self._model = portable.load(package, function=function, precision=self.precision, threads=self.threads)
+            with _loggers_kept():
+                self._model = portable.load(package, function=function, precision=self.precision, threads=self.threads)
         except Exception as error:
             # Whatever it is, converting and saving have to go on: coremltools catches RuntimeError and keeps it.
-            raise RuntimeError(_told(error)) from error
+            raise RuntimeError(self._told(error)) from error
         self._load_duration = time.perf_counter_ns() - started
 
     def _compile(self, path: Path) -> Path:
@@ -91,23 +94,22 @@ class ModelProxy:
         results, self._last_duration = self._timed(inputs, state)
         return results
 
-    def batchPredict(self, batch: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:  # noqa: N802
+    def batchPredict(self, batch: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         timed = [self._timed(inputs, None) for inputs in batch]
         self._last_duration = sum(duration for _, duration in timed)
         return [results for results, _ in timed]
 
-    def newState(self) -> StateProxy:  # noqa: N802
-        return StateProxy(self._model.program.states, self._model.make_state())
+    def newState(self) -> StateProxy:
+        return StateProxy(self._model.states, self._model.make_state())
 
     def _timed(self, inputs: Mapping[str, Any], state: StateProxy | None) -> tuple[dict[str, Any], int]:
         """Results, and the nanoseconds of the prediction proper."""
-        program = self._model.program
-        if program.states and state is None:
+        if self._model.states and state is None:
             raise RuntimeError("The model is stateful: predict needs the state that make_state returns.")
-        if state is not None and not program.states:
+        if state is not None and not self._model.states:
             raise RuntimeError("The model has no state, but predict was given one.")
         try:
-            given = inputs_to_runtime(program.inputs, inputs)
+            given = inputs_to_runtime(self._model.inputs, inputs)
         except PackageError as error:
             raise RuntimeError(str(error)) from error
         started = time.perf_counter_ns()
@@ -115,9 +117,13 @@ class ModelProxy:
             values = self._model.predict(given, None if state is None else state.arrays)
         except Exception as error:
             # ONNX Runtime's errors have no common class, and a caller of Core ML knows one kind only.
-            raise RuntimeError(f"Unable to compute the prediction using ML Program. {_told(error)}") from error
+            raise RuntimeError(f"Unable to compute the prediction using ML Program. {self._told(error)}") from error
         duration = time.perf_counter_ns() - started
-        return outputs_from_runtime(program.outputs, values), duration
+        return outputs_from_runtime(self._model.outputs, values), duration
+
+    def _told(self, error: Exception) -> str:
+        """Without the temporary folder, which says nothing to the caller."""
+        return _told(error).replace(f"{self._compiled}/", "")
 
     # --- what else a loaded model tells
 
@@ -133,7 +139,7 @@ class ModelProxy:
     # --- without a model
 
     @staticmethod
-    def compileModel(path: str) -> str:  # noqa: N802
+    def compileModel(path: str) -> str:
         return str(_compile(Path(path)))
 
     @staticmethod
@@ -155,7 +161,8 @@ class ModelProxy:
     @staticmethod
     def create_model_asset_from_memory(specification: bytes, blobs: Mapping[str, bytes]) -> Any:
         try:
-            made = compiled.compile_memory(specification, blobs)
+            with _loggers_kept():
+                made = compiled.compile_memory(specification, blobs)
         except Exception as error:  # a damaged protobuf has its own class
             raise RuntimeError(_told(error)) from error
         return _asset(AssetProxy(made, temporary=True))
@@ -258,7 +265,8 @@ PROXIES = {
 
 def _compile(path: Path) -> Path:
     try:
-        return compiled.compile_model(path)
+        with _loggers_kept():
+            return compiled.compile_model(path)
     except Exception as error:  # a damaged protobuf has its own class
         raise RuntimeError(f'Error compiling model: "{_told(error)}".') from error
 
@@ -267,6 +275,18 @@ def _asset(proxy: AssetProxy) -> Any:
     from coremltools.models.model import MLModelAsset
 
     return MLModelAsset(proxy)
+
+
+@contextlib.contextmanager
+def _loggers_kept() -> Iterator[None]:
+    """The runtime quiets coremltools when it reads a package; here its caller means to hear it."""
+    loggers = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("coreml")]
+    levels = [logger.level for logger in loggers]
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _told(error: Exception) -> str:

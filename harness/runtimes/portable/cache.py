@@ -1,0 +1,168 @@
+"""Translated packages on disk, so that a package loads without being translated again, in any process.
+
+    CACHE/portable/<key>/   what `model_file` writes, and a manifest of its files' hashes
+
+The key is a hash of everything that the translation depends on: the package's files, the function, the precision, the
+shapes, the code of this back end, and ONNX Runtime's version. What is kept is the model before ONNX
+Runtime has fitted it to this machine's CPU, so that a cache may be shared or moved. Hashes are checked whenever an
+entry is used; one that does not match is made again. Nothing here is needed: where the cache cannot be written to, a
+temporary folder takes its place.
+
+It must import neither onnx nor coremltools, which would take longer than all the rest.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import onnxruntime  # type: ignore[import-untyped]
+
+from harness.cache_folder import cache_folder
+
+OFF_VARIABLE = "COREML_BENCH_NO_CACHE"
+"""Set to anything, it turns the cache off."""
+
+MOST_BYTES = 4 << 30
+"""Of all entries together: some forty networks of a ResNet50's size. The ones longest unused go first."""
+LEAST_BYTES = 1 << 20
+"""A model of fewer bytes is translated about as quickly as it is found, and tests make thousands of them."""
+
+_MANIFEST = "hashes.json"
+_PATIENCE_S = 10
+_DAY_S = 86_400
+
+
+def is_on() -> bool:
+    return not os.environ.get(OFF_VARIABLE)
+
+
+def content(package: Path) -> str | None:
+    """A hash of the package's files; None where they cannot be read."""
+    try:
+        return hashlib.sha256(json.dumps(_hashes(package)).encode()).hexdigest()
+    except OSError:
+        return None
+
+
+def key(content: str, function: str | None, precision: str, shapes: Mapping[str, tuple[int, ...]] | None) -> str:
+    """Of the entry for `shapes` (None: the default ones)."""
+    parts = {
+        "package": content,
+        "function": function,
+        "precision": precision,
+        "shapes": shapes,
+        "code": _code_hashes(),
+        "onnxruntime": onnxruntime.__version__,
+    }
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def find(key: str) -> Path | None:
+    """The folder of the entry, if it is there and undamaged."""
+    entry = _root() / key
+    if not _is_whole(entry):
+        return None
+    with suppress(OSError):
+        os.utime(entry / _MANIFEST)  # it was used
+    return entry
+
+
+@contextmanager
+def made(key: str | None, fill: Callable[[Path], None]) -> Iterator[Path]:
+    """The folder of a new entry that `fill` has written; without a key, or where that fails, a temporary one."""
+    with ExitStack() as stack:
+        yield (_made_in_cache(key, fill, stack) if key else None) or _made_for_now(fill, stack)
+
+
+def _made_in_cache(key: str, fill: Callable[[Path], None], stack: ExitStack) -> Path | None:
+    """None where the cache cannot be written to. An entry that is not worth keeping goes when `stack` is closed."""
+    from filelock import FileLock  # takes longer to import than an entry to find
+
+    root = _root()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".", dir=root))) / key
+        unfinished.mkdir()
+        fill(unfinished)
+        if not LEAST_BYTES <= _size(unfinished) <= MOST_BYTES:
+            return unfinished
+        (unfinished / _MANIFEST).write_text(json.dumps(_contents(unfinished)))
+        entry = root / key
+        with FileLock(root / ".lock", timeout=_PATIENCE_S):
+            if not _is_whole(entry):  # another process may have made it meanwhile
+                shutil.rmtree(entry, ignore_errors=True)
+                os.replace(unfinished, entry)
+            _evict(root, entry)
+        return entry
+    except OSError:
+        return None
+
+
+def _made_for_now(fill: Callable[[Path], None], stack: ExitStack) -> Path:
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    fill(folder)
+    return folder
+
+
+def _evict(root: Path, newest: Path) -> None:
+    """Remove what is beyond MOST_BYTES, and what processes that were killed left unfinished."""
+    folders = [folder for folder in root.iterdir() if folder.is_dir() and folder != newest]
+    for folder in folders:
+        if folder.name.startswith(".") and time.time() - _last_used(folder) > _DAY_S:
+            shutil.rmtree(folder, ignore_errors=True)
+    size = _size(newest)
+    finished = [folder for folder in folders if not folder.name.startswith(".")]
+    for entry in sorted(finished, key=_last_used, reverse=True):
+        size += _size(entry)
+        if size > MOST_BYTES:
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _last_used(folder: Path) -> float:
+    manifest = folder / _MANIFEST
+    return (manifest if manifest.is_file() else folder).stat().st_mtime
+
+
+def _is_whole(entry: Path) -> bool:
+    try:
+        return bool(json.loads((entry / _MANIFEST).read_bytes()) == _contents(entry))
+    except (OSError, ValueError):
+        return False
+
+
+def _root() -> Path:
+    return cache_folder() / "portable"
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+@functools.cache
+def _code_hashes() -> dict[str, str]:
+    here = Path(__file__).parent
+    return {path.name: _hash(path) for path in sorted(here.glob("*.py"))}
+
+
+def _contents(entry: Path) -> dict[str, str]:
+    return {name: digest for name, digest in _hashes(entry).items() if name != _MANIFEST}
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below `folder`, by its path relative to it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): _hash(path) for path in files}
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,34 @@
+"""ONNX Runtime as this project uses it: on the CPU, and silent, since what it has to say is raised."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnxruntime  # type: ignore[import-untyped]
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
+from onnxruntime.capi import onnxruntime_pybind11_state  # type: ignore[import-untyped]
+
+_FATAL_ONLY = 4  # errors are raised besides
+
+ONNX_RUNTIME_ERRORS: tuple[type[Exception], ...] = (
+    *(e for e in vars(onnxruntime_pybind11_state).values() if isinstance(e, type) and issubclass(e, Exception)),
+    EncodeError,
+    RuntimeError,
+    ValueError,
+    MemoryError,
+)
+"""What ONNX Runtime raises for a model that it cannot load or run: its errors have no common class."""
+
+
+def start(model: Path | bytes, *, threads: int | None, optimize: bool = True) -> Any:
+    """A session for the ONNX model, whose weights stand in it or beside it, mapped. None: a thread a core."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _FATAL_ONLY
+    options.inter_op_num_threads = 1
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    source = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

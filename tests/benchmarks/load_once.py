@@ -1,0 +1,41 @@
+"""Loads a package in this process, which is new, and prints as JSON what that took.
+
+python -m tests.benchmarks.load_once cold|cached PACKAGE
+"""
+
+import json
+import resource
+import sys
+import time
+
+_PEAK_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _PEAK_UNIT
+
+
+def main(state: str, package: str) -> None:
+    started = time.perf_counter()
+    import harness.runtimes.portable.session
+    from harness.runtimes import portable
+
+    if state == "cold":
+        import filelock  # noqa: F401
+
+        import harness.runtimes.portable.model_file
+        from harness.runtimes.portable.specification import new_specification
+
+        new_specification()
+    imported = time.perf_counter()
+    before = peak_bytes()
+    loading = time.perf_counter()
+    portable.load(package, threads=2)
+    loaded = time.perf_counter()
+    found = {"imports_s": imported - started, "load_s": loaded - loading, "growth_bytes": peak_bytes() - before}
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,5 +1,5 @@
 # `make bench` runs the main job on embedded data, `make test` the tests. Both set up .venv first; nothing else is needed.
-.PHONY: help setup bench test test-slow lint benchmark clean
+.PHONY: help setup bench test test-slow lint benchmark conformance clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -13,6 +13,7 @@ help:
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make lint       ruff and mypy"
 	@echo "make benchmark  speed, as ratios taken in one run"
+	@echo "make conformance  coremltools' tests of operations and torchvision's networks over the portable runtime (an hour)"
 
 setup: $(VENV)/.installed
 
@@ -44,6 +45,12 @@ lint: setup
 
 benchmark: setup
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only -m ''
+
+MIL_TESTS := coremltools.converters.mil.mil.ops.tests
+conformance: setup
+	$(BIN)/python -m pytest -q -p no:cacheprovider -p tests.coremltools_conformance -W ignore \
+	  --pyargs $(foreach version,iOS14 iOS15 iOS16 iOS17 iOS18,$(MIL_TESTS).$(version))
+	$(BIN)/python -m tests.zoo
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from harness.runtimes.portable.graph import Precision
     from harness.runtimes.portable.session import Model
 
-__all__ = ["load"]
+__all__ = ["install", "load", "uninstall"]
 
 
 def load(
@@ -46,3 +46,17 @@ def load(
     from harness.runtimes.portable.session import Model
 
     return Model(path, function=function, precision=precision, threads=threads, cached=cache)
+
+
+def install(*, precision: Precision = "float32", threads: int | None = None, force: bool = False) -> None:
+    """Let coremltools itself predict on this machine: see `harness.runtimes.portable.native`."""
+    from harness.runtimes.portable import native
+
+    native.install(precision=precision, threads=threads, force=force)
+
+
+def uninstall() -> None:
+    """Undo `install`."""
+    from harness.runtimes.portable import native
+
+    native.uninstall()

@@ -8,11 +8,11 @@ raises is PackageError.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -81,7 +81,7 @@ _MOST_OPERATIONS = 200_000
 """Of one function, nested blocks included. Large language models have some ten thousand."""
 _MOST_SPECIFICATION_BYTES = (2 << 30) - 1
 """Protobuf's own limit."""
-_BYTES_OF_AN_ELEMENT = 4  # Float32 or Int32, in which everything is computed
+_MOST_ELEMENTS = MOST_BYTES // 4  # Float32 or Int32, in which everything is computed
 
 _KINDS = {"floats": "f", "doubles": "f", "ints": "iu", "longInts": "iu", "bools": "b"}
 """NumPy's kinds of the element types that each of protobuf's lists of numbers can hold."""
@@ -430,13 +430,12 @@ def _parse(package: Path, model_file: Path) -> Any:
     return spec
 
 
-@contextmanager
-def _reading(package: Path, what: str) -> Iterator[None]:
-    """Inside, values that no intact package holds become an error that names `what`."""
-    try:
-        yield
-    except (LookupError, ValueError, TypeError, ArithmeticError) as error:
-        raise PackageError(f"{package}: {what} cannot be read: {error}; {_DAMAGED}") from error
+_ILLEGIBLE = (LookupError, ValueError, TypeError, ArithmeticError)
+"""What reading raises where protobuf holds what no intact package does."""
+
+
+def _illegible(package: Path, what: str, error: Exception) -> PackageError:
+    return PackageError(f"{package}: {what} cannot be read: {error}; {_DAMAGED}")
 
 
 def _operations_in(block: Any) -> int:
@@ -460,8 +459,10 @@ def _input(package: Path, feature: Any, description: Any) -> Feature:
 
 
 def _feature(package: Path, feature: Any, description: Any) -> Feature:
-    with _reading(package, f"the description of {feature.name!r}"):
+    try:
         return _described(package, feature, description)
+    except _ILLEGIBLE as error:
+        raise _illegible(package, f"the description of {feature.name!r}", error) from error
 
 
 def _described(package: Path, feature: Any, description: Any) -> Feature:
@@ -485,7 +486,8 @@ def _image_feature(name: str, image: Any) -> Feature:
         raise ValueError(f"colour space {color_space}")
     channels = 1 if color_space.startswith("GRAYSCALE") else 3
     dtype = "float16" if color_space == "GRAYSCALE_FLOAT16" else "uint8"
-    default = _bounded((int(image.height), int(image.width), channels))
+    default = (int(image.height), int(image.width), channels)
+    _check_size(default)
     match image.WhichOneof("SizeFlexibility"):
         case "enumeratedSizes":
             shapes = tuple((int(s.height), int(s.width), channels) for s in image.enumeratedSizes.sizes)
@@ -499,7 +501,10 @@ def _image_feature(name: str, image: Any) -> Feature:
 
 def _array_feature(name: str, array: Any, *, optional: bool) -> Feature:
     dtype = np.dtype(array.ArrayDataType.Name(array.dataType).lower().replace("double", "float64")).name
-    shape = _bounded(tuple(int(size) for size in array.shape))
+    shape = tuple(int(size) for size in array.shape)
+    _check_size(shape)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"shape {list(shape)}")
     default = None
     if optional:
         field_name = array.WhichOneof("defaultOptionalValue")
@@ -537,45 +542,54 @@ def _flexible(
     return Feature(name, kind, shape, dtype, color_space, default_shape, sizes, shapes, default)
 
 
-def _bounded(shape: tuple[int, ...], copies: int = 1) -> tuple[int, ...]:
-    """The shape. Raises ValueError where nothing can be that large."""
+def _check_size(shape: Shape) -> None:
+    """Raises ValueError where nothing can be that large."""
     if len(shape) > _MOST_DIMENSIONS:
         raise ValueError(f"{len(shape)} dimensions, expected at most {_MOST_DIMENSIONS}")
-    # A size of zero must not make another one small.
-    elements = math.prod(max(size, 1) for size in (*shape, copies))
-    if min(shape, default=0) < 0 or elements * _BYTES_OF_AN_ELEMENT > MOST_BYTES:
-        raise ValueError(f"shape {list(shape)} is beyond {MOST_BYTES >> 30} GiB, or has a negative size")
-    return shape
+    # An open size, and one of zero, must not make another one small.
+    if math.prod([abs(size or 1) for size in shape]) > _MOST_ELEMENTS:
+        raise ValueError(f"shape {list(shape)} is beyond {MOST_BYTES >> 30} GiB")
 
 
 def _named_type(package: Path, named: Any) -> NamedType:
-    if not named.name or "/" in named.name or not named.name.isprintable():
-        raise PackageError(f"{package}: a value is called {named.name!r}, which is no name; {_DAMAGED}")
-    with _reading(package, f"the type of {named.name!r}"):
-        return NamedType(named.name, _tensor_type(named.type))
+    name = named.name
+    if not name or "/" in name or not name.isprintable():
+        raise PackageError(f"{package}: a value is called {name!r}, which is no name; {_DAMAGED}")
+    try:
+        return NamedType(name, _tensor_type(named.type))
+    except _ILLEGIBLE as error:
+        raise _illegible(package, f"the type of {name!r}", error) from error
 
 
 def _tensor_type(value_type: Any) -> TensorType:
     match value_type.WhichOneof("type"):
         case "tensorType":
             tensor = value_type.tensorType
-            names = tensor.DESCRIPTOR.fields_by_name["dataType"].enum_type.values_by_number
-            if tensor.dataType not in names:
-                raise ValueError(f"element type {tensor.dataType} is not known")
-            name = names[tensor.dataType].name
-            shape = tuple(int(d.constant.size) if d.HasField("constant") else None for d in tensor.dimensions)
-            _bounded(tuple(size or 0 for size in shape))
-            rank_known = tensor.rank >= 0 and not any(d.unknown.variadic for d in tensor.dimensions)
-            return TensorType(_PROTO_TO_MIL.get(name, name.lower()), shape if rank_known else (), rank_known=rank_known)
+            shape = tuple([d.constant.size if d.HasField("constant") else None for d in tensor.dimensions])
+            _check_size(shape)
+            variadic = None in shape and any(d.unknown.variadic for d in tensor.dimensions)
+            rank_known = tensor.rank >= 0 and not variadic
+            dtype = _element_type(tensor.DESCRIPTOR, tensor.dataType)
+            return TensorType(dtype, shape if rank_known else (), rank_known=rank_known)
         case "stateType":
             return replace(_tensor_type(value_type.stateType.wrappedType), kind="state")
         case "listType":
             length, element = value_type.listType.length, _tensor_type(value_type.listType.type)
             fixed = int(length.constant.size) if length.HasField("constant") else None
-            _bounded(element.fixed_shape, fixed or 0)
+            _check_size((*element.shape, fixed))
             return replace(element, kind="list", length=fixed)
         case other:
             return TensorType(str(other).removesuffix("Type"), (), kind="dictionary")
+
+
+@functools.cache
+def _element_type(tensor_type: Any, number: int) -> str:
+    """MIL's word for an element type, which protobuf's descriptor of tensor types names."""
+    names = tensor_type.fields_by_name["dataType"].enum_type.values_by_number
+    if number not in names:
+        raise ValueError(f"element type {number} is not known")
+    name = names[number].name
+    return _PROTO_TO_MIL.get(name, name.lower())
 
 
 def _block(package: Path, block: Any) -> Block:
@@ -589,9 +603,11 @@ def _block(package: Path, block: Any) -> Block:
 def _operation(package: Path, operation: Any) -> Operation:
     outputs = tuple(_named_type(package, output) for output in operation.outputs)
     owner = ", ".join(output.name for output in outputs)
-    with _reading(package, f"operation {operation.type!r} ({owner})"):
+    try:
         attributes = {key: _constant(value, owner) for key, value in operation.attributes.items()}
         inputs = {key: _arguments(value.arguments, owner) for key, value in operation.inputs.items()}
+    except _ILLEGIBLE as error:
+        raise _illegible(package, f"operation {operation.type!r} ({owner})", error) from error
     name = attributes.pop("name", None)
     return Operation(
         type=operation.type,

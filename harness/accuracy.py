@@ -1,8 +1,8 @@
 """Top-1 and top-5 of a Core ML package on a split of images: the package predicts, nothing else does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from harness.errors import PackageError
 from harness.records import Precision, Predictions
 from harness.runtimes import portable
 from harness.runtimes.portable.reader import Feature
+
+if TYPE_CHECKING:
+    from harness.runtimes.portable.session import Model
 
 _BATCH_SIZE = 32
 _TOP = 5
@@ -31,10 +34,10 @@ def evaluate(
     Raises PackageError for a package that does not classify images of the split's classes, DataError for a bad image.
     """
     model = portable.load(package, precision=precision)
-    image = _image_input(package, model.program.inputs)
+    image = _image_input(package, model.inputs)
     size = image.shape[0]
     assert size is not None
-    output = _one(package, "output", model.output_names)
+    output = _scores_output(package, model)
     labels: list[int] = []
     top: list[np.ndarray] = []
     skipped: list[str] = []
@@ -43,6 +46,7 @@ def evaluate(
         if len(batch.indices):
             scores = model.predict_batch({image.name: batch.images})[output]
             _check_classes(package, scores, split)
+            scores = scores[:, _class_order(model, split)]
             # Descending, and of equal scores the lower class first: the same on every machine.
             top.append(np.argsort(-scores, axis=1, kind="stable")[:, :_TOP])
             labels += split.labels[batch.indices].tolist()
@@ -65,7 +69,22 @@ def _image_input(package: Path, inputs: tuple[Feature, ...]) -> Feature:
     return feature
 
 
-def _one(package: Path, what: str, features: tuple[_T, ...]) -> _T:
+def _scores_output(package: Path, model: "Model") -> str:
+    """Logits, or the probabilities of a package that ends in a label and a dictionary."""
+    if model.classes is None:
+        return _one(package, "output", model.output_names)
+    return _one(package, "dictionary of probabilities", [f.name for f in model.outputs if f.kind == "probabilities"])
+
+
+def _class_order(model: "Model", split: Split) -> list[int]:
+    """Where the data set's classes stand among the scores: by name where the package has the same names, else as is."""
+    names = [str(name) for name in model.classes or ()]
+    if sorted(names) != sorted(split.classes):
+        return list(range(len(split.classes)))
+    return [names.index(name) for name in split.classes]
+
+
+def _one(package: Path, what: str, features: Sequence[_T]) -> _T:
     if len(features) != 1:
         raise PackageError(f"{package}: expected a classifier with one {what}, found {len(features)}")
     return features[0]

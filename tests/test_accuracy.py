@@ -16,9 +16,10 @@ from harness.quiet import silenced
 CENTRES = 40.0 * np.arange(7, dtype=np.float32)
 
 
-def save(path, program, inputs):
+def save(path, program, inputs, **options):
+    target = ct.target.iOS17
     with silenced():
-        model = ct.convert(program, inputs=inputs, minimum_deployment_target=ct.target.iOS17, skip_model_load=True)
+        model = ct.convert(program, inputs=inputs, minimum_deployment_target=target, skip_model_load=True, **options)
     model.save(str(path))
     return path
 
@@ -54,6 +55,23 @@ def test_top1_and_top5_worked_out_by_hand(brightness, split):
     assert predictions.top5[1] == (2, 1, 3, 0, 4)  # 61 lies 19 from 80, 21 from 40, 59 from 120, 61 from 0, 99 from 160
     assert predictions.top1 == pytest.approx(3 / 5)
     assert predictions.top5_accuracy == pytest.approx(4 / 5)
+
+
+def test_a_package_that_ends_in_a_label_is_measured_by_its_probabilities_and_its_names(tmp_path, split):
+    """The same scores under the same names, stored from the last class to the first."""
+
+    @mb.program(input_specs=[mb.TensorSpec(shape=(1, 3, 32, 32))], opset_version=ct.target.iOS17)
+    def program(image):
+        mean = mb.reduce_mean(x=image, axes=[1, 2, 3], keep_dims=False)
+        distance = mb.abs(x=mb.sub(x=mb.reshape(x=mean, shape=[1, 1]), y=CENTRES[None, ::-1].copy()))
+        return mb.mul(x=distance, y=np.float32(-1))
+
+    labels = ct.ClassifierConfig(list("6543210"))
+    image = [ct.ImageType("image", (1, 3, 32, 32))]
+    path = save(tmp_path / "labels.mlpackage", program, image, classifier_config=labels)
+    predictions, _ = evaluate(path, split)
+    assert [row[0] for row in predictions.top5] == [0, 2, 2, 0, 6]
+    assert predictions.top5[1] == (2, 1, 3, 0, 4)
 
 
 def test_of_equal_scores_the_lower_class_comes_first(brightness, tmp_path):

@@ -3,15 +3,17 @@
 Weights are random and seeded, normalization statistics settled, inputs small where the network allows it: it is the
 operations and their composition that are checked, not what a network has learned. `make conformance` runs it:
 
-    python -m tests.zoo                      every network that has no row yet
+    python -m tests.zoo                      every network that has no row of the runtime's present code
     python -m tests.zoo swin_t vit_b_16      these, again
 
 Each network is measured in a process of its own and gets one row of the results as soon as it is done: a failure costs
-one row, and a run that was stopped goes on where it was. The folder's readable table is written anew after each row.
+one row, and a run that was stopped goes on where it was. The readable table is written anew after each row. The largest
+networks take some 15 GB of memory.
 """
 
 import contextlib
 import csv
+import hashlib
 import json
 import os
 import subprocess
@@ -31,6 +33,7 @@ from torch.fx.experimental.optimization import fuse
 
 from harness.quiet import quiet_coremltools, silenced
 from harness.runtimes.portable import load
+from harness.runtimes.portable.cache import code_hashes
 from harness.runtimes.portable.reader import read
 from harness.runtimes.portable.session import Model
 from tests.runtimes.packages import settle
@@ -57,10 +60,11 @@ _SIZES = {"inception": 96, "maxvit": 224, "vit_h_14": 56}
 class Row:
     """What was found of one network. `speed` is images a second of the Float32 package over torch eager's, one thread.
 
-    `failure` is empty where both packages compute what torch does.
+    `failure` is empty where both packages compute what torch does. `code` stands for the portable runtime's code.
     """
 
     network: str
+    code: str
     failure: str = ""
     size: int = 0
     parameters: int = 0
@@ -154,7 +158,7 @@ def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
 
 def measure(name: str) -> Row:
     """Convert the network to a package of each precision, and compare and time them."""
-    started = time.monotonic()
+    started, code = time.monotonic(), _code()
     network, x = build(name), images(_SAMPLES, input_size(name))
     with torch.inference_mode():
         expected = network(torch.from_numpy(x)).numpy()
@@ -175,6 +179,7 @@ def measure(name: str) -> Row:
     wrong = [f"{p}: error {error:.1e}" for p, error in errors.items() if not error < LARGEST_ERRORS[p]]
     return Row(
         network=name,
+        code=code,
         failure=", ".join(wrong),
         size=x.shape[-1],
         parameters=sum(parameter.numel() for parameter in network.parameters()),
@@ -210,6 +215,10 @@ def _speed(network: nn.Module, model: Model, x: np.ndarray) -> float:
     return min(times[0]) / min(times[1])
 
 
+def _code() -> str:
+    return hashlib.sha256(json.dumps(code_hashes()).encode()).hexdigest()[:12]
+
+
 # --- the run over all of them
 
 
@@ -238,7 +247,7 @@ def _measured_apart(name: str) -> Row:
         failure = (done.stderr.strip().splitlines() or [f"killed with {done.returncode}"])[-1]
     except subprocess.TimeoutExpired:
         failure = f"not done after {_MINUTES} minutes"
-    return Row(network=name, failure=failure, seconds=round(time.monotonic() - started))
+    return Row(network=name, code=_code(), failure=failure, seconds=round(time.monotonic() - started))
 
 
 def read_rows(table: Path) -> list[Row]:
@@ -254,6 +263,7 @@ def _row(cells: dict[str, str]) -> Row:
 
     return Row(
         network=cells["network"],
+        code=cells["code"],
         failure=cells["failure"],
         size=int(cells["size"]),
         parameters=int(cells["parameters"]),
@@ -308,7 +318,7 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--one"]:
         sys.stdout.write(json.dumps(asdict(measure(arguments[1]))) + "\n")
         return 0
-    done = {row.network for row in read_rows(RESULTS / "torchvision_zoo.csv")}
+    done = {row.network for row in read_rows(RESULTS / "torchvision_zoo.csv") if row.code == _code()}
     names = arguments or [name for name in network_names() if name not in done]
     rows = run(names, RESULTS)
     return int(any(row.failure for row in rows))

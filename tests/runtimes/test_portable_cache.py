@@ -80,7 +80,7 @@ def test_entry_belongs_to_content_precision_and_code(
     weights.write_bytes(data)
     assert not np.array_equal(results(copy), results(package))
     assert len(translations) == 3
-    monkeypatch.setattr(cache, "_code_hashes", lambda: {"translate.py": "another"})
+    monkeypatch.setattr(cache, "code_hashes", lambda: {"translate.py": "another"})
     results(package)
     assert len(translations) == 4
 
@@ -179,7 +179,7 @@ def test_longest_unused_entries_go_first(package: Path, folder: Path, monkeypatc
         os.utime(entry / "hashes.json", (os.stat(entry / "hashes.json").st_mtime - age,) * 2)
     results(package)  # the first is now the one used last
     monkeypatch.setattr(cache, "MOST_BYTES", 5 << 19)  # room for one, and some
-    monkeypatch.setattr(cache, "_code_hashes", lambda: {"translate.py": "another"})
+    monkeypatch.setattr(cache, "code_hashes", lambda: {"translate.py": "another"})
     results(package)
     assert len(entries(folder)) == 1
     assert not {first, second} & set(entries(folder))

@@ -60,7 +60,7 @@ def key(content: str, function: str | None, precision: str, shapes: Mapping[str,
         "function": function,
         "precision": precision,
         "shapes": shapes,
-        "code": _code_hashes(),
+        "code": code_hashes(),
         "onnxruntime": onnxruntime.__version__,
     }
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
@@ -148,7 +148,8 @@ def _size(folder: Path) -> int:
 
 
 @functools.cache
-def _code_hashes() -> dict[str, str]:
+def code_hashes() -> dict[str, str]:
+    """SHA-256 of this back end's modules."""
     here = Path(__file__).parent
     return {path.name: _hash(path) for path in sorted(here.glob("*.py"))}
 

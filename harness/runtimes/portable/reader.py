@@ -503,8 +503,6 @@ def _array_feature(name: str, array: Any, *, optional: bool) -> Feature:
     dtype = np.dtype(array.ArrayDataType.Name(array.dataType).lower().replace("double", "float64")).name
     shape = tuple(int(size) for size in array.shape)
     _check_size(shape)
-    if min(shape, default=0) < 0:
-        raise ValueError(f"shape {list(shape)}")
     default = None
     if optional:
         field_name = array.WhichOneof("defaultOptionalValue")
@@ -547,7 +545,10 @@ def _check_size(shape: Shape) -> None:
     if len(shape) > _MOST_DIMENSIONS:
         raise ValueError(f"{len(shape)} dimensions, expected at most {_MOST_DIMENSIONS}")
     # An open size, and one of zero, must not make another one small.
-    if math.prod([abs(size or 1) for size in shape]) > _MOST_ELEMENTS:
+    sizes = [size or 1 for size in shape]
+    if min(sizes, default=1) < 0:
+        raise ValueError(f"shape {list(shape)} has a negative size")
+    if math.prod(sizes) > _MOST_ELEMENTS:
         raise ValueError(f"shape {list(shape)} is beyond {MOST_BYTES >> 30} GiB")
 
 

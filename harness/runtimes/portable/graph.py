@@ -74,7 +74,6 @@ class Graph:
         self.batched: set[str] = set()
         self.states: dict[str, str] = {}
         self.classifier: Classifier | None = None
-        self.nested = False
         self.arrays: dict[str, np.ndarray] = {}
         self._constants: dict[str, Constant] = {}
         self._aliases: dict[str, str] = {}
@@ -83,7 +82,7 @@ class Graph:
     def child(self) -> Graph:
         """A graph for a block inside an operation: it sees every value and has nodes of its own."""
         inner = copy.copy(self)
-        inner.nodes, inner.nested = [], True
+        inner.nodes = []
         return inner
 
     def declare(self, value: NamedType) -> None:

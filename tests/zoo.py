@@ -8,7 +8,7 @@ operations and their composition that are checked, not what a network has learne
 
 Each network is measured in a process of its own and gets one row of the results as soon as it is done: a failure costs
 one row, and a run that was stopped goes on where it was. The readable table is written anew after each row. The largest
-networks take some 15 GB of memory.
+networks take some 9 GB of memory.
 """
 
 import contextlib

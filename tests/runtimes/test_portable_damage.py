@@ -16,6 +16,7 @@ import torch
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import types
 from coremltools.proto import MIL_pb2, Model_pb2
+from coremltools.proto.FeatureTypes_pb2 import ImageFeatureType
 from PIL import Image
 
 from harness.errors import PackageError
@@ -385,6 +386,25 @@ def test_a_program_that_contradicts_itself(package: Path, damage: str) -> None:
     change, message = PROGRAMS[damage]
     rewrite(package, change)
     assert message in refused(package)
+
+
+def test_an_image_output_that_is_none(tmp_path: Path) -> None:
+    package = from_torch(
+        tmp_path / "m.mlpackage",
+        torch.nn.ReLU(),
+        (1, 3, 8, 6),
+        inputs=[ct.ImageType("x", (1, 3, 8, 6))],
+        outputs=[ct.ImageType("y")],
+    )
+    assert load(package).predict({"x": Image.new("RGB", (6, 8))})["y"].size == (6, 8)
+
+    def change(spec: Any) -> None:
+        spec.description.output[0].type.imageType.colorSpace = ImageFeatureType.GRAYSCALE
+
+    rewrite(package, change)
+    message = r"output 'y' is \[1, 3, 8, 6\], expected \[1, 1, height, width\] for an image of GRAYSCALE"
+    with pytest.raises(PackageError, match=message):
+        load(package).predict({"x": Image.new("RGB", (6, 8))})
 
 
 # --- what a caller gives

@@ -212,7 +212,7 @@ class Model:
                 results[classifier.label] = classifier.classes[int(scores.argmax())]
                 results[name] = dict(zip(classifier.classes, map(float, scores), strict=True))
             elif (image := self._image_output(name)) is not None:
-                results[name] = _to_image(_to_pixels(value, image)[0])
+                results[name] = _to_image(self._pixels(value, image)[0])
             else:
                 results[name] = value
         return results
@@ -224,8 +224,16 @@ class Model:
             if classifier and name == classifier.probabilities:
                 results[classifier.label] = np.array(classifier.classes)[value.argmax(axis=1)]
             image = self._image_output(name)
-            results[name] = value if image is None else _to_pixels(value, image)
+            results[name] = value if image is None else self._pixels(value, image)
         return results
+
+    def _pixels(self, value: np.ndarray, image: Feature) -> np.ndarray:
+        """Raises PackageError where the program returns something else than the image that the model declares."""
+        channels = image.shape[2]
+        if value.ndim != 4 or value.shape[1] != channels:
+            expected = f"[1, {channels}, height, width] for an image of {image.color_space}"
+            raise PackageError(f"{self.package}: output {image.name!r} is {list(value.shape)}, expected {expected}")
+        return _to_pixels(value, image)
 
     def _image_output(self, name: str) -> Feature | None:
         return next((f for f in self.outputs if f.name == name and f.kind == "image"), None)

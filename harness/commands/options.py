@@ -1,0 +1,78 @@
+"""Options that several commands take, and what they mean."""
+
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from harness.records import Precision
+from harness.tables import Format
+
+RESULTS = Path("results/local")
+
+SuiteOption = Annotated[
+    str, typer.Option("--suite", help="A shipped suite (quick, digits, imagenet) or the path of a .toml file.")
+]
+DataOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        metavar="[NETWORK=]SPEC",
+        help="The images: `digits`, `imagefolder:PATH`, `hf:NAME` or `hf:PATH`, instead of the suite's default; "
+        "with NETWORK= for that network alone. May be repeated.",
+    ),
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights", metavar="DIR", help="Folder with pre-trained weights, DIR/NETWORK.pth; else they are downloaded."
+    ),
+]
+ModelsOption = Annotated[
+    list[str] | None, typer.Option("--models", help="Only these networks of the suite; several with commas.")
+]
+AlgorithmsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--algorithms", help="Only these algorithms of the suite (post-training, sparse-gpt, magnitude-pruner)."
+    ),
+]
+TrialsOption = Annotated[
+    int | None, typer.Option("--trials", min=1, help="Trials of each algorithm that depends on the order of the data.")
+]
+ResultsOption = Annotated[
+    Path, typer.Option("--results", metavar="DIR", help="Where packages and records are kept, and found again.")
+]
+SkipOption = Annotated[
+    bool,
+    typer.Option("--skip-bad-images", help="Leave out images that do not decode; records and tables say how many."),
+]
+FormatOption = Annotated[Format, typer.Option("--format", help="How tables are written to standard output.")]
+FunctionOption = Annotated[
+    str | None, typer.Option("--function", metavar="NAME", help="A function of the package; else its default one.")
+]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(
+        "--precision",
+        help="float32: computed in Float32 throughout. float16: results that the program types as Float16 are rounded "
+        "to it.",
+    ),
+]
+PackageArgument = Annotated[
+    Path, typer.Argument(metavar="PACKAGE", help="A .mlpackage folder that holds an ML program.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+def split_commas(values: list[str] | None) -> list[str] | None:
+    """Options that take several values take them repeated or with commas."""
+    return [name.strip() for value in values for name in value.split(",") if name.strip()] if values else None
+
+
+def exit_with_failures(problems: list[str]) -> NoReturn:
+    """End with exit code 1, a line for each thing that failed."""
+    for problem in problems:
+        Console(stderr=True).print(f"failed: {problem}", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(1)

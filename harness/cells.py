@@ -12,18 +12,22 @@ from typing import Any
 
 from harness.data import DataSet, open_data
 from harness.errors import DataError, WeightsError
+from harness.evaluation import PORTABLE, Evaluation
+from harness.fetch import PublishedPackage, published_packages
 from harness.keys import code_version, key_of, package_versions
+from harness.published import IMAGENET_CLASSES
 from harness.suite import Suite
 from models.config import AnyPruningConfig, TrainingConfig
 from models.network import Network, get_network
 from models.weight_files import weights_fingerprint
 
 _BUILD_PACKAGES = ("coremltools", "torch", "torchvision", "numpy")
-_EVALUATION_PACKAGES = ("onnxruntime", "onnx", "numpy", "pillow")
-_DENSE_CODE = ("models/weights.py", "models/training.py", "models/conversion.py")
+_DENSE_CODE = (
+    "models/weights.py", "models/training.py", "models/schedules.py", "models/loading.py", "models/devices.py",
+    "models/distributed.py", "models/conversion.py",
+)  # fmt: skip
 _TRAINING_CODE = ("harness/training_images.py", "harness/data")
 _PRUNING_CODE = ("models/layers.py", "models/pruning/job.py")
-_EVALUATION_CODE = ("harness/accuracy.py", "harness/data", "harness/runtimes/portable")
 
 Inputs = dict[str, Any]
 
@@ -32,6 +36,7 @@ Inputs = dict[str, Any]
 class Subject:
     """One network on one data set: what its cells share.
 
+    published: its packages are published ones and not built; the rest is about building.
     weights_folder: where pre-trained weights are; None to download them. pretrained: whether there are any.
     training: how the network is trained if it starts from scratch or gets a new head.
     """
@@ -39,6 +44,7 @@ class Subject:
     suite: str
     network: Network
     data: DataSet
+    published: bool
     pretrained: bool
     weights_folder: Path | None
     training: TrainingConfig | None
@@ -68,6 +74,8 @@ class Subject:
 
     @cached_property
     def weights_fingerprint(self) -> str:
+        if self.published:
+            return "as published"
         return weights_fingerprint(self.network, self.weights_folder) if self.pretrained else "none"
 
     @property
@@ -86,20 +94,50 @@ class Subject:
 
 @dataclass(frozen=True)
 class Cell:
-    """One thing to build and to measure. config is None for the dense Float16 baseline."""
+    """One thing to build and to measure. config is None for the dense Float16 baseline.
+
+    published: the package that is measured as it is, instead of one that is built; config is None then.
+    """
 
     subject: Subject
     config: AnyPruningConfig | None
     trial: int
+    published: PublishedPackage | None = None
+    evaluation: Evaluation = PORTABLE
 
     @property
     def algorithm(self) -> str:
+        if self.published and self.published.row.sparsity:
+            return "published"
         return self.config.algorithm if self.config else "dense"
+
+    @property
+    def algorithm_title(self) -> str:
+        """The algorithm in words."""
+        if self.published:
+            return self.published.title
+        return self.config.title if self.config else "n/a"
+
+    @property
+    def config_name(self) -> str:
+        """The config in words."""
+        if self.published:
+            return self.published.row.config
+        return self.config.name if self.config else "Float16"
+
+    @property
+    def sparsity(self) -> float | None:
+        """The fraction of zeros asked of each pruned layer; None where none was asked."""
+        if self.published:
+            return self.published.row.sparsity
+        return self.config.sparsity if self.config else 0.0
 
     @property
     def name(self) -> str:
         """For progress and errors, such as "mobilenet_v2, SparseGPT, Unstructured Sparsity 50%, trial 2"."""
         network = self.subject.network.name
+        if self.published:
+            return f"{network}, {self.published.title}, {self.published.row.config}"
         if self.config is None:
             return f"{network}, dense"
         trial = f", trial {self.trial + 1}" if self.config.has_trials else ""
@@ -120,13 +158,15 @@ class Cell:
 
     @cached_property
     def _build_inputs(self) -> Inputs:
+        if self.published:
+            return {"package": self.published.sha256}
         inputs: Inputs = {"dense": self.subject.dense_key}
         if self.config is None:
             return inputs
         algorithm = f"models/pruning/{self.config.algorithm.replace('-', '_')}.py"
         scope = self.config.scope or self.subject.network.scope
         inputs |= {
-            "config": self.config.model_dump(exclude={"label"}) | {"scope": scope.model_dump()},
+            "config": self.config.model_dump(exclude={"label", "models"}) | {"scope": scope.model_dump()},
             "code": code_version(*_PRUNING_CODE, algorithm),
         }
         if self.config.needs_data:
@@ -138,21 +178,26 @@ class Cell:
         return {
             "build": self._build_inputs,
             "val_data": self.subject.data.val.fingerprint,
-            "runtime": "portable",
-            "code": code_version(*_EVALUATION_CODE),
-            "packages": package_versions(*_EVALUATION_PACKAGES),
+            **self.evaluation.inputs,
         }
 
 
 def lay_out(
-    suite: Suite, weights_folder: Path | None, fingerprinting: Callable[[DataSet], None] = lambda data: None
+    suite: Suite,
+    weights_folder: Path | None,
+    fingerprinting: Callable[[DataSet], None] = lambda data: None,
+    evaluation: Evaluation = PORTABLE,
 ) -> list[Cell]:
     """The cells of a suite, each network's dense baseline first. Opens each data set once.
+
+    Raises BenchError where a suite, its data, weights or published packages do not fit each other or are not there.
 
     fingerprinting is called with each data set before its content is hashed, to do so with a progress bar.
     """
     if weights_folder is not None and suite.weights == "none":
         raise WeightsError(f"suite {suite.name} trains its networks from scratch: leave out --weights")
+    if weights_folder is not None and suite.packages:
+        raise WeightsError(f"suite {suite.name} measures packages as they are: leave out --weights")
     if weights_folder is not None and not weights_folder.is_dir():
         raise WeightsError(f"no folder of weights at {weights_folder}")
     opened: dict[str, DataSet] = {}
@@ -166,12 +211,20 @@ def lay_out(
             suite=suite.name,
             network=get_network(name),
             data=opened[spec],
+            published=suite.packages == "published",
             pretrained=suite.weights == "pretrained",
             weights_folder=weights_folder,
             training=suite.training,
         )
-        cells.append(Cell(subject, None, 0))
+        if subject.published:
+            if len(subject.data.classes) != IMAGENET_CLASSES:
+                raise DataError(f"{spec} has {len(subject.data.classes)} classes; published packages know ImageNet's")
+            cells += [Cell(subject, None, 0, package, evaluation) for package in published_packages(name)]
+            continue
+        cells.append(Cell(subject, None, 0, evaluation=evaluation))
         for config in suite.configs:
+            if not config.is_for(name):
+                continue
             trials = suite.trials if config.has_trials else 1
-            cells += [Cell(subject, config, trial) for trial in range(trials)]
+            cells += [Cell(subject, config, trial, evaluation=evaluation) for trial in range(trials)]
     return cells

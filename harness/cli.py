@@ -8,7 +8,15 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
+from harness.commands.baseline import app as baseline
+from harness.commands.compare import compare
+from harness.commands.doctor import doctor
+from harness.commands.gate import gate
+from harness.commands.latency import latency
 from harness.commands.package import accuracy, export_onnx, inspect, predict
+from harness.commands.parity import parity
+from harness.commands.published import fetch_published
+from harness.commands.report import report
 from harness.commands.suite import build, run
 from harness.commands.table import table
 from harness.errors import BenchError
@@ -23,8 +31,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (run, build, accuracy, inspect, predict, export_onnx, table):
+for command in (
+    run,
+    build,
+    accuracy,
+    inspect,
+    predict,
+    export_onnx,
+    fetch_published,
+    table,
+    report,
+    compare,
+    gate,
+    latency,
+    parity,
+    doctor,
+):
     app.command()(command)
+app.add_typer(baseline, name="baseline")
 
 
 def main() -> None:

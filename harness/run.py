@@ -3,20 +3,23 @@
 import re
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cells import Cell
-from harness.errors import BenchError
+from harness.errors import BenchError, PackageError
 from harness.keys import key_of
+from harness.processes import TrainingOptions
 from harness.progress import Reporter, Steps
 from harness.provenance import provenance
-from harness.records import Data, Layer, Network, Package, Pruning, Record, Runtime
+from harness.records import Data, Layer, Network, Package, Pruning, Record
 from harness.store import Store, tree_hashes
 
 if TYPE_CHECKING:
-    from harness.build import Builder
+    from harness.build import Built
+    from harness.package import PackageSummary
 
 _STOPS_THE_RUN = (BenchError, OSError, MemoryError)
 """The user's to mend, and in the way of other cells too. Anything else is one cell's failure and costs only that."""
@@ -34,26 +37,43 @@ class Outcome:
         return [record for record in self.records if record.status == "failed"]
 
 
-def run(cells: list[Cell], store: Store, reporter: Reporter, *, skip_bad_images: bool = False) -> Outcome:
+def run(
+    cells: list[Cell],
+    store: Store,
+    reporter: Reporter,
+    *,
+    skip_bad_images: bool = False,
+    image_cache: bool = True,
+    training: TrainingOptions = TrainingOptions(),
+) -> Outcome:
     """Measure the cells that have no record yet. A cell that fails is recorded so, and tried again by the next run.
 
     Raises BenchError for what the user can mend; what was measured before is kept.
     """
     known = {cell.key: store.record(_record_name(cell)) for cell in cells}
     missing = [cell for cell in cells if not _is_measured(known[cell.key])]
+    measured = 0
     with reporter.steps("cells", len(missing)) as steps:
         for cell in missing:
             started = time.perf_counter()
-            record = _attempt(cell, store, steps, skip_bad_images)
-            store.write_record(_record_name(cell), record)
+            record = store.record(_record_name(cell))
+            if record is None or not _is_measured(record):  # by another run on the same folder meanwhile
+                attempt = _attempt(cell, store, reporter, steps, skip_bad_images, image_cache, training)
+                record = store.write_record(_record_name(cell), attempt)
+                measured += 1
             known[cell.key] = record
             steps.advance()
             reporter.say(f"{_told(cell, record)} ({time.perf_counter() - started:.0f} s)")
-    return Outcome([record for record in known.values() if record], len(missing))
+    return Outcome([record for record in known.values() if record], measured)
 
 
 def build_all(
-    cells: list[Cell], store: Store, reporter: Reporter, *, skip_bad_images: bool = False
+    cells: list[Cell],
+    store: Store,
+    reporter: Reporter,
+    *,
+    skip_bad_images: bool = False,
+    training: TrainingOptions = TrainingOptions(),
 ) -> tuple[list[tuple[Cell, Path]], list[str]]:
     """Build every cell's package; returns those that are there, and why others are not."""
     built: list[tuple[Cell, Path]] = []
@@ -61,7 +81,7 @@ def build_all(
     with reporter.steps("packages", len(cells)) as steps:
         for cell in cells:
             try:
-                built.append((cell, _builder(cell, store, steps, skip_bad_images).build(cell).path))
+                built.append((cell, _build(cell, store, steps, skip_bad_images, training).path))
             except _STOPS_THE_RUN:
                 raise
             except Exception as error:
@@ -70,32 +90,53 @@ def build_all(
     return built, problems
 
 
-def _attempt(cell: Cell, store: Store, steps: Steps, skip_bad_images: bool) -> Record:
+def _attempt(
+    cell: Cell,
+    store: Store,
+    reporter: Reporter,
+    steps: Steps,
+    skip_bad_images: bool,
+    image_cache: bool,
+    training: TrainingOptions,
+) -> Record:
     try:
-        return _measure(cell, store, steps, skip_bad_images)
-    except _STOPS_THE_RUN:
-        raise
+        return _measure(cell, store, reporter, steps, skip_bad_images, image_cache, training)
+    except _STOPS_THE_RUN as error:
+        # Nobody can mend a published package.
+        if not cell.published or not isinstance(error, PackageError):
+            raise
+        return _record(cell, status="failed", reason=str(error), provenance=provenance(), scope="")
     except Exception as error:
         return _record(cell, status="failed", reason=_reason(error), provenance=provenance(), scope="")
 
 
-def _measure(cell: Cell, store: Store, steps: Steps, skip_bad_images: bool) -> Record:
+def _measure(
+    cell: Cell,
+    store: Store,
+    reporter: Reporter,
+    steps: Steps,
+    skip_bad_images: bool,
+    image_cache: bool,
+    training: TrainingOptions,
+) -> Record:
     # Here, because they import torch and coremltools: a run that finds everything measured does without.
     from harness.accuracy import evaluate
     from harness.package import read_package
 
     started = time.perf_counter()
-    built = _builder(cell, store, steps, skip_bad_images).build(cell)
+    built = _build(cell, store, steps, skip_bad_images, training)
     build_seconds = time.perf_counter() - started
     started = time.perf_counter()
-    predictions, skipped = evaluate(
-        built.path,
+    (predictions,), skipped = evaluate(
+        [built.path],
         cell.subject.data.val,
+        load=cell.evaluation.load,
         skip_bad_images=skip_bad_images,
-        progress=steps.within(f"{cell.name}: evaluating"),
+        image_cache=image_cache,
+        say=reporter.say,
+        progress=lambda what, done, total: steps.update(f"{cell.name}: {what}", done, total),
     )
     summary = read_package(built.path)
-    weights = {layer: summary.weight_of_layer(layer) for layer in built.targets}
     seconds = provenance(build_seconds=build_seconds, evaluate_seconds=time.perf_counter() - started)
     package = Package(
         sha256=key_of(dict(tree_hashes(built.path))),
@@ -104,38 +145,56 @@ def _measure(cell: Cell, store: Store, steps: Steps, skip_bad_images: bool) -> R
         whole_model_sparsity=summary.whole_model_sparsity or 0.0,
         deployment_target=summary.deployment_target,
         operations=summary.operations,
-        layers=tuple(
-            Layer(name=name, target=built.targets[name], sparsity=weight.sparsity or 0.0, storage=weight.storage)
-            for name, weight in weights.items()
-        ),
-    )
-    runtime = Runtime(
-        name="portable",
-        version=f"onnxruntime {seconds.packages['onnxruntime']}",
-        precision="float32",
-        compute_units="cpu",
+        layers=_sparse_weights(summary) if cell.published else _layers(summary, built.targets),
     )
     return _record(
         cell,
         status="measured",
         provenance=seconds,
-        scope=built.scope,
+        scope=_scope_found(summary) if cell.published else built.scope,
         trained=built.trained,
         skipped=skipped,
         train_skipped=built.train_skipped,
         package=package,
-        runtime=runtime,
+        runtime=cell.evaluation.described,
         predictions=predictions,
     )
 
 
-def _builder(cell: Cell, store: Store, steps: Steps, skip_bad_images: bool) -> "Builder":
-    from harness.build import Builder
+def _build(cell: Cell, store: Store, steps: Steps, skip_bad_images: bool, training: TrainingOptions) -> "Built":
+    """The cell's package, from the store, newly made, or published and then checked to be what was fetched."""
+    from harness.build import Builder, Built
+
+    if cell.published:
+        cell.published.check()
+        return Built(cell.published.path, targets={}, scope="", trained=False, train_skipped=())
 
     def progress(what: str, done: int, total: int) -> None:
         steps.update(f"{cell.name}: {what}", done, total)
 
-    return Builder(store, progress, skip_bad_images=skip_bad_images)
+    return Builder(store, progress, skip_bad_images=skip_bad_images, training=training).build(cell)
+
+
+def _layers(summary: "PackageSummary", targets: Mapping[str, float | None]) -> tuple[Layer, ...]:
+    weights = {layer: summary.weight_of_layer(layer) for layer in targets}
+    return tuple(
+        Layer(name=name, target=targets[name], sparsity=weight.sparsity or 0.0, storage=weight.storage)
+        for name, weight in weights.items()
+    )
+
+
+def _sparse_weights(summary: "PackageSummary") -> tuple[Layer, ...]:
+    """Of a package that we did not build: under the names that its weights have."""
+    return tuple(
+        Layer(name=weight.name, target=None, sparsity=weight.sparsity or 0.0, storage=weight.storage)
+        for weight in summary.weights
+        if "sparse" in weight.storage
+    )
+
+
+def _scope_found(summary: "PackageSummary") -> str:
+    pruned, all_ = len(_sparse_weights(summary)), sum(len(weight.shape) >= 2 for weight in summary.weights)
+    return f"{pruned} of {all_} weights, as found" if pruned else "none"
 
 
 def _record(
@@ -163,11 +222,11 @@ def _record(
             ),
             "pruning": Pruning(
                 algorithm=cell.algorithm,
-                title=config.title if config else "n/a",
-                config=config.name if config else "Float16",
-                sparsity=config.sparsity if config else 0.0,
+                title=cell.algorithm_title,
+                config=cell.config_name,
+                sparsity=cell.sparsity,
                 scope=scope,
-                settings=config.model_dump(mode="json") if config else {},
+                settings=_settings(cell),
             ),
             "data": Data(
                 spec=subject.data.spec,
@@ -184,9 +243,15 @@ def _record(
     )
 
 
+def _settings(cell: Cell) -> dict[str, object]:
+    if cell.published:
+        return {"package_url": cell.published.row.package_url}
+    return cell.config.model_dump(mode="json") if cell.config else {}
+
+
 def _record_name(cell: Cell) -> str:
     """Readable, and different for every key."""
-    label = re.sub(r"[^a-z0-9]+", "-", (cell.config.name if cell.config else "float16").lower()).strip("-")
+    label = re.sub(r"[^a-z0-9]+", "-", cell.config_name.lower()).strip("-")
     parts = [cell.subject.network.name, cell.algorithm, label[:60], f"trial{cell.trial + 1}", cell.key[:12]]
     return "--".join(parts)
 

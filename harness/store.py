@@ -57,12 +57,19 @@ class Store:
         path = self._records / f"{name}.json"
         return read_record(path) if path.is_file() else None
 
-    def write_record(self, name: str, record: Record) -> Path:
-        """Write a record in one go; returns its path."""
+    def write_record(self, name: str, record: Record) -> Record:
+        """Write a record in one go; returns the one that counts.
+
+        A failed one does not replace one that another run has measured meanwhile.
+        """
         self._records.mkdir(parents=True, exist_ok=True)
-        path = self._records / f"{name}.json"
-        write_atomically(path, record.to_json())
-        return path
+        self._artifacts.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._artifacts / ".records.lock"):
+            there = self.record(name) if record.status == "failed" else None
+            if there and there.status == "measured":
+                return there
+            write_atomically(self._records / f"{name}.json", record.to_json())
+            return record
 
 
 def tree_hashes(folder: Path) -> dict[str, str]:

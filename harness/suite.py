@@ -7,16 +7,17 @@ import tomllib
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 import models.networks  # noqa: F401  (registers the networks)
 from harness.errors import SuiteError
 from models.config import (
     ALGORITHMS,
     AnyPruningConfig,
+    Distillation,
     MagnitudePrunerConfig,
     PostTrainingConfig,
     Scope,
@@ -34,7 +35,8 @@ DEFAULT_DATA = "default"
 class Suite(BaseModel):
     """What a suite file says.
 
-    weights: "pretrained", or "none" for networks that are trained from scratch.
+    packages: "published" for the packages of the published table as they are, in place of configs and all that is
+    about building. weights: "pretrained", or "none" for networks that are trained from scratch.
     data: a data set for all networks ("default") and, by name, for single ones.
     training: how a network is trained that starts from scratch or gets a new head; None where neither happens.
     trials: runs of each algorithm whose result depends on the order of the data.
@@ -49,7 +51,22 @@ class Suite(BaseModel):
     data: dict[str, str] = Field(default_factory=dict)
     training: TrainingConfig | None = None
     trials: int = Field(3, ge=1)
-    configs: tuple[AnyPruningConfig, ...] = Field(min_length=1)
+    packages: Literal["published"] | None = None
+    configs: tuple[AnyPruningConfig, ...] = ()
+
+    @model_validator(mode="after")
+    def _built_or_given(self) -> Self:
+        if bool(self.configs) == bool(self.packages):
+            raise ValueError('configs: give one or more [[configs]] tables, or packages = "published" in their place')
+        return self
+
+    @model_validator(mode="after")
+    def _configs_are_for_its_models(self) -> Self:
+        for number, config in enumerate(self.configs, start=1):
+            for name in config.models or ():
+                if name not in self.models:
+                    raise ValueError(f"[[configs]] {number}: models: {name!r} is not among {', '.join(self.models)}")
+        return self
 
     def data_for(self, model: str) -> str:
         """The data set of one network. Raises SuiteError where the suite names none."""
@@ -59,12 +76,16 @@ class Suite(BaseModel):
         return spec
 
 
+def shipped_suites() -> list[str]:
+    """The names of the suites that ship."""
+    return sorted(path.stem for path in _SHIPPED.glob("*.toml"))
+
+
 def load_suite(name: str) -> Suite:
     """The shipped suite called `name`, or the TOML file at that path. Raises SuiteError of one line."""
     path = Path(name) if name.endswith(".toml") else _SHIPPED / f"{name}.toml"
     if not path.is_file():
-        known = ", ".join(path.stem for path in sorted(_SHIPPED.glob("*.toml")))
-        raise SuiteError(f"no suite {name!r}: give one of {known}, or the path of a .toml file")
+        raise SuiteError(f"no suite {name!r}: give one of {', '.join(shipped_suites())}, or the path of a .toml file")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -101,7 +122,7 @@ def choose(
     ):
         for name in given or ():
             if name not in known:
-                raise SuiteError(f"suite {suite.name} has no {name!r} among its {what}: {', '.join(known)}")
+                raise SuiteError(f"suite {suite.name} has no {name!r} among its {what}: {', '.join(known) or 'none'}")
     changes: dict[str, Any] = {}
     if models:
         changes["models"] = tuple(model for model in suite.models if model in models)
@@ -167,6 +188,6 @@ def _first_problem(error: ValidationError) -> str:
 
 def _known_keys() -> set[str]:
     types: tuple[type[BaseModel], ...] = (
-        Suite, Scope, TrainingConfig, PostTrainingConfig, SparseGPTConfig, MagnitudePrunerConfig,
+        Suite, Scope, TrainingConfig, Distillation, PostTrainingConfig, SparseGPTConfig, MagnitudePrunerConfig,
     )  # fmt: skip
     return {key for config in types for key in config.model_fields} - {"coremltools"} | {"coremltools_yaml"}

@@ -1,91 +1,94 @@
-"""Tables from records alone: accuracy with its spread over trials, and size. Imports neither torch nor coremltools.
+"""Tables from records alone: accuracy with its errors, size, and the published values beside ours.
 
-Rows are plain numbers under stable names; the readable formats choose and word some of them.
+Imports neither torch nor coremltools, nor pandas, which would take longer than the tables. Rows are plain numbers
+under stable names; the readable formats choose and word some of them.
 """
 
+import csv
+import io
 import json
+import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
 from tabulate import tabulate
 
+from harness.newest import newest_trials
+from harness.published import IMAGENET_CLASSES, IMAGENET_VALIDATION_IMAGES, PublishedRow, read_table
 from harness.records import Record
 
 Kind = Literal["accuracy", "size"]
 Format = Literal["md", "csv", "json", "latex"]
 Row = dict[str, Any]
 
-_PUBLISHED = Path(__file__).parents[1] / "results" / "published_pruning.csv"
-_IMAGENET_CLASSES = 1000
-
 
 def render(records: Iterable[Record], kind: Kind = "accuracy", format: Format = "md") -> str:
     """The tables of `records`, one a suite, in one of the formats; csv and json hold every row in one."""
     table = rows(records)
-    if format == "json":
-        return json.dumps(table, indent=2)
-    if format == "csv":
-        return pd.DataFrame(table).to_csv(index=False).rstrip("\n")
-    worded = _accuracy_columns if kind == "accuracy" else _size_columns
-    style = "latex_booktabs" if format == "latex" else "github"
+    if format in ("json", "csv"):
+        return _machine_readable(table, format)
     parts = []
     for suite in dict.fromkeys(row["suite"] for row in table):
         of_suite = [row for row in table if row["suite"] == suite]
-        several_data_sets = len({row["data"] for row in of_suite}) > 1
-        shown = [worded(row) | ({"Data": row["data"]} if several_data_sets else {}) for row in of_suite]
-        body = tabulate(shown, headers="keys", tablefmt=style, disable_numparse=True)
-        parts.append(f"{_caption(suite, of_suite, format)}\n\n{body}")
+        text = f"Suite {suite}: {caption(of_suite)}{_runtime_note(of_suite)}"
+        parts.append(_readable(text, worded(of_suite, kind), format))
     return "\n\n".join(parts)
+
+
+def render_comparison(records: Iterable[Record], format: Format = "md") -> str:
+    """`compared` as one table in one of the formats."""
+    table = compared(rows(records))
+    if format in ("json", "csv"):
+        return _machine_readable(table, format)
+    text = f"{comparison_caption(table)}{_runtime_note(table)}"
+    return _readable(text, worded(table, "comparison"), format)
 
 
 def rows(records: Iterable[Record]) -> list[Row]:
     """One row a network and config, from the newest state of each, trials together; the baseline first.
 
-    Accuracies are percentages, with the sample standard deviation over trials (None for one trial). Ratios are bytes of
-    weight.bin, dense over sparse. None stands where nothing was measured.
+    Accuracies are percentages, with the sample standard deviation over trials (None for one trial) and the standard
+    error over images. Ratios are bytes of weight.bin, dense over sparse. None stands where nothing was measured.
     """
-    published = _published_ratios()
-    by_subject: dict[tuple[str, ...], list[Record]] = {}
-    for record in _newest_subjects(records):
-        by_subject.setdefault((record.suite, record.network.name, record.data.spec), []).append(record)
+    published: dict[tuple[str, float | None], PublishedRow] = {(row.model, row.sparsity): row for row in read_table()}
+    by_subject: dict[tuple[str, str], list[list[Record]]] = {}
+    for trials in newest_trials(records):
+        by_subject.setdefault((trials[0].suite, trials[0].subject_key), []).append(trials)
     table = []
     for group in by_subject.values():
-        configs = _newest_configs(group)
-        dense = next((r for r in configs.get(("dense", "Float16"), []) if r.package), None)
-        order = sorted(configs, key=lambda config: config[0] != "dense")
-        table += [_row(configs[config], dense, published) for config in order]
+        group.sort(key=lambda trials: trials[0].pruning.algorithm != "dense")
+        dense = next((t[0] for t in group if t[0].pruning.algorithm == "dense" and t[0].package), None)
+        table += [_row(trials, dense, published) for trials in group]
     return table
 
 
-def _newest_subjects(records: Iterable[Record]) -> list[Record]:
-    """Records of other weights or other images must not stand beside each other: the newest of each name stays."""
-    ordered = sorted(records, key=lambda record: record.provenance.created)
-    newest = {(r.suite, r.network.name, r.data.spec): r.subject_key for r in ordered}
-    return [r for r in ordered if newest[r.suite, r.network.name, r.data.spec] == r.subject_key]
+def compared(table: list[Row]) -> list[Row]:
+    """`rows`, each with how far it is from its published counterpart, in the order of networks and sparsities.
+
+    The counterpart is of the same network, with the same sparsity in its pruned layers, whatever the algorithm. A
+    published row that is nobody's counterpart is a row of its own: not measured.
+    """
+    published = read_table()
+    ours = [_with_differences(row) for row in table]
+    met = {(row["model_title"], row["sparsity"]) for row in ours if row["published_top1_mean"] is not None}
+    absent = [_not_measured(row, list(ours[0])) for row in published if (row.model, row.sparsity) not in met]
+    titles = list(dict.fromkeys([*(row.model for row in published), *(row["model_title"] for row in ours)]))
+    return sorted([*ours, *absent], key=lambda row: (titles.index(row["model_title"]), _or_infinite(row["sparsity"])))
 
 
-def _newest_configs(records: list[Record]) -> dict[tuple[str, str], list[Record]]:
-    """All trials of the newest version of each config, by algorithm and config name. Takes records in time's order."""
-    newest = {(r.pruning.algorithm, r.pruning.config): r.config_key for r in records}
-    return {
-        config: sorted((r for r in records if r.config_key == key), key=lambda r: r.trial)
-        for config, key in newest.items()
-    }
-
-
-def _row(trials: list[Record], dense: Record | None, published: dict[tuple[str, str], float]) -> Row:
+def _row(trials: list[Record], dense: Record | None, published: dict[tuple[str, float | None], PublishedRow]) -> Row:
     first = trials[0]
     measured = [trial for trial in trials if trial.predictions and trial.package and trial.runtime]
     top1 = [100 * t.predictions.top1 for t in measured if t.predictions]
     top5 = [100 * t.predictions.top5_accuracy for t in measured if t.predictions]
+    labels = measured[0].predictions.labels if measured and measured[0].predictions else ()
     weight_bytes = [t.package.weight_bytes for t in measured if t.package]
     mean_bytes = _mean(weight_bytes)
     ratio = dense.package.weight_bytes / mean_bytes if dense and dense.package and mean_bytes else None
-    reference = published.get((first.network.title, _published_config(first)))
-    if first.data.classes != _IMAGENET_CLASSES:
+    reference = published.get((first.network.title, first.pruning.sparsity))
+    if first.data.classes != IMAGENET_CLASSES:
         reference = None  # another head, another size
     return {
         "suite": first.suite,
@@ -97,15 +100,19 @@ def _row(trials: list[Record], dense: Record | None, published: dict[tuple[str, 
         "algorithm_title": first.pruning.title,
         "sparsity": first.pruning.sparsity,
         "compression_ratio": ratio,
-        "published_compression_ratio": reference,
+        "published_compression_ratio": reference.compression_ratio if reference else None,
         "top1_mean": _mean(top1),
         "top1_std": _sample_std(top1),
+        "top1_stderr": _standard_error(_mean(top1), len(labels)),
+        "published_top1_mean": reference.top1_mean if reference else None,
+        "published_top1_std": reference.top1_std if reference else None,
         "top5_mean": _mean(top5),
         "top5_std": _sample_std(top5),
         "trials": len(measured),
         "failed_trials": len(trials) - len(measured),
-        "images": len(measured[0].predictions.labels) if measured and measured[0].predictions else 0,
+        "images": len(labels),
         "skipped_images": len(first.data.skipped),
+        "full_validation_set": _is_full_validation_set(labels, first.data.classes),
         "scope": (measured or trials)[0].pruning.scope,
         "whole_model_sparsity": _mean([t.package.whole_model_sparsity for t in measured if t.package]),
         "weight_bytes": mean_bytes,
@@ -113,6 +120,54 @@ def _row(trials: list[Record], dense: Record | None, published: dict[tuple[str, 
         "runtime": measured[0].runtime.name if measured and measured[0].runtime else None,
         "compute_units": measured[0].runtime.compute_units if measured and measured[0].runtime else None,
     }
+
+
+def _with_differences(row: Row) -> Row:
+    return row | {
+        "measured": row["top1_mean"] is not None,
+        "top1_difference": _difference(row["top1_mean"], row["published_top1_mean"]),
+        "compression_ratio_difference": _difference(row["compression_ratio"], row["published_compression_ratio"]),
+    }
+
+
+def _not_measured(published: PublishedRow, names: list[str]) -> Row:
+    """A row of those names with nothing of ours in it."""
+    return dict.fromkeys(names) | {
+        "model_title": published.model,
+        "config": published.config,
+        "algorithm_title": published.algorithm,
+        "sparsity": published.sparsity,
+        "published_compression_ratio": published.compression_ratio,
+        "published_top1_mean": published.top1_mean,
+        "published_top1_std": published.top1_std,
+        "trials": 0,
+        "images": 0,
+        "full_validation_set": False,
+        "measured": False,
+    }
+
+
+def _machine_readable(table: list[Row], format: Literal["json", "csv"]) -> str:
+    if format == "json":
+        return json.dumps(table, indent=2)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, table[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    return text.getvalue().rstrip("\n")
+
+
+def _readable(text: str, table: list[dict[str, str]], format: Format) -> str:
+    style = "latex_booktabs" if format == "latex" else "github"
+    body = tabulate(table, headers="keys", tablefmt=style, disable_numparse=True)
+    return f"{'% ' if format == 'latex' else ''}{text}\n\n{body}"
+
+
+def worded(table: list[Row], kind: Kind | Literal["comparison"]) -> list[dict[str, str]]:
+    """The rows as a reader sees them, by column; with suite and data where rows differ in them."""
+    columns = {"accuracy": _accuracy_columns, "size": _size_columns, "comparison": _comparison_columns}[kind]
+    differing = [name for name in ("suite", "data") if len({row[name] for row in table if row[name]}) > 1]
+    return [columns(row) | {name.capitalize(): row[name] or "-" for name in differing} for row in table]
 
 
 def _accuracy_columns(row: Row) -> dict[str, str]:
@@ -124,7 +179,8 @@ def _accuracy_columns(row: Row) -> dict[str, str]:
         "Accuracy": _accuracy(row),
         "Pruned Scope": row["scope"],
         "Whole-Model Sparsity": _percent(row["whole_model_sparsity"]),
-        "Images": f"{row['images']:,}" + (f" ({row['skipped_images']} skipped)" if row["skipped_images"] else ""),
+        "Images": _images(row),
+        "Standard Error": _number(row["top1_stderr"]),
         "Runtime": row["runtime"] or "-",
     }
 
@@ -139,26 +195,71 @@ def _size_columns(row: Row) -> dict[str, str]:
         "Package (bytes)": _number(row["package_bytes"], ",.0f"),
         "Compression Ratio": _number(ratio, ".3f"),
         "Published Ratio": _number(published),
-        "Difference": _number(ratio - published if ratio and published else None, "+.3f"),
+        "Difference": _number(_difference(ratio, published), "+.3f"),
         "Pruned Scope": row["scope"],
         "Whole-Model Sparsity": _percent(row["whole_model_sparsity"]),
     }
 
 
-def _caption(suite: str, table: list[Row], format: Format) -> str:
+def _comparison_columns(row: Row) -> dict[str, str]:
+    absent = row["suite"] is None
+    return {
+        "Model Name": row["model_title"],
+        "Config": row["config"],
+        "Optimization Algorithm": row["algorithm_title"],
+        "Accuracy": "not measured" if absent else _accuracy(row),
+        "Published Accuracy": _number(row["published_top1_mean"]) + _spread(row["published_top1_std"]),
+        "Accuracy Difference": _number(row["top1_difference"], "+.2f"),
+        "Compression Ratio": _number(row["compression_ratio"], ".3f"),
+        "Published Ratio": _number(row["published_compression_ratio"]),
+        "Ratio Difference": _number(row["compression_ratio_difference"], "+.3f"),
+        "Pruned Scope": row["scope"] or "-",
+        "Whole-Model Sparsity": _percent(row["whole_model_sparsity"]),
+        "Images": "-" if absent else _images(row),
+        "Standard Error": _number(row["top1_stderr"]),
+        "Full Validation Set": "-" if absent else "yes" if row["full_validation_set"] else "no",
+        "Runtime": row["runtime"] or "-",
+    }
+
+
+def caption(table: list[Row]) -> str:
+    """What a reader has to know of the rows."""
     data = " and ".join(dict.fromkeys(row["data"] for row in table))
-    text = f"Suite {suite}: top-1 in % on {data}, mean and standard deviation over trials that differ in data order."
-    if any(row["runtime"] == "portable" for row in table):
-        text += " Runtime `portable` executes the Core ML package on the CPU; its numbers are not Core ML's."
-    return f"% {text}" if format == "latex" else text
+    return (
+        f"top-1 in % on {data}, mean and standard deviation over trials that differ in data order. Standard Error: of "
+        "that mean, over images; trials see the same images and do not make it smaller."
+    )
+
+
+def _runtime_note(table: list[Row]) -> str:
+    if not any(row["runtime"] == "portable" for row in table):
+        return ""
+    return " Runtime `portable` executes the Core ML package on the CPU; its numbers are not Core ML's."
+
+
+def comparison_caption(table: list[Row]) -> str:
+    """The same of rows beside the published ones."""
+    return (
+        "Each row beside the published one of the same network and sparsity, which MagnitudePruner pruned: "
+        f"{caption([row for row in table if row['suite']])} Full Validation Set: measured on all "
+        f"{IMAGENET_VALIDATION_IMAGES:,} images of ImageNet's {IMAGENET_CLASSES:,} classes; the accuracy of a row with "
+        "`no` cannot be compared with a published one."
+    )
 
 
 def _accuracy(row: Row) -> str:
     if row["top1_mean"] is None:
         return "failed"
-    spread = "" if row["top1_std"] is None else f" ± {row['top1_std']:.2f}"
     failed = f" ({row['failed_trials']} failed)" if row["failed_trials"] else ""
-    return f"{row['top1_mean']:.2f}{spread}{failed}"
+    return f"{row['top1_mean']:.2f}{_spread(row['top1_std'])}{failed}"
+
+
+def _spread(std: float | None) -> str:
+    return "" if std is None else f" ± {std:.2f}"
+
+
+def _images(row: Row) -> str:
+    return f"{row['images']:,}" + (f" ({row['skipped_images']} skipped)" if row["skipped_images"] else "")
 
 
 def _number(value: float | None, form: str = ".2f") -> str:
@@ -167,6 +268,14 @@ def _number(value: float | None, form: str = ".2f") -> str:
 
 def _percent(fraction: float | None) -> str:
     return "-" if fraction is None else f"{100 * fraction:.1f} %"
+
+
+def _difference(ours: float | None, published: float | None) -> float | None:
+    return None if ours is None or published is None else ours - published
+
+
+def _or_infinite(value: float | None) -> float:
+    return math.inf if value is None else value
 
 
 def _mean(values: list[float] | list[int]) -> float | None:
@@ -178,11 +287,12 @@ def _sample_std(values: list[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def _published_config(record: Record) -> str:
-    sparsity = record.pruning.sparsity
-    return f"Unstructured Sparsity {100 * sparsity:g}%" if sparsity else "Float16" if sparsity == 0 else ""
+def _standard_error(percent: float | None, images: int) -> float | None:
+    """Of an accuracy in %, in points: binomial, sqrt(p (1 - p) / n)."""
+    return None if percent is None else math.sqrt(percent * (100 - percent) / images)
 
 
-def _published_ratios() -> dict[tuple[str, str], float]:
-    table = pd.read_csv(_PUBLISHED)
-    return {(row.model, row.config): row.compression_ratio for row in table.itertuples()}
+def _is_full_validation_set(labels: tuple[int, ...], classes: int) -> bool:
+    """ImageNet-1k's validation set has 50 images of each class."""
+    per_class = IMAGENET_VALIDATION_IMAGES // IMAGENET_CLASSES
+    return classes == IMAGENET_CLASSES and Counter(labels) == dict.fromkeys(range(IMAGENET_CLASSES), per_class)

@@ -20,29 +20,29 @@ class TrainingImages:
         self._photographs = data.photographs
         self._image_size = data.image_size
         self._split = split
-        self._members = members
+        self.members = members
         self._decoded = None if data.photographs else load_images(split, members, data.image_size)
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self.members)
 
     @property
     def skipped(self) -> list[str]:
         """Ids of the images left out."""
-        kept = set(self._members.tolist())
+        kept = set(self.members.tolist())
         return [name for position, name in enumerate(self._split.ids) if position not in kept]
 
     def images(self, indices: np.ndarray, epoch: int | None) -> np.ndarray:
-        """uint8 [n, H, W, 3]; as in evaluation where epoch is None."""
+        """uint8 [n, H, W, 3]; as in evaluation where epoch is None, else made in the thread that asks."""
         if self._decoded is not None:
             return self._decoded[indices]
         if epoch is None:
-            return load_images(self._split, self._members[indices], self._image_size)
-        return np.stack(map_in_threads(lambda i: self._view(int(self._members[indices[i]]), epoch), len(indices)))
+            return load_images(self._split, self.members[indices], self._image_size)
+        return np.stack([self._view(int(position), epoch) for position in self.members[indices]])
 
     def labels(self, indices: np.ndarray) -> np.ndarray:
         """int64 [n]."""
-        return self._split.labels[self._members[indices]]
+        return self._split.labels[self.members[indices]]
 
     def _view(self, position: int, epoch: int) -> np.ndarray:
         return augment(self._split.image(position), self._image_size, (epoch, position))

@@ -618,38 +618,6 @@ def test_paths_that_cannot_be_loaded_are_named(tmp_path: Path) -> None:
     opening_fails(f"hf:{tmp_path}", str(tmp_path), "cannot load", "parquet")
 
 
-@pytest.mark.parametrize("error", [ConnectionError("offline"), FileNotFoundError("no such\nname"), RuntimeError("")])
-def test_a_hub_name_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    import datasets
-
-    def refuse(name: str) -> None:
-        raise error
-
-    monkeypatch.setattr(datasets, "load_dataset", refuse)
-    opening_fails("hf:someone/cats", "someone/cats", "expected", "reachable hub")
-
-
-def test_a_split_without_rows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: {"train": table([0]), "test": table([0]).select([])})
-    opening_fails("hf:someone/cats", "someone/cats [test]", "no images")
-
-
-def test_a_hub_name_is_loaded_by_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
-    asked: list[str] = []
-
-    def load(name: str) -> dict[str, object]:
-        asked.append(name)
-        return {"train": table([0, 1], ["a", "b"]), "test": table([1], ["a", "b"])}
-
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    assert open_data("hf:someone/cats").val.labels.tolist() == [1]
-    assert asked == ["someone/cats"]
-
-
 @pytest.mark.usefixtures("hub_cache")
 def test_opening_is_silent_and_leaves_the_settings_of_datasets_alone(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]

@@ -1,4 +1,8 @@
-"""The final package predicts what the torch network does, on real images with real weights, dense and pruned."""
+"""The final package predicts what the torch network does, on real images with real weights, dense and pruned.
+
+Held to torch twice: on the weights as the package stores them, which is what the runtime answers for, and on the
+network as it was before Float16, which conversion answers for too.
+"""
 
 import logging
 
@@ -11,12 +15,18 @@ from harness.accuracy import evaluate
 from harness.data import iterate, open_data
 from harness.training_images import TrainingImages
 from models.config import SparseGPTConfig
-from models.conversion import to_coreml
+from models.conversion import fold_batchnorm, to_coreml
 from models.network import get_network
 from models.pruning import PruningJob, prune
 from models.training import normalize
 from models.weights import initial_model, load_pretrained
 from tests.conftest import SAMPLE, needs_sample
+
+_AGREEMENT = 0.995
+# MobileNetV3-small's first blocks have channels with a bias of 50 to 115 and a deviation of about 1: Float16 rounds
+# such a bias by up to 0.03. The dense network's margins bear it (100 % agreement); those of the pruned one, at half of
+# the dense accuracy, do not. Measured layer by layer: it is the stored numbers, not how they are run.
+_AGREEMENT_BEFORE_FLOAT16 = {("mobilenet_v3_small", "pruned"): 0.975}
 
 # Top-1 on the sample as its README gives it, from ONNX Runtime on torch's own export.
 DENSE_TOP1 = {"mobilenet_v2": 83.57, "mobilenet_v3_small": 78.43, "resnet50": 80.57}
@@ -36,18 +46,34 @@ def test_the_package_and_torch_agree_on_the_sample(name, kind, tmp_path):
     else:
         train = TrainingImages(data, data.train, np.arange(len(data.train)))
         job = PruningJob(network, model, 224, train, 0, progress=lambda done, total: None)
-        package = prune(SparseGPTConfig(sparsity=0.5, calibration_samples=32, batchnorm_samples=256), job).package
+        package = prune(SparseGPTConfig(sparsity=0.5, batchnorm_samples=256), job).package
     path = tmp_path / f"{name}.mlpackage"
     package.save(str(path))
-    predictions, _ = evaluate(path, data.val)
-    expected = []
-    with torch.inference_mode():
-        for batch in iterate(data.val, 224, batch_size=32):
-            expected += model(normalize(batch.images)).argmax(1).tolist()
-    agreement = np.mean([top[0] == best for top, best in zip(predictions.top5, expected, strict=True)])
+    (predictions,), _ = evaluate([path], data.val)
+    agreement = {}
+    for what, reference in (("as stored", stored_in_float16(model)), ("before Float16", model)):
+        expected = []
+        with torch.inference_mode():
+            for batch in iterate(data.val, 224, batch_size=32):
+                expected += reference(normalize(batch.images)).argmax(1).tolist()
+        agreement[what] = np.mean([top[0] == best for top, best in zip(predictions.top5, expected, strict=True)])
     logging.getLogger(__name__).info(
-        "%s %s: agreement %.2f %%, top-1 %.2f %%", name, kind, 100 * agreement, 100 * predictions.top1
+        "%s %s: agreement with torch %s, top-1 %.2f %%",
+        name,
+        kind,
+        ", ".join(f"{what} {100 * share:.2f} %" for what, share in agreement.items()),
+        100 * predictions.top1,
     )
-    assert agreement >= 0.995
+    assert agreement["as stored"] >= _AGREEMENT
+    assert agreement["before Float16"] >= _AGREEMENT_BEFORE_FLOAT16.get((name, kind), _AGREEMENT)
     if kind == "dense":
         assert 100 * predictions.top1 == pytest.approx(DENSE_TOP1[name], abs=0.5)
+
+
+@torch.no_grad()
+def stored_in_float16(model: torch.nn.Module) -> torch.nn.Module:
+    """The folded network in float32 with every weight rounded to Float16 by torch."""
+    folded = fold_batchnorm(model).eval()
+    for parameter in folded.parameters():
+        parameter.copy_(parameter.half().float())
+    return folded

@@ -142,7 +142,7 @@ def test_packages_alone_can_be_built(tiny_suite, copy_of_results):
     built, problems = build_all(cells, Store(copy_of_results), Reporter())
     assert problems == []
     assert [path.name for _, path in built] == ["tiny.mlpackage"] * 3
-    predictions, skipped = evaluate(built[0][1], open_data("digits").val)
+    (predictions,), skipped = evaluate([built[0][1]], open_data("digits").val)
     assert predictions.top1 > 0.8
     assert skipped == ()
 

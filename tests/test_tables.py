@@ -1,17 +1,22 @@
-"""Tables: numbers worked out by hand, the newest state of each cell, and no torch."""
+"""Tables: numbers worked out by hand and from the committed records, the newest state of each cell, and no torch."""
 
 import json
 import subprocess
 import sys
 from io import StringIO
+from itertools import takewhile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from harness.errors import BenchError
 from harness.records import Record, read_records
-from harness.tables import render, rows
+from harness.tables import render, render_comparison, rows
+
+ROOT = Path(__file__).parents[1]
+COMMITTED = ROOT / "results" / "imagenet-sample"
 
 
 def record(
@@ -92,7 +97,7 @@ def test_the_readable_table_has_the_published_columns_first():
     header = next(line for line in text.splitlines() if line.startswith("|"))
     columns = [cell.strip() for cell in header.strip("|").split("|")]
     assert columns[:5] == ["Model Name", "Config", "Optimization Algorithm", "Compression Ratio", "Accuracy"]
-    assert columns[5:] == ["Pruned Scope", "Whole-Model Sparsity", "Images", "Runtime"]
+    assert columns[5:] == ["Pruned Scope", "Whole-Model Sparsity", "Images", "Standard Error", "Runtime"]
     assert "| 50.00 ± 35.36 |" in text  # 25 and 75: sqrt(2 * 625 / 1)
     assert "not Core ML's" in text
 
@@ -107,6 +112,173 @@ def test_the_published_ratio_stands_beside_ours():
 def test_no_published_ratio_for_a_network_with_another_head():
     data = record().data.model_copy(update={"classes": 10})
     assert rows([record(data=data.model_dump())])[0]["published_compression_ratio"] is None
+
+
+def test_the_standard_error_is_binomial_over_images_whatever_the_trials():
+    # p = 3/4 of n = 4 images: sqrt(0.75 * 0.25 / 4) = 0.21651
+    (one,) = rows([record(correct=3)])
+    assert one["top1_stderr"] == pytest.approx(21.651, abs=1e-3)
+    # p = 1/2 on average of two trials over the same 4 images: sqrt(0.5 * 0.5 / 4) = 0.25
+    (two,) = rows([record(correct=1), record(correct=3, trial=1)])
+    assert two["top1_stderr"] == pytest.approx(25)
+    assert "| 21.65 " in render([record(correct=3)])
+
+
+# --- beside the published table (ResNet50: 76.14; 50 %: 73.64 ± 0.04, ratio 1.77; 75 %: 73.40 ± 0.08, ratio 3.17)
+
+
+def comparison(records: list[Record]) -> list[dict]:
+    return json.loads(render_comparison(records, "json"))
+
+
+def test_differences_are_ours_minus_the_published():
+    table = comparison([dense(), record(correct=3, weight_bytes=571)])
+    baseline, half = (row for row in table if row["measured"])
+    assert baseline["top1_difference"] == pytest.approx(100 - 76.14)
+    assert baseline["compression_ratio_difference"] == 0
+    assert (half["published_top1_mean"], half["published_top1_std"]) == (73.64, 0.04)
+    assert half["top1_difference"] == pytest.approx(75 - 73.64)
+    assert half["compression_ratio_difference"] == pytest.approx(1000 / 571 - 1.77)
+
+
+def test_published_rows_that_nobody_measured_say_so_in_their_place():
+    table = comparison([dense(), record()])
+    absent = [(row["model_title"], row["sparsity"]) for row in table if not row["measured"]]
+    others = [(model, sparsity) for model in ("MobileNetv2-1.0", "MobileNetv3-small") for sparsity in (0, 0.5, 0.75)]
+    assert absent == [*others, ("ResNet50", 0.75)]
+    assert [row["sparsity"] for row in table if row["model_title"] == "ResNet50"] == [0, 0.5, 0.75]
+    assert {row["trials"] for row in table if not row["measured"]} == {0}
+    text = render_comparison([dense(), record()])
+    line = next(line for line in text.splitlines() if "| ResNet50 " in line and "75%" in line)
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[:4] == ["ResNet50", "Unstructured Sparsity 75%", "MagnitudePruner", "not measured"]
+    assert cells[4:9] == ["73.40 ± 0.08", "-", "-", "3.17", "-"]
+
+
+def test_rows_without_a_counterpart_are_there_too():
+    pruning = record().pruning.model_copy(update={"sparsity": 0.6, "config": "Unstructured Sparsity 60%"}).model_dump()
+    data = record().data.model_copy(update={"classes": 10}).model_dump()
+    for other in (record(pruning=pruning), record(data=data)):
+        table = comparison([other])
+        (row,) = (row for row in table if row["measured"])
+        assert (row["published_top1_mean"], row["top1_difference"]) == (None, None)
+        assert len(table) == 1 + 9
+    assert "| Unstructured Sparsity 60% " in render_comparison([record(pruning=pruning)])
+
+
+def test_every_algorithm_stands_beside_the_same_published_row():
+    pruning = record().pruning.model_copy(update={"algorithm": "sparse-gpt", "title": "SparseGPT"}).model_dump()
+    other = record(algorithm="sparse-gpt", pruning=pruning)
+    halves = [row for row in comparison([dense(), record(), other]) if row["measured"] and row["sparsity"] == 0.5]
+    assert [row["algorithm"] for row in halves] == ["magnitude-pruner", "sparse-gpt"]
+    assert {row["published_top1_mean"] for row in halves} == {73.64}
+
+
+def predictions(labels: list[int]) -> dict[str, object]:
+    return {"labels": labels, "top5": [[label, 1, 2, 3, 4] for label in labels]}
+
+
+@pytest.mark.parametrize(
+    ("labels", "is_full"),
+    [
+        ([label for label in range(1000) for _ in range(50)], True),
+        ([label for label in range(1000) for _ in range(50)][:-1], False),  # 49,999 images
+        ([label for label in range(500) for _ in range(100)], False),  # 50,000 images, but of 500 classes
+        ([0, 1, 2], False),
+    ],
+)
+def test_a_row_says_whether_it_was_measured_on_the_full_validation_set(labels, is_full):
+    full = record(predictions=predictions(labels))
+    assert rows([full])[0]["full_validation_set"] is is_full
+    frame = pd.read_csv(StringIO(render_comparison([full], "csv")))
+    assert frame[frame["measured"]]["full_validation_set"].tolist() == [is_full]
+    text = render_comparison([full])
+    header, _, *lines = [line for line in text.splitlines() if line.startswith("|")]
+    column = [cell.strip() for cell in header.split("|")].index("Full Validation Set")
+    shown = next(line for line in lines if "| MagnitudePruner " in line and "not measured" not in line)
+    assert shown.split("|")[column].strip() == ("yes" if is_full else "no")
+    assert f" & {'yes' if is_full else 'no'} " in render_comparison([full], "latex")
+
+
+def test_a_failed_row_is_not_a_measured_one():
+    failed = record(status="failed", reason="r", package=None, predictions=None, runtime=None)
+    (row,) = (row for row in comparison([failed]) if row["suite"])
+    assert (row["measured"], row["top1_mean"], row["full_validation_set"]) == (False, None, False)
+    assert "| failed " in render_comparison([failed])
+
+
+def test_suites_are_told_apart_where_there_are_several():
+    assert "| Suite " not in render_comparison([dense()])
+    text = render_comparison([dense(), dense(suite="t")])
+    assert "| Suite " in text
+    assert "| t " in text
+
+
+def test_the_comparison_takes_no_kind(refused, tmp_path):
+    assert "leave out --kind" in refused("table", "--compare", "published", "--kind", "size", "--results", tmp_path)
+
+
+# --- the committed table, from its records' JSON and nothing of this project
+
+
+def committed_tables() -> list[list[dict[str, str]]]:
+    """The Markdown tables of the committed results, a row a dictionary."""
+    tables, lines = [], (COMMITTED / "README.md").read_text().splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("|--"):
+            names = [cell.strip() for cell in lines[number - 1].strip("|").split("|")]
+            body = takewhile(lambda line: line.startswith("|"), lines[number + 1 :])
+            tables.append([dict(zip(names, (c.strip() for c in r.strip("|").split("|")), strict=True)) for r in body])
+    return tables
+
+
+def rederived(row: dict[str, str], records: list[dict]) -> dict[str, str]:
+    """All numbers that any table may show of the row's config, in the table's words."""
+    of_network = [r for r in records if r["network"]["title"] == row["Model Name"]]
+    key = (row["Config"], row["Optimization Algorithm"])
+    trials = [r for r in of_network if (r["pruning"]["config"], r["pruning"]["title"]) == key]
+    (baseline,) = (r for r in of_network if r["pruning"]["algorithm"] == "dense")
+    best = np.array([[top5[0] for top5 in r["predictions"]["top5"]] for r in trials])  # [trials, images]
+    top1 = 100 * (best == np.array(trials[0]["predictions"]["labels"])).mean(axis=1)
+    p, images = top1.mean() / 100, best.shape[1]
+    weight_bytes = np.mean([r["package"]["weight_bytes"] for r in trials])
+    ratio = baseline["package"]["weight_bytes"] / weight_bytes
+    published = pd.read_csv(ROOT / "results" / "published_pruning.csv").set_index(["model", "config"])
+    reference = published.loc[(row["Model Name"], row["Config"].split(",")[0])]
+    difference = ratio - reference["compression_ratio"]
+    spread = reference["top1_std"]
+    precise = row.keys() & {"Package (bytes)", "Published Accuracy"}
+    return {
+        "Accuracy": f"{top1.mean():.2f}" + (f" ± {top1.std(ddof=1):.2f}" if len(trials) > 1 else ""),
+        "Standard Error": f"{100 * np.sqrt(p * (1 - p) / images):.2f}",
+        "Images": f"{images:,}",
+        "Published Accuracy": f"{reference['top1_mean']:.2f}" + ("" if np.isnan(spread) else f" ± {spread:.2f}"),
+        "Accuracy Difference": f"{top1.mean() - reference['top1_mean']:+.2f}",
+        "Full Validation Set": "yes" if images == 50_000 else "no",
+        "Compression Ratio": f"{ratio:.3f}" if precise else f"{ratio:.2f}",
+        "Published Ratio": f"{reference['compression_ratio']:.2f}",
+        "Difference": f"{difference:+.3f}",
+        "Ratio Difference": f"{difference:+.3f}",
+        "weight.bin (bytes)": f"{weight_bytes:,.0f}",
+        "Package (bytes)": f"{np.mean([r['package']['package_bytes'] for r in trials]):,.0f}",
+        "Whole-Model Sparsity": f"{100 * np.mean([r['package']['whole_model_sparsity'] for r in trials]):.1f} %",
+        "Pruned Scope": trials[0]["pruning"]["scope"],
+        "Runtime": trials[0]["runtime"]["name"],
+        "Data": trials[0]["data"]["spec"],
+    }
+
+
+def test_every_number_of_the_committed_table_follows_from_its_records():
+    tables = committed_tables()
+    records = [json.loads(path.read_text()) for path in (COMMITTED / "records").glob("*.json")]
+    configs = {(r["network"]["title"], r["pruning"]["config"], r["pruning"]["title"]) for r in records}
+    assert len(tables) >= 2
+    for table in tables:
+        assert {(row["Model Name"], row["Config"], row["Optimization Algorithm"]) for row in table} == configs
+        for row in table:
+            numbers = rederived(row, records)
+            shown = row.keys() - {"Model Name", "Config", "Optimization Algorithm"}
+            assert {name: row[name] for name in shown} == {name: numbers[name] for name in shown}
 
 
 def test_csv_and_json_hold_the_same_rows():
@@ -181,15 +353,14 @@ def test_tables_import_neither_torch_nor_coremltools(tmp_path):
     (tmp_path / "records").mkdir()
     (tmp_path / "records" / "one.json").write_text(record().to_json())
     code = (
-        "import sys; sys.argv = ['run_bench', 'table', '--results', sys.argv[1]]\n"
+        "import sys; sys.argv = ['run_bench', 'table', '--compare', 'published', '--results', sys.argv[1]]\n"
         "from harness.cli import main\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code\n"
-        "assert not {'torch', 'coremltools', 'onnxruntime'} & set(sys.modules)"
+        "assert not {'torch', 'coremltools', 'onnxruntime', 'pandas'} & set(sys.modules)"
     )
-    root = Path(__file__).parents[1]
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], cwd=root, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "ResNet50" in done.stdout

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from harness.records import Precision
+from harness.runtimes.choice import RuntimeName
 from harness.tables import Format
 
 RESULTS = Path("results/local")
@@ -19,8 +20,8 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         metavar="[NETWORK=]SPEC",
-        help="The images: `digits`, `imagefolder:PATH`, `hf:NAME` or `hf:PATH`, instead of the suite's default; "
-        "with NETWORK= for that network alone. May be repeated.",
+        help="The images: `digits`, `imagefolder:PATH`, `imagenet:PATH`, `hf:NAME` or `hf:PATH`, instead of the "
+        "suite's default; with NETWORK= for that network alone. May be repeated.",
     ),
 ]
 WeightsOption = Annotated[
@@ -48,6 +49,24 @@ SkipOption = Annotated[
     bool,
     typer.Option("--skip-bad-images", help="Leave out images that do not decode; records and tables say how many."),
 ]
+NoImageCacheOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-image-cache", help="Decode images anew and keep none: prepared ones go to the cache folder otherwise."
+    ),
+]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="Where networks are trained: cpu, cuda, cuda:N or mps; `auto` takes a GPU if there is one.",
+    ),
+]
+CheckpointOption = Annotated[
+    float,
+    typer.Option("--checkpoint-minutes", min=0, help="How often a training's state is saved, to go on from if killed."),
+]
 FormatOption = Annotated[Format, typer.Option("--format", help="How tables are written to standard output.")]
 FunctionOption = Annotated[
     str | None, typer.Option("--function", metavar="NAME", help="A function of the package; else its default one.")
@@ -59,6 +78,13 @@ PrecisionOption = Annotated[
         help="float32: computed in Float32 throughout. float16: results that the program types as Float16 are rounded "
         "to it.",
     ),
+]
+RuntimeOption = Annotated[
+    RuntimeName,
+    typer.Option("--runtime", help="What predicts: the portable runtime, on any machine, or Core ML, on a Mac."),
+]
+ComputeUnitsOption = Annotated[
+    str, typer.Option("--compute-units", help="Core ML's: all, cpu_and_ne, cpu_and_gpu or cpu_only.")
 ]
 PackageArgument = Annotated[
     Path, typer.Argument(metavar="PACKAGE", help="A .mlpackage folder that holds an ML program.")

@@ -7,50 +7,71 @@ from typing import Annotated, Any
 import typer
 from tabulate import tabulate
 
-from harness.commands.options import FunctionOption, JsonOption, PackageArgument, PrecisionOption, SkipOption
+from harness.commands.options import (
+    ComputeUnitsOption,
+    FunctionOption,
+    JsonOption,
+    NoImageCacheOption,
+    PackageArgument,
+    PrecisionOption,
+    RuntimeOption,
+    SkipOption,
+)
 from harness.progress import Reporter
 
 
 def accuracy(
     packages: Annotated[list[Path], typer.Argument(metavar="PACKAGE...", help="Classification .mlpackage folders.")],
     data: Annotated[
-        str, typer.Option("--data", metavar="SPEC", help="`digits`, `imagefolder:PATH`, `hf:NAME` or `hf:PATH`.")
+        str,
+        typer.Option(
+            "--data",
+            metavar="SPEC",
+            help="`digits`, `imagefolder:PATH`, `imagenet:PATH`, `hf:NAME` or `hf:PATH`.",
+        ),
     ],
+    runtime: RuntimeOption = "portable",
+    compute_units: ComputeUnitsOption = "all",
     precision: PrecisionOption = "float32",
     skip_bad_images: SkipOption = False,
+    no_image_cache: NoImageCacheOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Top-1 and top-5 of any image classification package, ours or not, on the val split of a data set."""
+    """Top-1 and top-5 of any image classification packages, ours or not, on the val split of a data set.
+
+    Several packages share one pass over the images.
+    """
     from harness.accuracy import evaluate
     from harness.data import open_data
+    from harness.runtimes.choice import loader
 
     reporter = Reporter()
-    split = open_data(data).val
-    found = []
-    with reporter.steps("packages", len(packages)) as steps:
-        for package in packages:
-            predictions, skipped = evaluate(
-                package,
-                split,
-                precision=precision,
-                skip_bad_images=skip_bad_images,
-                progress=steps.within(package.name),
-            )
-            images = len(predictions.labels)
-            found.append(
-                {
-                    "package": str(package),
-                    "top1": 100 * predictions.top1,
-                    "top1_stderr": 100 * (predictions.top1 * (1 - predictions.top1) / images) ** 0.5,
-                    "top5": 100 * predictions.top5_accuracy,
-                    "images": images,
-                    "skipped_images": len(skipped),
-                    "data": data,
-                    "runtime": "portable",
-                    "precision": precision,
-                }
-            )
-            steps.advance()
+    with reporter.steps(f"{len(packages)} packages", 1) as steps:
+        every, skipped = evaluate(
+            packages,
+            open_data(data).val,
+            load=loader(runtime, precision=precision, compute_units=compute_units),
+            skip_bad_images=skip_bad_images,
+            image_cache=not no_image_cache,
+            say=reporter.say,
+            progress=steps.update,
+        )
+    images = len(every[0].labels)
+    found = [
+        {
+            "package": str(package),
+            "top1": 100 * predictions.top1,
+            "top1_stderr": 100 * (predictions.top1 * (1 - predictions.top1) / images) ** 0.5,
+            "top5": 100 * predictions.top5_accuracy,
+            "images": images,
+            "skipped_images": len(skipped),
+            "data": data,
+            "runtime": runtime,
+            "precision": precision if runtime == "portable" else None,
+            "compute_units": compute_units if runtime == "coreml" else "cpu",
+        }
+        for package, predictions in zip(packages, every, strict=True)
+    ]
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
@@ -60,8 +81,8 @@ def accuracy(
             "Top-1 (± standard error)": f"{row['top1']:.2f} ± {row['top1_stderr']:.2f}",
             "Top-5": f"{row['top5']:.2f}",
             "Images": f"{row['images']:,}" + (f" ({row['skipped_images']} skipped)" if row["skipped_images"] else ""),
-            "Runtime": row["runtime"],
-            "Precision": row["precision"],
+            "Runtime": row["runtime"] if runtime == "portable" else f"{row['runtime']}, {row['compute_units']}",
+            "Precision": row["precision"] or "as typed",
         }
         for row in found
     ]

@@ -10,11 +10,16 @@ from tabulate import tabulate
 from harness.commands.options import (
     RESULTS,
     AlgorithmsOption,
+    CheckpointOption,
+    ComputeUnitsOption,
     DataOption,
+    DeviceOption,
     FormatOption,
     JsonOption,
     ModelsOption,
+    NoImageCacheOption,
     ResultsOption,
+    RuntimeOption,
     SkipOption,
     SuiteOption,
     TrialsOption,
@@ -22,11 +27,15 @@ from harness.commands.options import (
     exit_with_failures,
     split_commas,
 )
+from harness.evaluation import PORTABLE, Evaluation
+from harness.processes import TrainingOptions, torchrun_team
 from harness.progress import Reporter
 
 if TYPE_CHECKING:
-    from harness.cells import Cell
+    from harness.cells import Cell, Subject
     from harness.data import DataSet
+    from harness.suite import Suite
+    from models.distributed import Team
 
 
 def run(
@@ -38,6 +47,11 @@ def run(
     trials: TrialsOption = None,
     results: ResultsOption = RESULTS,
     skip_bad_images: SkipOption = False,
+    no_image_cache: NoImageCacheOption = False,
+    runtime: RuntimeOption = "portable",
+    compute_units: ComputeUnitsOption = "all",
+    device: DeviceOption = "auto",
+    checkpoint_minutes: CheckpointOption = 10,
     format: FormatOption = "md",
 ) -> None:
     """Build and evaluate every cell of a suite and print its tables.
@@ -50,9 +64,22 @@ def run(
     from harness.store import Store
     from harness.tables import render
 
-    reporter = Reporter()
-    cells = _cells(reporter, suite, data, weights, models, algorithms, trials)
-    outcome = run_cells(cells, Store(results), reporter, skip_bad_images=skip_bad_images)
+    chosen = (suite, data, weights, models, algorithms, trials)
+    with torchrun_team() as team:
+        if team is not None and not team.leads:
+            _take_part(team, device, *chosen)
+            return
+        reporter = Reporter()
+        evaluation = Evaluation(runtime, compute_units) if runtime == "coreml" else PORTABLE
+        cells = _cells(reporter, *chosen, evaluation)
+        outcome = run_cells(
+            cells,
+            Store(results),
+            reporter,
+            skip_bad_images=skip_bad_images,
+            image_cache=not no_image_cache,
+            training=TrainingOptions(device, checkpoint_minutes, reporter.say, team),
+        )
     reporter.say(f"{outcome.measured} of {len(cells)} cells measured now; records in {results / 'records'}")
     typer.echo(render(outcome.records, "accuracy", format))
     if format in ("md", "latex"):
@@ -71,19 +98,51 @@ def build(
     trials: TrialsOption = None,
     results: ResultsOption = RESULTS,
     skip_bad_images: SkipOption = False,
+    device: DeviceOption = "auto",
+    checkpoint_minutes: CheckpointOption = 10,
     as_json: JsonOption = False,
 ) -> None:
     """Prune and convert only; print where the packages are."""
     from harness.run import build_all
     from harness.store import Store
 
-    reporter = Reporter()
-    cells = _cells(reporter, suite, data, weights, models, algorithms, trials)
-    built, problems = build_all(cells, Store(results), reporter, skip_bad_images=skip_bad_images)
+    chosen = (suite, data, weights, models, algorithms, trials)
+    with torchrun_team() as team:
+        if team is not None and not team.leads:
+            _take_part(team, device, *chosen)
+            return
+        reporter = Reporter()
+        built, problems = build_all(
+            _cells(reporter, *chosen),
+            Store(results),
+            reporter,
+            skip_bad_images=skip_bad_images,
+            training=TrainingOptions(device, checkpoint_minutes, reporter.say, team),
+        )
     found = [{"cell": cell.name, "package": str(path)} for cell, path in built]
     typer.echo(json.dumps(found, indent=2) if as_json else tabulate(found, headers="keys", tablefmt="github"))
     if problems:
         exit_with_failures(problems)
+
+
+def _take_part(
+    team: "Team",
+    device: str,
+    suite: str,
+    data: list[str] | None,
+    weights: Path | None,
+    models: list[str] | None,
+    algorithms: list[str] | None,
+    trials: int | None,
+) -> None:
+    """What torchrun's other processes do: train what the first one trains."""
+    from harness.build import take_part
+    from harness.cells import lay_out
+
+    def subjects() -> "list[Subject]":
+        return [cell.subject for cell in lay_out(_chosen(suite, data, models, algorithms, trials), weights)]
+
+    take_part(team, subjects, device)
 
 
 def _cells(
@@ -94,19 +153,28 @@ def _cells(
     models: list[str] | None,
     algorithms: list[str] | None,
     trials: int | None,
+    evaluation: Evaluation = PORTABLE,
 ) -> "list[Cell]":
     from harness.cells import lay_out
-    from harness.suite import choose, load_suite
 
-    chosen = choose(
-        load_suite(suite), models=split_commas(models), algorithms=split_commas(algorithms), trials=trials, data=data
-    )
+    chosen = _chosen(suite, data, models, algorithms, trials)
 
     def fingerprint(opened: "DataSet") -> None:
-        splits = [split for split in (opened.train, opened.val) if split]
+        trains = chosen.training is not None or any(config.needs_data for config in chosen.configs)
+        splits = [split for split in (opened.train if trains else None, opened.val) if split]
         with reporter.steps(f"reading {opened.spec}", len(splits)) as steps:
             for split in splits:
                 split.compute_fingerprint(steps.within(split.name))
                 steps.advance()
 
-    return lay_out(chosen, weights, fingerprint)
+    return lay_out(chosen, weights, fingerprint, evaluation)
+
+
+def _chosen(
+    suite: str, data: list[str] | None, models: list[str] | None, algorithms: list[str] | None, trials: int | None
+) -> "Suite":
+    from harness.suite import choose, load_suite
+
+    return choose(
+        load_suite(suite), models=split_commas(models), algorithms=split_commas(algorithms), trials=trials, data=data
+    )

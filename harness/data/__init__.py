@@ -1,7 +1,7 @@
 """Data sets: open one by its spec, read its images as arrays, fingerprint its content.
 
-A spec is `digits`, `imagefolder:PATH`, `hf:NAME` or `hf:PATH`. Opening decodes nothing. This package must not import
-torch, and imports scikit-learn and `datasets` only when a spec needs them.
+A spec is `digits`, `imagefolder:PATH`, `imagenet:PATH`, `hf:NAME` or `hf:PATH`. Opening decodes nothing. This package
+must not import torch, and imports scikit-learn, scipy and `datasets` only when a spec needs them.
 """
 
 import hashlib
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from harness.data.folders import open_folder
 from harness.data.hub import open_hub
-from harness.data.images import Batch, augment, iterate, load_images, preprocess
+from harness.data.imagenet_files import open_imagenet
+from harness.data.images import Batch, augment, iterate, load_images
 from harness.data.split import DataSet, Progress, Split
+from harness.data.transform import preprocess
 from harness.errors import DataError
 
 __all__ = [
@@ -46,11 +48,16 @@ def open_data(spec: str) -> DataSet:
     kind, _, place = spec.partition(":")
     if spec == "digits":
         train, val = _open_digits()
-        return DataSet(spec, val.classes, train, val, _DIGITS_SIZE, photographs=False)
-    if kind not in ("imagefolder", "hf") or not place:
-        raise DataError(f"unknown data set {spec!r}: expected digits, imagefolder:PATH, hf:NAME or hf:PATH")
-    found = open_folder(Path(place).expanduser()) if kind == "imagefolder" else open_hub(place)
-    return DataSet(spec, found[1].classes, *found, _image_size(found[1]), photographs=True)
+        return DataSet(spec, val.classes, lambda: train, val, _DIGITS_SIZE, photographs=False)
+    if kind not in ("imagefolder", "imagenet", "hf") or not place:
+        raise DataError(
+            f"unknown data set {spec!r}: expected digits, imagefolder:PATH, imagenet:PATH, hf:NAME or hf:PATH"
+        )
+    if kind == "hf":
+        open_train, val = open_hub(place)
+    else:
+        open_train, val = (open_folder if kind == "imagefolder" else open_imagenet)(Path(place).expanduser())
+    return DataSet(spec, val.classes, open_train, val, _image_size(val), photographs=True)
 
 
 def _image_size(val: Split) -> int:

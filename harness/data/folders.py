@@ -5,16 +5,17 @@ present where PATH or ImageNet says what it is.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 
-from harness.data.split import DigestCache, Progress, Split, map_in_threads
+from harness.data.imagenet import check_known_images, wordnet_ids
+from harness.data.remembered import DigestCache
+from harness.data.split import Progress, Split, map_in_threads
 from harness.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
@@ -33,26 +34,60 @@ class FileSource:
 
     def digests(self, progress: Progress | None) -> list[str]:
         cache = DigestCache(self.root)
+        digests: list[str] = []
         try:
             digests = map_in_threads(lambda i: cache.digest(self.files[i]), len(self.files), progress=progress)
         except OSError as error:
             raise DataError(f"cannot read {error.filename}: {error.strerror}; expected a readable image") from error
-        cache.save()
+        finally:
+            cache.save(whole=len(digests) == len(self.files))  # after Ctrl-C too: hashing 150 GB takes its time
         return digests
 
 
-def open_folder(path: Path) -> tuple[Split | None, Split]:
-    """The train split, if there is one, and the val split of PATH.
+def open_folder(path: Path) -> tuple[Callable[[], Split] | None, Split]:
+    """What opens the train split, if there is one, and the val split of PATH.
 
     PATH holds `train/` and `val/`, or `val/` alone, or is one split itself and then serves as val. Classes are the
     lines of PATH's `classes.txt`; else ImageNet-1k's 1,000 where every folder is named by one of its WordNet ids; else
     the sorted names of all class folders. DataError where a path, a folder or an image is missing or unknown.
     """
     roots = _split_roots(path)
-    folders = {name: _class_folders(root) for name, root in roots.items()}
+    folders = {name: class_folders(root) for name, root in roots.items()}
     classes = _classes(path, sorted(set().union(*folders.values())))
-    splits = {name: _split(name, roots[name], folders[name], classes) for name in roots}
-    return splits.get("train"), splits["val"]
+    val = split_of_folders("val", roots["val"], folders["val"], classes)
+    if "train" not in roots:
+        return None, val
+    return lambda: split_of_folders("train", roots["train"], folders["train"], classes), val
+
+
+def class_folders(root: Path) -> list[str]:
+    """Sorted names of the folders in `root`, hidden ones left out; DataError where there is none."""
+    try:
+        with os.scandir(root) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"cannot list {root}: {error.strerror}; expected a readable folder") from error
+    if not names:
+        raise DataError(
+            f"{root} holds no class folders: expected one folder a class with its images inside (ImageNet's flat "
+            "val/ beside its devkit is imagenet:PATH)"
+        )
+    return names
+
+
+def split_of_folders(name: str, root: Path, folders: list[str], classes: tuple[str, ...]) -> Split:
+    """The images in these class folders of `root`, in the order of their paths; DataError where there is none."""
+    position = {folder: label for label, folder in enumerate(classes)}
+    found = [(file, position[folder]) for folder in folders for file in _image_files(root, folder)]
+    if not found:
+        expected = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise DataError(f"{root} holds no images: expected files ending in {expected} in its class folders")
+    found.sort()
+    images = tuple(file for file, _ in found)
+    check_known_images(root, images)
+    labels = np.array([label for _, label in found], np.int64)
+    ids = tuple(f"{name}/{file}" for file in images)
+    return Split(name, classes, labels, ids, FileSource(root, images))
 
 
 def _split_roots(path: Path) -> dict[str, Path]:
@@ -65,22 +100,11 @@ def _split_roots(path: Path) -> dict[str, Path]:
     return {"val": path}
 
 
-def _class_folders(root: Path) -> list[str]:
-    try:
-        with os.scandir(root) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    except OSError as error:
-        raise DataError(f"cannot list {root}: {error.strerror}; expected a readable folder") from error
-    if not names:
-        raise DataError(f"{root} holds no class folders: expected one folder a class with its images inside")
-    return names
-
-
 def _classes(path: Path, folders: list[str]) -> tuple[str, ...]:
     listed = path / "classes.txt"
     if listed.is_file():
         return _listed_classes(listed, folders)
-    imagenet = _imagenet_ids()
+    imagenet = wordnet_ids()
     return imagenet if set(folders) <= set(imagenet) else tuple(folders)
 
 
@@ -101,23 +125,6 @@ def _listed_classes(listed: Path, folders: list[str]) -> tuple[str, ...]:
     return classes
 
 
-def _imagenet_ids() -> tuple[str, ...]:
-    return tuple(files("harness").joinpath("imagenet_wordnet_ids.txt").read_text(encoding="ascii").split())
-
-
-def _split(name: str, root: Path, folders: list[str], classes: tuple[str, ...]) -> Split:
-    position = {folder: label for label, folder in enumerate(classes)}
-    found = [(file, position[folder]) for folder in folders for file in _image_files(root, folder)]
-    if not found:
-        expected = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise DataError(f"{root} holds no images: expected files ending in {expected} in its class folders")
-    found.sort()
-    images = tuple(file for file, _ in found)
-    labels = np.array([label for _, label in found], np.int64)
-    ids = tuple(f"{name}/{file}" for file in images)
-    return Split(name, classes, labels, ids, FileSource(root, images))
-
-
 def _image_files(root: Path, folder: str) -> Iterator[str]:
     """Paths relative to `root`, with forward slashes. Hidden files are left out: macOS writes ._x.jpg beside x.jpg."""
 
@@ -125,6 +132,12 @@ def _image_files(root: Path, folder: str) -> Iterator[str]:
         raise DataError(f"cannot list {error.filename}: {error.strerror}; expected a readable folder") from error
 
     for parent, _, names in os.walk(root / folder, onerror=fail):
+        place = Path(parent).relative_to(root).as_posix()
         for name in names:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
-                yield Path(parent, name).relative_to(root).as_posix()
+            if is_image(name):
+                yield f"{place}/{name}"
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name is taken for an image."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES

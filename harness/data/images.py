@@ -1,4 +1,4 @@
-"""From a split to arrays: the evaluation's preprocessing, fine-tuning's augmentation, and decoding in threads.
+"""From a split to arrays: decoding in threads, and fine-tuning's augmentation.
 
 Arrays leave here as uint8 [N, H, W, 3]; mean and standard deviation belong to the model. Threads are enough because PIL
 releases the interpreter lock while it decodes and resizes. This module must not import torch.
@@ -15,9 +15,9 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from harness.data.split import Split, default_workers, map_in_threads
+from harness.data.transform import BILINEAR, preprocess, to_rgb
 from harness.errors import DataError
 
-_BILINEAR = PIL.Image.Resampling.BILINEAR
 _CROP_SCALE = (0.25, 1.0)  # fraction of the image's area; gentler than 0.08, as fine-tuning is short
 _CROP_RATIO = (3 / 4, 4 / 3)  # width : height
 _CROP_ATTEMPTS = 10
@@ -35,19 +35,6 @@ class Batch:
     bad: tuple[str, ...]
 
 
-def preprocess(image: PIL.Image.Image, image_size: int) -> NDArray[np.uint8]:
-    """Evaluation's view of an image, uint8 [image_size, image_size, 3].
-
-    Bit-exact to torchvision's Resize(256) and CenterCrop(224) on a PIL image, the recipe behind published ImageNet
-    accuracies; at any other size Resize and CenterCrop to that size, which loses no border of a small image.
-    """
-    rgb = image if image.mode == "RGB" else image.convert("RGB")
-    resized = _resize_shorter_side(rgb, 256 if image_size == 224 else image_size)
-    left = round((resized.width - image_size) / 2)
-    top = round((resized.height - image_size) / 2)
-    return np.array(resized.crop((left, top, left + image_size, top + image_size)))
-
-
 def augment(image: PIL.Image.Image, image_size: int, seed: tuple[int, ...]) -> NDArray[np.uint8]:
     """A random view of a photograph, uint8 [image_size, image_size, 3]: torchvision's RandomResizedCrop and a flip.
 
@@ -55,9 +42,9 @@ def augment(image: PIL.Image.Image, image_size: int, seed: tuple[int, ...]) -> N
     stands in the epoch and whichever thread makes it.
     """
     draw = np.random.default_rng(seed)
-    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    rgb = to_rgb(image)
     # Crop, then resize: resizing with a box would let the filter look at pixels outside the crop.
-    view = rgb.crop(_random_crop(rgb.width, rgb.height, draw)).resize((image_size, image_size), _BILINEAR)
+    view = rgb.crop(_random_crop(rgb.width, rgb.height, draw)).resize((image_size, image_size), BILINEAR)
     if draw.random() < 0.5:
         view = view.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT)
     return np.array(view)
@@ -84,19 +71,29 @@ def iterate(
     Memory is bounded: at most two batches wait beside the one handed out. A bad image raises its DataError, or with
     `skip_bad` is left out of its batch and named in `bad`; the batch is then smaller, and has n = 0 where all are bad.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    return decode(split, image_size, spans(len(split), batch_size), skip_bad=skip_bad, workers=workers)
 
-    def decode(index: int) -> NDArray[np.uint8]:
+
+def spans(count: int, size: int) -> list[range]:
+    """0 .. count - 1 in consecutive ranges of `size`, the last one shorter if need be."""
+    if size < 1:
+        raise ValueError(f"expected a size of at least 1, not {size}")
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def decode(
+    split: Split, image_size: int, spans: Sequence[range], *, skip_bad: bool, workers: int | None = None
+) -> Iterator[Batch]:
+    """`iterate` over chosen ranges of a split, a batch each."""
+
+    def one(index: int) -> NDArray[np.uint8]:
         return preprocess(split.image(index), image_size)
 
-    starts = range(0, len(split), batch_size)
-    spans = [range(start, min(start + batch_size, len(split))) for start in starts]
     ahead: deque[tuple[range, list[Future[NDArray[np.uint8]]]]] = deque()
     pool = ThreadPoolExecutor(workers or default_workers())
     try:
         for span in spans:
-            ahead.append((span, [pool.submit(decode, index) for index in span]))
+            ahead.append((span, [pool.submit(one, index) for index in span]))
             if len(ahead) > _BATCHES_AHEAD:
                 yield _collect(split, image_size, *ahead.popleft(), skip_bad=skip_bad)
         while ahead:
@@ -122,12 +119,6 @@ def _collect(
     # reshape gives an empty batch its H, W and 3 too
     stacked = np.array(images, np.uint8).reshape(-1, image_size, image_size, 3)
     return Batch(np.array(indices, np.int64), stacked, tuple(bad))
-
-
-def _resize_shorter_side(image: PIL.Image.Image, size: int) -> PIL.Image.Image:
-    short, long = sorted(image.size)
-    scaled = int(size * long / short)  # torchvision truncates
-    return image.resize((size, scaled) if image.width <= image.height else (scaled, size), _BILINEAR)
 
 
 def _random_crop(width: int, height: int, draw: np.random.Generator) -> tuple[int, int, int, int]:

@@ -8,12 +8,10 @@ import hashlib
 import json
 import os
 import struct
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -21,7 +19,7 @@ import PIL
 import PIL.Image
 from numpy.typing import NDArray
 
-from harness.cache_folder import cache_folder
+from harness.data.transform import to_rgb
 from harness.errors import DataError
 
 Progress = Callable[[int, int], None]
@@ -61,14 +59,9 @@ class Split:
         return len(self.ids)
 
     def image(self, index: int) -> PIL.Image.Image:
-        """The decoded RGB image; DataError naming it where it is truncated, unreadable or gone.
-
-        EXIF orientation is not applied: torchvision's reference evaluation does not apply it either.
-        """
+        """The decoded RGB image; DataError naming it where it is truncated, unreadable or gone."""
         try:
-            image = self.source.open(index)
-            image.load()
-            return image if image.mode == "RGB" else image.convert("RGB")
+            return to_rgb(self.source.open(index))
         except _BAD_IMAGE as error:
             raise self._bad_image(index, error) from error
 
@@ -98,19 +91,24 @@ class Split:
         return DataError(f"cannot decode {self.ids[index]}: {_reason(error)}; remove it or use --skip-bad-images")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DataSet:
-    """A data set as opened from `spec`. `train` is None where there is only one split.
+    """A data set as opened from `spec`. `photographs` says whether fine-tuning may flip and crop the images.
 
-    `photographs` says whether fine-tuning may flip and crop the images.
+    `open_train` opens the train split; None where there is only one split.
     """
 
     spec: str
     classes: tuple[str, ...]
-    train: Split | None
+    open_train: Callable[[], Split] | None
     val: Split
     image_size: int
     photographs: bool
+
+    @cached_property
+    def train(self) -> Split | None:
+        """Opened when first asked for: listing, let alone downloading, a million images is for who trains on them."""
+        return self.open_train() if self.open_train else None
 
 
 def default_workers() -> int:
@@ -130,58 +128,6 @@ def map_in_threads(
             if progress is not None:
                 progress(len(results), count)
     return results
-
-
-class DigestCache:
-    """SHA-256 of the files beneath one folder, remembered between runs by (path, size, mtime_ns).
-
-    It is only ever a saving: a damaged cache is ignored, and one that cannot be written is not.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self._root = root.resolve()
-        name = hashlib.sha256(os.fsencode(self._root)).hexdigest()[:16]
-        self._path = cache_folder() / "digests" / f"{name}.json"
-        self._known = self._read()
-        self._seen: dict[str, tuple[int, int, str]] = {}
-
-    def digest(self, file: str) -> str:
-        """SHA-256 (hex) of the file at this path relative to the folder; OSError where it cannot be read."""
-        path = self._root / file
-        stat = path.stat()  # before reading: a file changed meanwhile then misses the cache next time
-        known = self._known.get(file)
-        if known is None or known[:2] != (stat.st_size, stat.st_mtime_ns):
-            known = (stat.st_size, stat.st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
-        self._seen[file] = known
-        return known[2]
-
-    def save(self) -> None:
-        """Write what was seen, under a temporary name first so that a reader never meets half a cache."""
-        if self._seen == self._known:
-            return
-        with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=self._path.stem, suffix=".tmp")
-            try:
-                with os.fdopen(handle, "w") as stream:
-                    json.dump({"root": str(self._root), "files": self._seen}, stream)
-                os.replace(temporary, self._path)
-            finally:
-                Path(temporary).unlink(missing_ok=True)
-
-    def _read(self) -> dict[str, tuple[int, int, str]]:
-        # AttributeError, TypeError and ValueError: JSON of another shape, or no JSON at all.
-        with suppress(OSError, AttributeError, KeyError, TypeError, ValueError):
-            content = json.loads(self._path.read_bytes())
-            if content["root"] == str(self._root):
-                return {file: _entry(*entry) for file, entry in content["files"].items()}
-        return {}
-
-
-def _entry(size: int, mtime_ns: int, digest: str) -> tuple[int, int, str]:
-    if len(bytes.fromhex(digest)) != hashlib.sha256().digest_size:
-        raise ValueError(f"not a SHA-256: {digest}")
-    return int(size), int(mtime_ns), digest
 
 
 def _reason(error: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import coremltools as ct
@@ -12,8 +12,9 @@ from torch import nn
 from harness.errors import BenchError
 from models.config import PruningConfig, Scope
 from models.conversion import encode_zeros, to_coreml
+from models.loading import LabelledImages
 from models.network import Network
-from models.training import LabelledImages, Progress
+from models.training import Progress, Session
 
 Targets = dict[str, float | None]
 """The sparsity asked of each pruned layer, by its dotted name; None where only a threshold was given."""
@@ -28,6 +29,7 @@ class PruningJob:
     model: the dense network in eval mode; the algorithm may change it.
     data: training images, for the algorithms whose `needs_data` is true.
     trial: changes the order of the training data and nothing else.
+    session: how a fine-tuning runs.
     """
 
     network: Network
@@ -36,6 +38,7 @@ class PruningJob:
     data: LabelledImages | None
     trial: int
     progress: Progress
+    session: Session = field(default_factory=Session)
 
     def training_data(self) -> LabelledImages:
         assert self.data is not None, "an algorithm whose needs_data is true is given data"
@@ -47,16 +50,20 @@ class PruningJob:
 
 @dataclass(frozen=True)
 class Pruned:
-    """A pruned Core ML model and what was promised of it: targets by layer, and the pruned scope in words."""
+    """A pruned Core ML model and what was promised of it: targets by layer, and the pruned scope in words.
+
+    devices: those it was fine-tuned on, in words.
+    """
 
     package: "ct.models.MLModel"
     targets: Targets
     scope: str
+    devices: tuple[str, ...] = ()
 
 
-def converted(job: PruningJob, targets: Targets, scope: str) -> Pruned:
+def converted(job: PruningJob, targets: Targets, scope: str, devices: tuple[str, ...] = ()) -> Pruned:
     """The end of every algorithm that prunes in torch: convert, then store the zeros of the pruned layers as zeros."""
-    return Pruned(encode_zeros(to_coreml(job.model, job.image_size), list(targets)), targets, scope)
+    return Pruned(encode_zeros(to_coreml(job.model, job.image_size), list(targets)), targets, scope, devices)
 
 
 def scope_of_own_config(targets: Iterable[str]) -> str:

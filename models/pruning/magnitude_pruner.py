@@ -1,6 +1,7 @@
 """Training-time pruning: Core ML Tools' MagnitudePruner along a fine-tuning (Zhu and Gupta 2017)."""
 
 import re
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,21 @@ from coremltools.optimize.torch.pruning import MagnitudePrunerConfig as OwnConfi
 from torch import nn
 
 from harness.errors import BenchError
+from models.checkpoints import State
 from models.config import MagnitudePrunerConfig
 from models.layers import layers_in_scope, prunable_layers
 from models.pruning.job import Pruned, PruningJob, Targets, converted, read_own_config, scope_of_own_config
-from models.training import total_steps, train
+from models.training import Teacher, total_steps, train
 
 
 def prune(config: MagnitudePrunerConfig, job: PruningJob) -> Pruned:
     """Fine-tune while the pruner raises the sparsity, then convert."""
+    targets, scope, devices = fine_tune(config, job)
+    return converted(job, targets, scope, devices)
+
+
+def fine_tune(config: MagnitudePrunerConfig, job: PruningJob) -> tuple[Targets, str, tuple[str, ...]]:
+    """Prune the job's network in torch: the layers' targets, the scope in words, and the devices that did it."""
     data = job.training_data()
     steps = total_steps(len(data), config.training)
     if config.coremltools is not None:
@@ -27,19 +35,50 @@ def prune(config: MagnitudePrunerConfig, job: PruningJob) -> Pruned:
         own_config = _pruner_config(config, job, steps)
         targets = _targets(own_config, job.model, steps)
         scope = job.scope(config).describe()
+    teacher = Teacher(deepcopy(job.model).eval(), config.distillation) if config.distillation is not None else None
     pruner = MagnitudePruner(job.model, own_config)
     pruner.prepare(inplace=True)
-    train(job.model, data, config.training, order_seed=job.trial, after_step=pruner.step, progress=job.progress)
+    devices = train(
+        job.model,
+        data,
+        config.training,
+        order_seed=job.trial,
+        session=job.session,
+        pruner=_ResumablePruner(pruner),
+        teacher=teacher,
+        progress=job.progress,
+    )
     pruner.finalize(inplace=True)
-    return converted(job, targets, scope)
+    return targets, scope, devices
+
+
+class _ResumablePruner:
+    """Core ML Tools' pruner with what it keeps beside the masks, which are part of the network."""
+
+    def __init__(self, pruner: MagnitudePruner) -> None:
+        self._pruner = pruner
+
+    def step(self) -> None:
+        self._pruner.step()
+
+    def state(self) -> State:
+        levels = {name: info.sparsity_level for name, info in self._pruner._pruner_info.items()}
+        return {"steps": self._pruner._step_count, "levels": levels}
+
+    def restore(self, state: State) -> None:
+        self._pruner._step_count = state["steps"]
+        for name, info in self._pruner._pruner_info.items():
+            # The network's own copy of the level is rounded to Float32.
+            info.sparsity_level = info.module.pruning_method.amount = state["levels"][name]
 
 
 def _pruner_config(config: MagnitudePrunerConfig, job: PruningJob, steps: int) -> OwnConfig:
-    last = max(1, round(config.pruning_share * steps))
     # From 1: the pruner counts a step before it compares, so an update at step 0 would never come.
-    update_steps = np.unique(np.linspace(1, last, min(config.updates, last)).round().astype(int))
+    first = max(1, round(config.pruning_start * steps))
+    last = max(1, round(config.pruning_share * steps))
+    update_steps = np.unique(np.linspace(first, last, min(config.updates, last - first + 1)).round().astype(int))
     layer_config = {
-        "scheduler": {"update_steps": update_steps.tolist()},
+        "scheduler": {"update_steps": update_steps.tolist(), "power": config.power},
         "initial_sparsity": config.initial_sparsity,
         "target_sparsity": config.sparsity,
     }

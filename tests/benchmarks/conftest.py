@@ -10,10 +10,25 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     benches = list(session.benchmarks) if session else []
     speeds = [bench for bench in benches if "others" in bench.extra_info]
     loads = [bench.extra_info for bench in benches if "load" in bench.extra_info]
+    evaluations = [bench for bench in benches if "evaluated" in bench.extra_info]
+    together = [bench for bench in benches if "together" in bench.extra_info]
     if speeds:
         terminalreporter.section("images a second, the fastest round of each, two threads")
     for bench in speeds:
         terminalreporter.write_line(_speed(bench.extra_info, bench.stats.min))
+    if evaluations or together:
+        terminalreporter.section("from JPEG files to top-1, images a second, the fastest round of each")
+    for bench in evaluations:
+        terminalreporter.write_line(_evaluation(bench.extra_info, bench.stats.min))
+    for bench in together:
+        terminalreporter.write_line(_together(bench.extra_info, bench.stats.min))
+    for info in (bench.extra_info for bench in benches if "latency_overhead" in bench.extra_info):
+        terminalreporter.section("measuring latency")
+        terminalreporter.write_line(
+            f"outside of predictions of {info['prediction_ms']} ms: {100 * info['latency_overhead']:.1f} % of the time"
+        )
+    for info in (bench.extra_info for bench in benches if "latency_bytes" in bench.extra_info):
+        terminalreporter.write_line(f"kept of each prediction: {info['latency_bytes']:.1f} bytes, the two samples")
     if loads:
         terminalreporter.section("loading in a new process, fastest and largest of several")
     for info in loads:
@@ -30,4 +45,21 @@ def _speed(info: dict[str, Any], seconds: float) -> str:
         f"{info['network']:20} batch {info['batch']:2}: portable {own:7.1f}, "
         f"torch eager {per_second['torch']:7.1f} (ratio {own / per_second['torch']:.2f}), "
         f"ONNX Runtime on torch's export {per_second['export']:7.1f} (ratio {own / per_second['export']:.2f})"
+    )
+
+
+def _evaluation(info: dict[str, Any], warm_s: float) -> str:
+    eager, cold, warm = (info["images"] / seconds for seconds in (info["eager_s"], info["cold_s"], warm_s))
+    return (
+        f"{info['evaluated']:20} {info['images']} images: torch eager with a DataLoader {eager:6.1f}, package with no "
+        f"images prepared {cold:6.1f} (ratio {cold / eager:.2f}), with images prepared {warm:6.1f} "
+        f"(ratio {warm / eager:.2f})"
+    )
+
+
+def _together(info: dict[str, Any], together_s: float) -> str:
+    one, together = info["images"] / info["one_s"], info["images"] / together_s
+    return (
+        f"{info['together']:20} {info['images']} images, decoded: one package {one:6.1f}, {info['packages']} packages "
+        f"in one pass {together:6.1f} (time of one x {together_s / info['one_s']:.2f})"
     )

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from coremltools.optimize.torch.pruning import MagnitudePruner
+from pydantic import ValidationError
 from torch import nn
 
 from harness.errors import BenchError
@@ -15,10 +16,11 @@ from harness.runtimes import portable
 from models.config import AnyPruningConfig, MagnitudePrunerConfig, PostTrainingConfig, Scope, SparseGPTConfig
 from models.conversion import encode_zeros, fold_batchnorm, prune_weights, to_coreml, weight_name
 from models.pruning import Pruned, PruningJob, prune
+from models.pruning.magnitude_pruner import fine_tune
 from models.pruning.post_training import break_ties
 from models.training import normalize, reestimate_batchnorm
 from models.weights import untrained_model
-from tests.models.test_training import Noise
+from tests.noise import Noise
 from tests.tiny_network import TINY, Tiny
 
 SIZE = 16
@@ -317,6 +319,31 @@ def test_a_core_ml_tools_config_that_cannot_be_used_is_one_clear_line(config, me
     with pytest.raises(BenchError, match=message) as raised:
         pruned(config)
     assert "\n" not in str(raised.value)
+
+
+def test_the_sparsity_follows_the_polynomial_between_its_shares():
+    """Zhu and Gupta 2017, equation 1: from the initial to the target sparsity over steps 5 to 15 of 20."""
+    model, found = dense(), {}
+    config = MagnitudePrunerConfig(
+        sparsity=0.75, initial_sparsity=0.1, pruning_start=0.25, pruning_share=0.75, power=2, training=TRAINING
+    )
+
+    def progress(step: int, total: int) -> None:
+        found[step] = float((model.features[6].weight_mask == 0).float().mean())
+
+    fine_tune(config, PruningJob(TINY, model, SIZE, Noise(), 0, progress))
+    expected = {step: 0.75 - 0.65 * (1 - min(max(step - 5, 0), 10) / 10) ** 2 for step in range(1, 21)}
+    assert found == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_schedule_that_ends_before_it_starts_is_refused():
+    with pytest.raises(ValidationError, match=r"pruning_start \(0.5\) is not below pruning_share \(0.5\)"):
+        MagnitudePrunerConfig(sparsity=0.5, pruning_start=0.5, training=TRAINING)
+
+
+def test_a_distilled_config_says_so_in_tables():
+    config = MagnitudePrunerConfig(sparsity=0.5, distillation={}, training=TRAINING)
+    assert config.name == "Unstructured Sparsity 50%, distilled"
 
 
 def test_the_tiny_network_is_what_these_tests_say():

@@ -1,4 +1,6 @@
-"""Training: trials differ in the order of the data and in nothing else; BatchNorm is measured as torch would."""
+"""Training: what it computes, and that trials differ in the order of the data and in nothing else."""
+
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -6,45 +8,34 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
+import models.training
 from harness.errors import BenchError
-from models.config import TrainingConfig
+from models.config import Distillation, TrainingConfig
 from models.training import (
     IMAGE_MEAN,
     IMAGE_STD,
+    Teacher,
     calibration_batches,
+    distillation_loss,
     normalize,
     reestimate_batchnorm,
     total_steps,
     train,
 )
 from models.weights import untrained_model
+from tests.noise import Noise
 from tests.tiny_network import TINY
 
 
-class Noise:
-    """Labelled 16x16 noise that keeps a log of what was asked for."""
-
-    def __init__(self, count: int = 40) -> None:
-        coarse = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-        self._images = coarse.repeat(2, axis=1).repeat(2, axis=2)  # neighbours are alike, as in real images
-        self.asked: list[tuple[int, list[int]]] = []
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def images(self, indices, epoch):
-        self.asked.append((epoch, indices.tolist()))
-        return self._images[indices]
-
-    def labels(self, indices):
-        return indices % 4
-
-
-def trained(order_seed: int, data: Noise | None = None, **config) -> nn.Module:
+def untrained_with_dropout() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         head = nn.Linear(8, 4)
-    model = nn.Sequential(untrained_model(TINY, 8), nn.Dropout(0.5), head)
+    return nn.Sequential(untrained_model(TINY, 8), nn.Dropout(0.5), head)
+
+
+def trained(order_seed: int, data: Noise | None = None, **config) -> nn.Module:
+    model = untrained_with_dropout()
     settings = TrainingConfig(**{"epochs": 2, "batch_size": 8, "learning_rate": 0.05} | config)
     train(model, data or Noise(), settings, order_seed=order_seed)
     return model
@@ -65,6 +56,73 @@ def test_trials_draw_the_same_dropout_whatever_was_drawn_before():
     torch.manual_seed(6)
     torch.rand(100)
     assert torch.equal(first, weights(trained(1)))
+
+
+def test_it_is_plain_torch_to_the_last_bit():
+    """The loop that one would write by hand, with torch's own schedule: the numbers of results that are committed."""
+    model, data = untrained_with_dropout(), Noise()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4, nesterov=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=10)
+    model.train()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for epoch in range(2):
+            order = np.random.default_rng((1, epoch)).permutation(40)
+            for indices in order.reshape(5, 8):
+                outputs = model(normalize(data.images(indices, epoch)))
+                loss = nn.functional.cross_entropy(outputs, torch.from_numpy(data.labels(indices)), label_smoothing=0.1)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+    assert torch.equal(weights(trained(1, label_smoothing=0.1)), weights(model))
+
+
+def test_mixed_precision_learns_and_keeps_float32_weights(monkeypatch):
+    """Where a GPU would, on the CPU: bfloat16 has the range of float32, so that no scaling is needed."""
+    monkeypatch.setattr(models.training, "low_precision", lambda device: torch.bfloat16)
+    mixed, full = trained(0, epochs=20), trained(0, epochs=20, mixed_precision=False)
+    assert {parameter.dtype for parameter in mixed.parameters()} == {torch.float32}
+    assert not torch.equal(weights(mixed), weights(full))
+    everything = np.arange(40)
+    with torch.no_grad():
+        hits = mixed(normalize(Noise().images(everything, None))).argmax(1).numpy() == everything % 4
+    assert hits.mean() > 0.8
+
+
+def test_weight_decay_spares_batchnorm_and_biases_where_told_to():
+    decayed, spared = (trained(0, epochs=1, weight_decay=0.5, decay_all=choice) for choice in (True, False))
+    undecayed = trained(0, epochs=1, weight_decay=0.0)
+    for (name, all_), some, none in zip(
+        decayed.named_parameters(), spared.parameters(), undecayed.parameters(), strict=True
+    ):
+        if some.ndim > 1:
+            assert some.norm() < none.norm(), name
+        else:
+            assert all_.sub(1 if "weight" in name else 0).norm() != some.sub(1 if "weight" in name else 0).norm(), name
+
+
+def test_distillation_is_hintons_loss():
+    draw = torch.Generator().manual_seed(0)
+    outputs, taught = torch.randn(5, 7, generator=draw), torch.randn(5, 7, generator=draw)
+    p, q = (torch.softmax(values / 4, dim=1) for values in (taught, outputs))
+    divergence = (p * (p.log() - q.log())).sum(1).mean()
+    found = distillation_loss(torch.tensor(2.0), outputs, taught, Distillation(temperature=4, weight=0.75))
+    assert found == pytest.approx(0.25 * 2 + 0.75 * 16 * float(divergence), rel=1e-5)
+
+
+def test_a_distilled_network_comes_closer_to_its_teacher():
+    teacher = trained(0, epochs=20)
+    images = normalize(Noise().images(np.arange(40), None))
+
+    def distance(**learning) -> float:
+        model = untrained_with_dropout()
+        train(model, Noise(), TrainingConfig(epochs=5, batch_size=8, learning_rate=0.05), order_seed=1, **learning)
+        with torch.no_grad():
+            return float((model(images).softmax(1) - teacher(images).softmax(1)).norm())
+
+    config = Distillation(temperature=2, weight=1)
+    assert distance(teacher=Teacher(deepcopy(teacher), config)) < distance()
 
 
 def test_every_epoch_shows_each_image_once_in_an_order_of_its_own():

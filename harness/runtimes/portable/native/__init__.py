@@ -24,7 +24,7 @@ from harness.errors import BenchError
 if TYPE_CHECKING:
     from harness.runtimes.portable.graph import Precision
 
-__all__ = ["install", "uninstall"]
+__all__ = ["install", "is_installed", "uninstall"]
 
 _PACKAGE = "coremltools"
 _MODULE = "libcoremlpython"
@@ -89,6 +89,11 @@ def uninstall() -> None:
     else:
         sys.modules[_NAME] = stand_in.native
         setattr(sys.modules[_PACKAGE], _MODULE, stand_in.native)
+
+
+def is_installed() -> bool:
+    """Whether coremltools predicts with the portable runtime now."""
+    return isinstance(sys.modules.get(_NAME), _StandIn)
 
 
 def _build(precision: Precision, threads: int | None) -> _StandIn:

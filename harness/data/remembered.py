@@ -1,0 +1,100 @@
+"""What was found out about files, remembered between runs for as long as their size and modification time stay.
+
+It is only ever a saving: what is damaged is ignored, and what cannot be written is not.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.cache_folder import cache_folder
+
+Arrays = dict[str, NDArray]
+
+_STAMP = "stamp"
+
+
+class DigestCache:
+    """SHA-256 of the files beneath one folder, remembered by (path, size, mtime_ns)."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.resolve()
+        self._path = cache_folder() / "digests" / f"{_short_hash(str(self._root))}.json"
+        self._known = self._read()
+        self._seen: dict[str, tuple[int, int, str]] = {}
+
+    def digest(self, file: str) -> str:
+        """SHA-256 (hex) of the file at this path relative to the folder; OSError where it cannot be read."""
+        path = f"{self._root}/{file}"
+        stat = os.stat(path)  # before reading: a file changed meanwhile then misses the cache next time
+        known = self._known.get(file)
+        if known is None or known[:2] != (stat.st_size, stat.st_mtime_ns):
+            known = (stat.st_size, stat.st_mtime_ns, hashlib.sha256(Path(path).read_bytes()).hexdigest())
+        self._seen[file] = known
+        return known[2]
+
+    def save(self, *, whole: bool) -> None:
+        """Write what was seen; unless that is the `whole` folder, what was known of other files stays beside it."""
+        seen = self._seen if whole else self._known | self._seen
+        if seen != self._known:
+            content = json.dumps({"root": str(self._root), "files": seen}).encode()
+            _write(self._path, lambda stream: stream.write(content))
+
+    def _read(self) -> dict[str, tuple[int, int, str]]:
+        # AttributeError, TypeError and ValueError: JSON of another shape, or no JSON at all.
+        with suppress(OSError, AttributeError, KeyError, TypeError, ValueError):
+            content = json.loads(self._path.read_bytes())
+            if content["root"] == str(self._root):
+                return {file: _entry(*entry) for file, entry in content["files"].items()}
+        return {}
+
+
+def remembered(kind: str, files: Sequence[Path], find: Callable[[], Arrays]) -> Arrays:
+    """What `find` tells about these files, from an earlier run if there was one and they have not changed since.
+
+    `kind` names what is found and holds whatever else it depends on. OSError where a file is gone.
+    """
+    stats = [(str(file.resolve()), file.stat()) for file in files]
+    stamp = json.dumps([kind, [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]])
+    place = cache_folder() / "digests" / f"{_short_hash(kind + ''.join(path for path, _ in stats))}.npz"
+    # zlib and zipfile check every array's CRC as it is read; EOFError and KeyError: half a file, or another one.
+    unreadable = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
+    with suppress(*unreadable), np.load(place, allow_pickle=False) as found:
+        if str(found[_STAMP]) == stamp:
+            return {name: found[name] for name in found.files if name != _STAMP}
+    arrays = find()
+    _write(place, lambda stream: np.savez(stream, allow_pickle=False, **{_STAMP: np.array(stamp)}, **arrays))
+    return arrays
+
+
+def _write(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
+    """Write `path`, under a temporary name first so that a reader never meets half of it."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                fill(stream)
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
+
+
+def _entry(size: int, mtime_ns: int, digest: str) -> tuple[int, int, str]:
+    if len(bytes.fromhex(digest)) != hashlib.sha256().digest_size:
+        raise ValueError(f"not a SHA-256: {digest}")
+    return int(size), int(mtime_ns), digest

@@ -1,0 +1,170 @@
+"""Loads, warms up and times models in one process, one after the other. Knows of one target at a time.
+
+What is timed is a loop of predictions on fixed inputs with the garbage collector off; samples go into arrays of 64-bit
+integers. The clock is a parameter: tests run the loop on a scripted one.
+"""
+
+import gc
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from harness.latency.steady import BATCH, is_steady
+from harness.latency.targets import Target
+from harness.latency_records import Placement
+from harness.latency_records import Protocol as Timing
+
+WARM_UP_LIMIT_CALLS = 1000
+WARM_UP_LIMIT_SECONDS = 20.0
+"""A warm-up ends at the first of both even if it is not steady; the record then says so."""
+
+_BEAT_NS = 1_000_000_000
+
+
+class Loaded(Protocol):
+    """A model that makes the same prediction, of one batch, again and again."""
+
+    def predict(self) -> object:
+        """One call."""
+
+    def model_ns(self) -> int | None:
+        """How long the model took in the last call, as the runtime says; None where it does not."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model loaded for the first time, with what that took. None: there is no such step, or it was not taken now."""
+
+    model: Loaded
+    compile_ns: int | None = None
+    cold_load_ns: int | None = None
+    cached_load_ns: int | None = None
+    placement: Placement | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Runtime(Protocol):
+    """What can be timed."""
+
+    def open(self, target: Target) -> Opened:
+        """Compile, load cold and load again from the cache, where the runtime has such steps."""
+
+    def reopen(self, target: Target) -> Loaded:
+        """Load what was opened before, perhaps by another process."""
+
+    def close(self) -> None:
+        """Give back what the runtime holds outside of its process."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is known of a target before its first round; the fields of `Opened`, and the warm-up's calls."""
+
+    compile_ns: int | None
+    cold_load_ns: int | None
+    cached_load_ns: int | None
+    placement: Placement | None
+    notes: tuple[str, ...]
+    warm_up_ns: tuple[int, ...]
+    steady: bool
+
+
+@dataclass(frozen=True)
+class Visit:
+    """The samples of one round of one target."""
+
+    call_ns: tuple[int, ...]
+    model_ns: tuple[int, ...] | None
+    warm_up_ns: tuple[int, ...]
+
+
+class Bench:
+    """The models of one process. beat: called about once a second of predictions, so that a watchdog sees progress."""
+
+    def __init__(self, runtime: Runtime, clock: Callable[[], int], beat: Callable[[], None] = lambda: None) -> None:
+        self._runtime = runtime
+        self._clock = clock
+        self._beat = beat
+        self._models: dict[tuple[str, str, int], Loaded] = {}
+
+    def prepare(self, target: Target, timing: Timing) -> Prepared:
+        """Open the target and warm it up."""
+        opened = self._runtime.open(target)
+        _settle_memory()
+        warm_up, steady = self._warm_up(opened.model, timing)
+        self._models[target.identity] = opened.model
+        return Prepared(
+            opened.compile_ns,
+            opened.cold_load_ns,
+            opened.cached_load_ns,
+            opened.placement,
+            opened.notes,
+            warm_up,
+            steady,
+        )
+
+    def visit(self, target: Target, timing: Timing) -> Visit:
+        """One round of the target: warm again, then at least so many predictions and seconds."""
+        # Put back at the end: a model whose prediction failed is not used again.
+        model = self._models.pop(target.identity, None) or self._runtime.reopen(target)
+        gc.collect()
+        warm_up, _ = self._warm_up(model, timing)
+        gc.disable()
+        try:
+            visit = self._timed(model, timing, warm_up)
+        finally:
+            gc.enable()
+        self._models[target.identity] = model
+        return visit
+
+    def drop(self, target: Target) -> None:
+        """Forget a model, and give its memory back."""
+        self._models.pop(target.identity, None)
+
+    def _timed(self, model: Loaded, timing: Timing, warm_up: tuple[int, ...]) -> Visit:
+        # Bound once: what stands inside the loop is overhead.
+        clock, predict, model_ns = self._clock, model.predict, model.model_ns
+        calls, models = array("q"), array("q")
+        before = clock()
+        enough, beat_at = before + round(timing.seconds * 1e9), before + _BEAT_NS
+        while len(calls) < timing.predictions or before < enough:
+            before = clock()
+            predict()
+            after = clock()
+            calls.append(after - before)
+            models.append(-1 if (took := model_ns()) is None else took)
+            before = after
+            if after > beat_at:
+                self._beat()
+                beat_at = after + _BEAT_NS
+        told = tuple(models) if min(models) >= 0 else None
+        return Visit(tuple(calls), told, warm_up)
+
+    def _warm_up(self, model: Loaded, timing: Timing) -> tuple[tuple[int, ...], bool]:
+        """The calls that it took, and whether they ended steady. A given number of calls is taken at its word."""
+        clock = self._clock
+        taken: list[int] = []
+        began = beat_at = clock()
+        while True:
+            before = clock()
+            model.predict()
+            after = clock()
+            told = model.model_ns()
+            taken.append(after - before if told is None else told)
+            if after > beat_at:
+                self._beat()
+                beat_at = after + _BEAT_NS
+            if timing.warm_up_calls is not None:
+                if len(taken) >= timing.warm_up_calls:
+                    return tuple(taken), True
+            elif len(taken) % BATCH == 0 and is_steady(taken):
+                return tuple(taken), True
+            elif len(taken) >= WARM_UP_LIMIT_CALLS or after - began > WARM_UP_LIMIT_SECONDS * 1e9:
+                return tuple(taken), False
+
+
+def _settle_memory() -> None:
+    """Take what libraries have allocated so far out of later collections, which would take a tenth of a second each."""
+    gc.collect()
+    gc.freeze()

@@ -1,0 +1,37 @@
+"""What a model is fed while it is timed: the same noise every time, in the shapes that it declares."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from harness.errors import PackageError
+from harness.runtimes.portable.reader import Feature
+
+_SEED = 0
+
+
+def sample_inputs(features: Sequence[Feature]) -> dict[str, Any]:
+    """A PIL image or an array for each input, of its default shape."""
+    draw = np.random.default_rng(_SEED)
+    return {feature.name: _sample(feature, draw) for feature in features}
+
+
+def _sample(feature: Feature, draw: np.random.Generator) -> Any:
+    if feature.kind == "image":
+        return _image(feature, draw)
+    if feature.kind != "array":
+        raise PackageError(f"input {feature.name!r} is a {feature.kind}: expected images and arrays")
+    if np.dtype(feature.dtype).kind in "iu":
+        # Small: an integer is often an index, and 0 and 1 are inside of anything.
+        return draw.integers(0, 2, feature.default_shape).astype(feature.dtype)
+    return draw.standard_normal(feature.default_shape).astype(np.float32)
+
+
+def _image(feature: Feature, draw: np.random.Generator) -> PIL.Image.Image:
+    height, width, _ = feature.default_shape
+    if feature.color_space == "GRAYSCALE_FLOAT16":
+        return PIL.Image.fromarray(draw.random((height, width), np.float32))
+    shape = (height, width) if feature.color_space == "GRAYSCALE" else (height, width, 3)
+    return PIL.Image.fromarray(draw.integers(0, 256, shape, dtype=np.uint8))

@@ -1,0 +1,50 @@
+"""What executes: this machine with Core ML or the portable runtime, or a device that is connected to this Mac."""
+
+import functools
+import sys
+import time
+from importlib.metadata import version
+
+from harness.devices import Credentials, DeviceRuntime, find_device
+from harness.latency.runtimes import CoreMLRuntime, PortableRuntime
+from harness.latency.session import Machine
+from harness.latency.worker import OpenRuntime
+from harness.latency_records import Device, State
+from harness.machine import Tool, read_machine, read_state, run_tool
+from harness.records import Runtime
+from harness.runtimes.choice import RuntimeName
+from harness.runtimes.coreml import CoreMLMissingError, missing
+
+
+def this_machine(
+    runtime: RuntimeName, tool: Tool = run_tool, system: str = sys.platform
+) -> tuple[Machine, OpenRuntime]:
+    """Raises CoreMLMissingError where Core ML was asked for and the operating system has none."""
+    if runtime == "coreml" and system != "darwin":
+        raise CoreMLMissingError(missing())
+    device = read_machine(tool, system).device
+    described = functools.partial(_core_ml, device) if runtime == "coreml" else _portable
+    machine = Machine(device, described, lambda: read_state(tool, system), time.sleep)
+    return machine, CoreMLRuntime if runtime == "coreml" else PortableRuntime
+
+
+def mobile_device(name: str, credentials: Credentials) -> tuple[Machine, OpenRuntime]:
+    """An iPhone or iPad. Its state is not known. Raises BenchError where it cannot be measured now."""
+    device = find_device(name)
+    described = functools.partial(_core_ml, device.facts)
+    opened = functools.partial(DeviceRuntime, device.identifier, credentials)
+    return Machine(device.facts, described, State, time.sleep), opened
+
+
+def _core_ml(device: Device, compute_units: str) -> Runtime:
+    build = f" ({device.os_build})" if device.os_build else ""
+    return Runtime(
+        name="coreml",
+        version=f"{device.os} {device.os_version}{build}, coremltools {version('coremltools')}",
+        precision="float16",  # as the program is typed
+        compute_units=compute_units,
+    )
+
+
+def _portable(compute_units: str) -> Runtime:
+    return Runtime(name="portable", version=f"onnxruntime {version('onnxruntime')}", compute_units=compute_units)

@@ -1,0 +1,133 @@
+"""What a worker process can time: Core ML on this Mac, and the portable runtime on this processor.
+
+The classes are made in the worker (they are the `OpenRuntime` that it is given), and import what they need then.
+"""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.errors import BenchError
+from harness.latency.bench import Loaded, Opened
+from harness.latency.inputs import sample_inputs
+from harness.latency.targets import Target
+
+if TYPE_CHECKING:
+    from harness.latency_records import Placement
+    from harness.runtimes import coreml
+    from harness.runtimes.portable.session import Model as PortableModel
+
+
+class CoreMLRuntime:
+    """Core ML. Raises BenchError where it is not."""
+
+    def __init__(self) -> None:
+        from harness.runtimes import coreml
+
+        coreml.require_available()
+
+    def open(self, target: Target) -> Opened:
+        """The first load specializes the model for the device, the second finds that in the system's cache."""
+        first = self._load(target)
+        cold_ns = first.compiled.cold_load_ns(target.compute_units)
+        if cold_ns is None:
+            cold_ns = first.load_ns
+            first.compiled.note_cold_load(target.compute_units, cold_ns)
+        del first
+        cached = self._load(target)
+        placed, notes = self._placement(cached.compiled.path, target)
+        return Opened(
+            model=_CoreMLLoaded(cached, target),
+            compile_ns=cached.compiled.compile_ns,
+            cold_load_ns=cold_ns,
+            cached_load_ns=cached.load_ns,
+            placement=placed,
+            notes=notes,
+        )
+
+    def reopen(self, target: Target) -> Loaded:
+        return _CoreMLLoaded(self._load(target), target)
+
+    def close(self) -> None:
+        """Nothing: what it loaded goes with the process."""
+
+    def _load(self, target: Target) -> "coreml.Model":
+        from harness.runtimes import coreml
+
+        return coreml.Model(target.path, compute_units=target.compute_units)
+
+    def _placement(self, compiled: Path, target: Target) -> "tuple[Placement | None, tuple[str, ...]]":
+        from harness.placement import placement
+        from harness.runtimes import coreml
+
+        try:
+            return placement(coreml.compute_plan(compiled, target.compute_units)), ()
+        except RuntimeError as error:
+            return None, (f"no compute plan: {' '.join(str(error).split())}",)
+
+
+class _CoreMLLoaded:
+    def __init__(self, model: "coreml.Model", target: Target) -> None:
+        self._model = model
+        sample = sample_inputs(model.inputs)
+        if model.states and target.batch_size > 1:
+            raise BenchError(f"{target.path}: is stateful, which a batch is not")
+        self._inputs: Any = sample if target.batch_size == 1 else [dict(sample) for _ in range(target.batch_size)]
+        self._state = model.make_state() if model.states else None
+
+    def predict(self) -> object:
+        return self._model.predict(self._inputs, self._state)
+
+    def model_ns(self) -> int | None:
+        return self._model.last_predict_ns
+
+
+class PortableRuntime:
+    """The portable runtime on this processor, ONNX Runtime's default threads. Its times are not Core ML's."""
+
+    def open(self, target: Target) -> Opened:
+        """Cold: translated anew. Cached: the translation comes from the cache folder."""
+        cold_ns, _ = self._load(target, cache=False)
+        self._load(target)  # so that it is in the cache
+        cached_ns, model = self._load(target)
+        return Opened(_PortableLoaded(model, target), cold_load_ns=cold_ns, cached_load_ns=cached_ns)
+
+    def reopen(self, target: Target) -> Loaded:
+        return _PortableLoaded(self._load(target)[1], target)
+
+    def close(self) -> None:
+        """Nothing: what it loaded goes with the process."""
+
+    def _load(self, target: Target, *, cache: bool = True) -> "tuple[int, PortableModel]":
+        from harness.runtimes import portable
+
+        started = time.perf_counter_ns()
+        model = portable.load(target.path, cache=cache)
+        return time.perf_counter_ns() - started, model
+
+
+class _PortableLoaded:
+    def __init__(self, model: "PortableModel", target: Target) -> None:
+        self._model = model
+        sample = sample_inputs(model.inputs)
+        self._inputs = sample if target.batch_size == 1 else _stacked(sample, target.batch_size)
+        self._batched = target.batch_size > 1
+        self._state = model.make_state() if model.states else None
+
+    def predict(self) -> object:
+        if self._batched:
+            return self._model.predict_batch(self._inputs)
+        return self._model.predict(self._inputs, self._state)
+
+    def model_ns(self) -> int | None:
+        return None
+
+
+def _stacked(sample: dict[str, Any], count: int) -> dict[str, np.ndarray]:
+    arrays = {name: np.asarray(value) for name, value in sample.items()}
+    return {
+        name: np.concatenate([array] * count) if array.shape[:1] == (1,) else np.stack([array] * count)
+        for name, array in arrays.items()
+    }

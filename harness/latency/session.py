@@ -1,0 +1,256 @@
+"""Rounds over all targets, so that what drifts hits all alike, and a record of each.
+
+Every round visits every target once, in an order shuffled by the seed; each second round takes the order of the round
+before backwards. A drift that is linear over two such rounds then weighs on all targets alike (counterbalancing,
+"ABBA"), and what is left of it is random. Each visit's samples are written at once, so a run that is stopped goes on
+where it was.
+"""
+
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from typing import Protocol as Typed
+
+from harness.keys import key_of
+from harness.latency.bench import Prepared, Visit
+from harness.latency.targets import Target
+from harness.latency.worker import Step, StepFailedError
+from harness.latency_records import (
+    Device,
+    LatencyRecord,
+    Protocol,
+    Round,
+    State,
+    read_latency_record,
+    write_latency_record,
+)
+from harness.progress import Steps
+from harness.provenance import provenance
+from harness.records import Runtime
+
+COOL_DOWN_SECONDS = 600.0
+"""How long a whole run may wait for the device to cool down; then it measures on, and the records show the state."""
+
+_COOL_DOWN_STEP = 5.0
+
+
+class Asks(Typed):
+    """What does the steps of `Bench`: worker processes, or in tests a bench in this process."""
+
+    def ask(self, step: Step, *arguments: Any) -> list[Any]: ...
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What executes, as records name it. state: reads it at this moment. sleep: waits so many seconds.
+
+    runtime: by the choice of compute units.
+    """
+
+    device: Device
+    runtime: Callable[[str], Runtime]
+    state: Callable[[], State]
+    sleep: Callable[[float], None]
+
+
+@dataclass
+class _Row:
+    """A target on its way to a record."""
+
+    target: Target
+    protocol: Protocol
+    key: str
+    runtime: Runtime
+    prepared: Prepared | None = None
+    rounds: list[Round] = field(default_factory=list)
+    reason: str | None = None
+    resumed: bool = False
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """records: one a target, in their order. measured: how many of them are new."""
+
+    records: list[LatencyRecord]
+    measured: int
+
+    @property
+    def failed(self) -> list[LatencyRecord]:
+        return [record for record in self.records if record.status == "failed"]
+
+
+class Session:
+    """One run. results: the folder of the records. seed: of the order of visits. again: measure what is measured."""
+
+    def __init__(
+        self, machine: Machine, protocol: Protocol, results: Path, *, seed: int = 0, again: bool = False
+    ) -> None:
+        self._machine = machine
+        self._protocol = protocol
+        self._results = results
+        self._seed = seed
+        self._again = again
+        self._provenance = provenance()
+        self._state: State | None = None
+        self._cooled = 0.0
+
+    def todo(self, targets: list[Target]) -> list[Target]:
+        """Those that have no record of this protocol yet. A failed one is tried again."""
+        return [target for target in targets if self._known(self._row(target)) is None]
+
+    def run(self, targets: list[Target], workers: Asks, steps: Steps) -> Outcome:
+        """Measure what is to be measured. A target that fails gets a failed record, and the others go on."""
+        rows = [self._row(target) for target in targets]
+        known = {row.key: record for row in rows if (record := self._known(row))}
+        fresh = {row.key: row for row in rows if row.key not in known}
+        for row in fresh.values():
+            self._resume(row)
+            self._attempt(row, self._prepare, workers, steps)
+        for number in range(self._protocol.rounds):
+            for row in self._order(list(fresh.values()), number):
+                # A row that was resumed has some of its rounds already.
+                if row.reason is None and len(row.rounds) <= number:
+                    self._attempt(row, self._visit, workers, steps)
+        written = {key: self._finish(row) for key, row in fresh.items()}
+        return Outcome([known.get(row.key) or written[row.key] for row in rows], len(fresh))
+
+    # --- one target
+
+    def _row(self, target: Target) -> _Row:
+        protocol = self._protocol.model_copy(update={"batch_size": target.batch_size})
+        runtime = self._machine.runtime(target.compute_units)
+        key = key_of(
+            {
+                "package": target.package.sha256,
+                "device": self._machine.device.model_dump(),
+                "runtime": runtime.model_dump(),
+                "protocol": protocol.model_dump(),
+            }
+        )
+        return _Row(target, protocol, key, runtime)
+
+    def _attempt(self, row: _Row, step: Callable[[_Row, Asks, Steps], None], workers: Asks, steps: Steps) -> None:
+        """Take the step; if it fails, that is the row's end and a record at once."""
+        try:
+            step(row, workers, steps)
+        except StepFailedError as error:
+            row.reason = str(error)
+            self._state = None  # it may have taken minutes
+            self._finish(row)
+
+    def _prepare(self, row: _Row, workers: Asks, steps: Steps) -> None:
+        steps.update(f"{row.target.name}: compiling, loading, warming up", 0, 1)
+        row.prepared = workers.ask("prepare", row.target, row.protocol)[0]
+        steps.advance()
+
+    def _visit(self, row: _Row, workers: Asks, steps: Steps) -> None:
+        before = self._cool_down(steps)
+        steps.update(f"{row.target.name}: round {len(row.rounds) + 1}", 0, 1)
+        visit = _merged(workers.ask("visit", row.target, row.protocol))
+        self._state = self._machine.state()
+        row.rounds.append(
+            Round(
+                call_ns=visit.call_ns,
+                model_ns=visit.model_ns,
+                before=before,
+                after=self._state,
+                warm_up_ns=visit.warm_up_ns,
+            )
+        )
+        if len(row.rounds) == self._protocol.rounds:
+            self._finish(row)
+            with suppress(StepFailedError):  # what cannot be dropped has gone with its process
+                workers.ask("drop", row.target)
+        else:
+            write_latency_record(self._unfinished, self._record(row, reason="not finished"))
+        steps.advance()
+
+    def _cool_down(self, steps: Steps) -> State:
+        """Wait until the thermal state is nominal or unknown, as long as the run may; returns the state then."""
+        state = self._state or self._machine.state()  # after the last visit is before this one
+        while state.thermal not in (None, "nominal") and self._cooled < COOL_DOWN_SECONDS:
+            steps.update(f"cooling down, thermal state {state.thermal}", round(self._cooled), round(COOL_DOWN_SECONDS))
+            self._machine.sleep(_COOL_DOWN_STEP)
+            self._cooled += _COOL_DOWN_STEP
+            state = self._machine.state()
+        return state
+
+    def _order(self, rows: list[_Row], number: int) -> list[_Row]:
+        # By key, so that the order does not depend on that of the command line.
+        order = sorted(rows, key=lambda row: row.key)
+        random.Random(f"{self._seed} {number // 2}").shuffle(order)
+        return order[::-1] if number % 2 else order
+
+    # --- records
+
+    @property
+    def _unfinished(self) -> Path:
+        return self._results / "unfinished"
+
+    def _known(self, row: _Row) -> LatencyRecord | None:
+        path = self._results / "latency" / self._record(row).file_name
+        if self._again or not path.is_file():
+            return None
+        record = read_latency_record(path)
+        return record if record.status == "measured" else None
+
+    def _resume(self, row: _Row) -> None:
+        """The rounds that a stopped run took."""
+        path = self._unfinished / "latency" / self._record(row).file_name
+        if path.is_file():
+            row.rounds = list(read_latency_record(path).rounds)
+            row.resumed = True
+
+    def _finish(self, row: _Row) -> LatencyRecord:
+        record = self._record(row, reason=row.reason)
+        if not row.finished:
+            write_latency_record(self._results, record)
+            (self._unfinished / "latency" / record.file_name).unlink(missing_ok=True)
+            row.finished = True
+        return record
+
+    def _record(self, row: _Row, *, reason: str | None = None) -> LatencyRecord:
+        known = row.prepared
+        notes = list(known.notes) if known else []
+        if row.resumed:
+            notes.append("its rounds are of more than one run: the first was stopped")
+        if known and not known.steady:
+            notes.append(f"its warm-up was not steady after {len(known.warm_up_ns):,} calls")
+        return LatencyRecord(
+            status="failed" if reason else "measured",
+            reason=reason,
+            key=row.key,
+            package=row.target.package,
+            device=self._machine.device,
+            runtime=row.runtime,
+            protocol=row.protocol,
+            provenance=self._provenance,
+            compile_ns=known.compile_ns if known else None,
+            cold_load_ns=known.cold_load_ns if known else None,
+            cached_load_ns=known.cached_load_ns if known else None,
+            warm_up_ns=known.warm_up_ns if known else (),
+            rounds=tuple(row.rounds),
+            placement=known.placement if known else None,
+            seed=self._seed,
+            notes=tuple(notes),
+        )
+
+
+def _merged(visits: list[Visit]) -> Visit:
+    """Of processes that predicted at the same time: their samples in turns."""
+    told = [visit.model_ns for visit in visits if visit.model_ns is not None]
+    return Visit(
+        call_ns=_in_turns([visit.call_ns for visit in visits]),
+        model_ns=_in_turns(told) if len(told) == len(visits) else None,
+        warm_up_ns=_in_turns([visit.warm_up_ns for visit in visits]),
+    )
+
+
+def _in_turns(samples: list[tuple[int, ...]]) -> tuple[int, ...]:
+    # In each sequence at its own pace: a process that predicted more is no later for it.
+    ranked = [((i + 1) / len(one), place, value) for place, one in enumerate(samples) for i, value in enumerate(one)]
+    return tuple(value for _, _, value in sorted(ranked))

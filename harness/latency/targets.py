@@ -1,0 +1,97 @@
+"""What is measured: packages, given by path or found in a results folder, on choices of compute units."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.cache_folder import cache_folder
+from harness.errors import BenchError, PackageError
+from harness.keys import key_of
+from harness.latency_records import MeasuredPackage
+from harness.newest import newest_trials
+from harness.records import Record, read_records
+from harness.store import tree_hashes
+
+
+@dataclass(frozen=True)
+class Target:
+    """A package on one choice of compute units ("cpu" in the portable runtime), N samples a prediction."""
+
+    path: Path
+    package: MeasuredPackage
+    compute_units: str
+    batch_size: int = 1
+
+    @property
+    def name(self) -> str:
+        """For progress and errors."""
+        batch = f", batch {self.batch_size}" if self.batch_size > 1 else ""
+        return f"{self.package.name}, {self.compute_units}{batch}"
+
+    @property
+    def identity(self) -> tuple[str, str, int]:
+        """What tells it from the other targets of a run."""
+        return str(self.path), self.compute_units, self.batch_size
+
+
+def package_at(path: Path) -> MeasuredPackage:
+    """Any package. Raises PackageError where there is none."""
+    if not path.is_dir() or path.suffix != ".mlpackage":
+        raise PackageError(f"{path}: expected a .mlpackage folder")
+    weights = [file for file in path.glob("Data/*/weights/*") if file.is_file()]
+    return MeasuredPackage(
+        name=path.stem,
+        sha256=sha256_of(path),
+        weight_bytes=sum(file.stat().st_size for file in weights),
+        package_bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+    )
+
+
+def packages_of_suite(results: Path, suite: str) -> list[tuple[Path, MeasuredPackage]]:
+    """The suite's packages that `run` has left in a results folder, each network's dense one first.
+
+    Of each network and config the newest, and of several trials the first: they hold as many zeros. Needs neither data
+    nor weights, so a folder that was made elsewhere will do. Raises BenchError where there are none.
+    """
+    trials = newest_trials(record for record in read_records(results) if record.suite == suite)
+    records = [first for row in trials if (first := next((record for record in row if record.package), None))]
+    if not records:
+        raise BenchError(f"no packages of suite {suite} in {results}: `run --suite {suite}` makes them")
+    kept = [*(results / "artifacts").glob("*/*.mlpackage"), *(cache_folder() / "published").glob("*.mlpackage")]
+    places = {sha256_of(path): path for path in kept}
+    found, missing = [], []
+    networks = list(dict.fromkeys(record.network.name for record in records))
+    for record in sorted(records, key=lambda r: (networks.index(r.network.name), r.pruning.algorithm != "dense")):
+        assert record.package is not None
+        path = places.get(record.package.sha256)
+        if path is None:
+            missing.append(_name(record))
+        else:
+            found.append((path, _measured(record)))
+    if missing:
+        raise BenchError(
+            f"{results / 'artifacts'} lacks the packages of {', '.join(missing)}: copy the whole results folder"
+        )
+    return found
+
+
+def sha256_of(path: Path) -> str:
+    """Of a package, as records of accuracy have it."""
+    return key_of(dict(tree_hashes(path)))
+
+
+def _name(record: Record) -> str:
+    return f"{record.network.name} {record.pruning.algorithm} {record.pruning.config}"
+
+
+def _measured(record: Record) -> MeasuredPackage:
+    assert record.package is not None
+    return MeasuredPackage(
+        name=_name(record),
+        sha256=record.package.sha256,
+        weight_bytes=record.package.weight_bytes,
+        package_bytes=record.package.package_bytes,
+        network=record.network,
+        pruning=record.pruning,
+        classes=record.data.classes,
+        image_size=record.data.image_size,
+    )

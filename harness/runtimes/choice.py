@@ -1,0 +1,60 @@
+"""The runtimes behind one protocol, and the choice between them. Imports neither until one is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from harness.errors import BenchError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from harness.records import Precision
+    from harness.runtimes.portable.reader import Feature
+
+RuntimeName = Literal["portable", "coreml"]
+
+COMPUTE_UNITS = ("all", "cpu_and_ne", "cpu_and_gpu", "cpu_only")
+"""Core ML's choices. `cpu_and_ne` leaves out the GPU; neither it nor `all` forces an operation to the Neural Engine."""
+
+
+class BatchModel(Protocol):
+    """A loaded package that takes N samples, stacked, and gives N results, stacked. See portable's `Model`."""
+
+    @property
+    def inputs(self) -> tuple[Feature, ...]: ...
+
+    @property
+    def outputs(self) -> tuple[Feature, ...]: ...
+
+    @property
+    def output_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def classes(self) -> tuple[str | int, ...] | None: ...
+
+    def predict_batch(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]: ...
+
+
+Load = Callable[[Path], BatchModel]
+"""Loads a package; raises PackageError where the runtime cannot."""
+
+
+def loader(runtime: RuntimeName, *, precision: Precision = "float32", compute_units: str = "all") -> Load:
+    """precision is the portable runtime's, compute_units are Core ML's.
+
+    Raises CoreMLMissingError without Core ML, BenchError for unknown compute units.
+    """
+    if runtime == "portable":
+        from harness.runtimes import portable
+
+        return partial(portable.load, precision=precision)
+    from harness.runtimes import coreml
+
+    coreml.require_available()
+    if compute_units not in COMPUTE_UNITS:
+        raise BenchError(f"--compute-units {compute_units!r}: expected one of {', '.join(COMPUTE_UNITS)}")
+    return partial(coreml.Model, compute_units=compute_units)

@@ -1,0 +1,31 @@
+"""The stand-in in a worker process: what `Workers` is given to open a runtime there."""
+
+import contextlib
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.latency.bench import Runtime
+from harness.latency.worker import OpenRuntime
+from tests.coreml_stand_in.install import installed
+from tests.coreml_stand_in.script import Script
+
+_UNTIL_THE_END = contextlib.ExitStack()
+
+
+def on_stand_in(script: Script, open_runtime: Callable[[], Runtime], project: Path | None = None) -> OpenRuntime:
+    """`open_runtime`, on a scripted Mac. project: for devices, a folder in the place of ModelRunner's sources."""
+    return functools.partial(_open, script, open_runtime, project)
+
+
+def _open(script: Script, open_runtime: Callable[[], Runtime], project: Path | None) -> Runtime:
+    import harness.runtimes.portable.translate  # noqa: F401  (now, not while the first step's time runs)
+
+    _UNTIL_THE_END.enter_context(installed(script))
+    if project is not None:
+        # The wheel for macOS has these sources beside its Python files, the one for Linux has not.
+        from coremltools.models.ml_program.experimental.remote_device import _ModelRunnerAppBuilder
+
+        (project / "ModelRunner.xcworkspace").mkdir(parents=True, exist_ok=True)
+        _ModelRunnerAppBuilder._get_project_path = staticmethod(lambda: project)
+    return open_runtime()

@@ -1,0 +1,238 @@
+"""`hf:NAME`, against a hub on this machine: what is fetched when, and one line, soon, for all that is refused."""
+
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import harness.data.hub
+from harness.data import open_data
+from harness.errors import DataError
+from tests.test_data import noise, opening_fails, table
+
+NAME = "someone/cats"
+
+
+class Hub:
+    """Serves the files of one data set as the hub does, and remembers which were asked for."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.error: str | None = None
+        self.gated = False
+        self.delay_s = 0.0
+        self.fetched: list[str] = []
+        self.asked = 0
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                path = self.path.split("?")[0]
+                if path in (f"/api/datasets/{NAME}", f"/api/datasets/{NAME}/revision/main"):
+                    hub.asked += 1
+                    time.sleep(hub.delay_s)
+                    siblings = [{"rfilename": name} for name in hub.files]
+                    self.answer(json.dumps({"id": NAME, "sha": "1" * 40, "siblings": siblings}).encode(), hub.error)
+                    return
+                if path == f"/api/datasets/{NAME}/tree/{'1' * 40}":
+                    tree = [
+                        {"type": "file", "path": name, "oid": f"{hash(content):x}", "size": len(content)}
+                        for name, content in hub.files.items()
+                    ]
+                    self.answer(json.dumps(tree).encode(), None)
+                    return
+                file = path.removeprefix(f"/datasets/{NAME}/resolve/{'1' * 40}/")
+                if self.command == "GET" and file in hub.files:
+                    hub.fetched.append(file)
+                error = "GatedRepo" if hub.gated else None if file in hub.files else "EntryNotFound"
+                self.answer(hub.files.get(file, b""), error)
+
+            do_HEAD = do_GET
+
+            def answer(self, content: bytes, error: str | None) -> None:
+                self.send_response(403 if error == "GatedRepo" else 404 if error else 200)
+                self.send_header("Content-Length", str(len(content)))
+                self.send_header("ETag", f'"{hash(content):x}"')
+                self.send_header("X-Repo-Commit", "1" * 40)
+                if error:
+                    self.send_header("X-Error-Code", error)
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(content)
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def add(self, file: str, labels: list[int], names: list[str] | None = None) -> None:
+        content = io.BytesIO()
+        table(labels, names).to_parquet(content)
+        self.files[file] = content.getvalue()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    import datasets
+    from huggingface_hub import constants
+
+    served = Hub()
+    monkeypatch.setattr(constants, "ENDPOINT", served.url)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", served.url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    yield served
+    served.stop()
+
+
+def test_only_the_split_that_is_used_is_fetched(hub: Hub, capfd: pytest.CaptureFixture[str]) -> None:
+    hub.add("data/train-00000-of-00001.parquet", [0, 1, 0], ["a", "b"])
+    hub.add("data/validation-00000-of-00002.parquet", [1, 1], ["a", "b"])
+    hub.add("data/validation-00001-of-00002.parquet", [0], ["a", "b"])
+    hub.add("data/test-00000-of-00001.parquet", [-1], ["a", "b"])  # ImageNet-1k's test labels are hidden
+    capfd.readouterr()
+    data = open_data(f"hf:{NAME}")
+    assert capfd.readouterr() == ("", "")
+    assert (data.classes, data.val.labels.tolist()) == (("a", "b"), [1, 1, 0])
+    assert np.array_equal(np.array(data.val.image(1)), np.array(noise(20, 20, 1)))
+    assert {file.split("-")[0] for file in hub.fetched} == {"data/validation"}
+    assert data.train is not None
+    assert data.train.labels.tolist() == [0, 1, 0]
+    assert {file.split("-")[0] for file in hub.fetched} == {"data/validation", "data/train"}
+
+
+def test_what_was_fetched_serves_without_the_hub(hub: Hub) -> None:
+    hub.add("test-00000-of-00001.parquet", [0, 1], ["a", "b"])
+    before = open_data(f"hf:{NAME}").val.fingerprint
+    hub.stop()
+    assert open_data(f"hf:{NAME}").val.fingerprint == before
+    assert len(hub.fetched) == 1
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(hub: Hub, capfd: pytest.CaptureFixture[str]) -> None:
+    hub.stop()
+    started = time.monotonic()
+    opening_fails(f"hf:{NAME}", NAME, "cannot ask the hub", "Connection refused", "hf:PATH")
+    assert time.monotonic() - started < 10  # load_dataset tries for half a minute
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_hub_that_does_not_answer_is_given_up(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness.data.hub, "_PATIENCE_S", 0.2)
+    hub.delay_s = 2
+    opening_fails(f"hf:{NAME}", NAME, "timed out")
+    assert hub.asked == 1
+
+
+def test_a_name_that_the_hub_does_not_know(hub: Hub) -> None:
+    hub.error = "RepoNotFound"
+    opening_fails(f"hf:{NAME}", f"no data set {NAME}", "hf auth login", "HF_TOKEN")
+
+
+def test_a_gated_data_set(hub: Hub) -> None:
+    hub.add("data/validation-00000-of-00001.parquet", [0], ["a"])
+    hub.gated = True
+    opening_fails(f"hf:{NAME}", f"{NAME} is gated", f"{hub.url}/datasets/{NAME}", "HF_TOKEN")
+
+
+def test_missing_shards_are_told(hub: Hub, tmp_path: Path) -> None:
+    folder = tmp_path / "part"
+    folder.mkdir()
+    table([0]).to_parquet(folder / "validation-00001-of-00014.parquet")
+    opening_fails(f"hf:{folder}", "1 of the 14 files", "validation-00001-of-00014.parquet")
+
+
+class NotParquet:
+    """Stands for `datasets.load_dataset`."""
+
+    def __init__(self, found: object) -> None:
+        self.found = found
+        self.asked: list[str] = []
+
+    def __call__(self, name: str) -> Any:
+        self.asked.append(name)
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found
+
+
+@pytest.mark.parametrize("files", [["train/a.jpg"], ["de/test.parquet", "en/test.parquet"], ["data/part-0.parquet"]])
+def test_what_is_not_one_set_of_parquet_files_is_left_to_datasets(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, files: list[str]
+) -> None:
+    load = NotParquet({"train": table([0, 1], ["a", "b"]), "test": table([1], ["a", "b"])})
+    monkeypatch.setattr("datasets.load_dataset", load)
+    hub.files = dict.fromkeys(files, b"")
+    assert open_data(f"hf:{NAME}").val.labels.tolist() == [1]
+    assert load.asked == [NAME]
+
+
+@pytest.mark.parametrize("error", [ConnectionError("offline"), FileNotFoundError("no such\nname"), RuntimeError("")])
+def test_what_datasets_cannot_load_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    monkeypatch.setattr("datasets.load_dataset", NotParquet(error))
+    opening_fails(f"hf:{NAME}", NAME, "cannot load", "expected")
+
+
+def test_a_split_without_rows_is_refused(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.load_dataset", NotParquet({"train": table([0]), "test": table([0]).select([])}))
+    opening_fails(f"hf:{NAME}", f"{NAME} [test]", "no images")
+
+
+def test_hashes_of_rows_are_remembered_until_their_file_changes(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "test.parquet"
+    table([0, 1]).to_parquet(file)
+    before = open_data(f"hf:{file}").val.fingerprint
+    with monkeypatch.context() as patch:
+        patch.setattr(harness.data.hub.RowSource, "_digest", None)  # hashing again would fail
+        assert open_data(f"hf:{file}").val.fingerprint == before
+    table([0, 1], size=21).to_parquet(file)
+    assert open_data(f"hf:{file}").val.fingerprint != before
+
+
+def test_imagenets_classes_in_another_order_are_refused(hub: Hub, tmp_path: Path) -> None:
+    known = {0: "tench", 1: "goldfish", 65: "sea snake", 207: "golden retriever", 340: "zebra", 388: "giant panda"}
+    known |= {954: "banana", 999: "toilet tissue"}
+    names = [f"{known.get(number, f'class {number}')}, a synonym" for number in range(1000)]
+    table([0], names).to_parquet(tmp_path / "test.parquet")
+    assert len(open_data(f"hf:{tmp_path / 'test.parquet'}").classes) == 1000
+    names[0], names[1] = names[1], names[0]
+    table([0], names).to_parquet(tmp_path / "test.parquet")
+    opening_fails(f"hf:{tmp_path / 'test.parquet'}", "another order", "class 0 is 'goldfish, a synonym'", "'tench'")
+
+
+def test_the_known_classes_stand_where_torchvision_has_them() -> None:
+    from torchvision.models import MobileNet_V2_Weights
+
+    from harness.data.imagenet import _KNOWN_CLASSES
+
+    categories = MobileNet_V2_Weights.IMAGENET1K_V1.meta["categories"]
+    assert {position: categories[position] for position in _KNOWN_CLASSES} == _KNOWN_CLASSES
+
+
+def test_labels_beyond_the_classes_are_refused_in_the_train_split_too(hub: Hub) -> None:
+    hub.add("data/validation-00000-of-00001.parquet", [0], ["a", "b"])
+    hub.add("data/train-00000-of-00001.parquet", [2], ["a", "b", "c"])
+    data = open_data(f"hf:{NAME}")
+    with pytest.raises(DataError, match=r"\[train\] has label 2: expected below 2"):
+        _ = data.train

@@ -4,7 +4,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 
 class Reporter:
@@ -25,11 +35,19 @@ class Reporter:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            _SpeedColumn(),
             TimeRemainingColumn(),
         )
         # Off a terminal the bars would fill a log with their every state.
         with Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal) as bars:
             yield Steps(bars, title, total)
+
+
+class _SpeedColumn(ProgressColumn):
+    """Steps a second, where they are not minutes apart."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f}/s" if task.speed and task.speed >= 0.05 else "")
 
 
 class Steps:

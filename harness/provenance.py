@@ -23,8 +23,13 @@ _PACKAGES = (
 )
 
 
-def provenance(*, build_seconds: float | None = None, evaluate_seconds: float | None = None) -> Provenance:
-    """This machine and moment, with what the steps took."""
+def provenance(
+    *,
+    build_seconds: float | None = None,
+    evaluate_seconds: float | None = None,
+    trained_on: tuple[str, ...] = (),
+) -> Provenance:
+    """This machine and moment, with what the steps took and where networks were trained."""
     return Provenance(
         created=datetime.now(UTC).isoformat(timespec="microseconds"),
         host=platform.node(),
@@ -36,6 +41,7 @@ def provenance(*, build_seconds: float | None = None, evaluate_seconds: float | 
         git_commit=_git_commit(),
         build_seconds=build_seconds,
         evaluate_seconds=evaluate_seconds,
+        trained_on=trained_on,
     )
 
 

@@ -112,7 +112,10 @@ class Runtime(_Frozen):
 
 
 class Provenance(_Frozen):
-    """Where, when and with what a record was made. git_commit ends in "+" if code had changed since."""
+    """Where, when and with what a record was made. git_commit ends in "+" if code had changed since.
+
+    trained_on: the devices of the trainings behind it, in words; empty where there were none.
+    """
 
     created: str
     host: str
@@ -124,6 +127,7 @@ class Provenance(_Frozen):
     git_commit: str | None
     build_seconds: float | None
     evaluate_seconds: float | None
+    trained_on: tuple[str, ...] = ()
 
 
 class Record(_Frozen):

@@ -137,7 +137,11 @@ def _measure(
         progress=lambda what, done, total: steps.update(f"{cell.name}: {what}", done, total),
     )
     summary = read_package(built.path)
-    seconds = provenance(build_seconds=build_seconds, evaluate_seconds=time.perf_counter() - started)
+    seconds = provenance(
+        build_seconds=build_seconds,
+        evaluate_seconds=time.perf_counter() - started,
+        trained_on=built.devices,
+    )
     package = Package(
         sha256=key_of(dict(tree_hashes(built.path))),
         weight_bytes=summary.weight_bytes,

@@ -73,6 +73,7 @@ def test_a_record_holds_what_is_needed_to_judge_it(tiny_run):
     assert record.pruning.settings["calibration_samples"] == 32
     assert len(record.predictions.top5) == 400
     assert record.data.train_fingerprint
+    assert record.provenance.trained_on
 
 
 def test_the_accuracy_in_the_record_is_that_of_the_trained_network(tiny_run, tiny_results):

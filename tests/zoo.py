@@ -300,8 +300,9 @@ def _page(rows: Sequence[Row]) -> str:
         "Written by `python -m tests.zoo`, which `make conformance` runs; random weights, "
         f"torch {torch.__version__}, torchvision {torchvision.__version__}, coremltools {ct.__version__}.",
         "",
-        f"{len(right)} of {len(network_names())} networks compute what torch does: the logits of {_SAMPLES} inputs "
-        f"differ by less than {LARGEST_ERRORS['float32']:g} of the largest one from a Float32 package, by less than "
+        f"{len(rows)} of {len(network_names())} networks were measured, {len(right)} of them compute what torch does: "
+        f"the logits of {_SAMPLES} inputs differ by less than {LARGEST_ERRORS['float32']:g} of the largest one from a "
+        "Float32 package, by less than "
         f"{LARGEST_ERRORS['float16']:g} from a Float16 package, which is computed in Float32 too. Speed is that of the "
         "Float32 package over torch eager's, one thread each.",
         "",

@@ -46,6 +46,9 @@ def start(tmp_path_factory):
     """Starts a run in a process that has torch imported already, so that what is killed is the run."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.tiny_network", "harness.build", "harness.accuracy"])
+    warm_up = context.Process(target=int)  # the first one waits for the imports
+    warm_up.start()
+    warm_up.join()
     suite = tmp_path_factory.mktemp("suite") / "tiny.toml"
     suite.write_text(_SUITE)
 

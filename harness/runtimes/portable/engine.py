@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,22 @@ def start(model: Path | bytes, *, threads: int | None, optimize: bool = True) ->
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
     options.inter_op_num_threads = 1
+    # Idle threads that spin take the cores from those that decode images.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    _share_memory()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     source = model if isinstance(model, bytes) else str(model)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+@functools.cache
+def _share_memory() -> None:
+    """One pool of memory for every session of this process, as they take turns: each would keep its largest batch."""
+    arena, kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, onnxruntime.OrtMemType.DEFAULT
+    with suppress(*ONNX_RUNTIME_ERRORS):  # whoever else uses ONNX Runtime here has made one
+        memory = onnxruntime.OrtMemoryInfo("Cpu", arena, 0, kind)
+        onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg({}))

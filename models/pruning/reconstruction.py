@@ -1,0 +1,260 @@
+"""Blockwise reconstruction, ours: each block of a pruned network is fitted to what the dense network's block computes.
+
+SparseGPT chooses which weights go, and that stays. Then, block by block from the input on, the weights that remain are
+trained so that the block, fed by the pruned and already fitted blocks before it, gives what the dense block gives when
+fed by dense ones. A few hundred unlabelled images do: a block has few weights, and each image has many positions.
+
+What is others': fitting pruned layers to their dense outputs on a small calibration set (AdaPrune, Hubara et al. 2021,
+"Accelerated Sparse Neural Training"; optimal for a quadratic loss: OBC, Frantar and Alistarh 2022, and SparseGPT, 2023,
+where we start); the block as the unit to fit, from inputs of the compressed network to outputs of the dense one (BRECQ,
+Li et al. 2021, which quantizes). What is ours: learning rates in units of each tensor's own size and of the block's
+error, so that one setting serves networks and blocks that differ by an order of magnitude; BatchNorm measured again on
+the fitted prefix just before each block; and images held back, whose error is told beside that of the others.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.checkpoints import State
+from models.config import ReconstructionConfig
+from models.conversion import without_metadata
+from models.devices import CPU, describe, to_device
+from models.layers import PrunableLayer
+from models.loading import LabelledImages
+from models.pruning import sparse_gpt
+from models.pruning.job import Pruned, PruningJob, converted
+from models.training import Progress, calibration_order, measured_batchnorm, normalize
+
+Masks = Mapping[str, Tensor]
+"""By the dotted name of a pruned layer: 1 where a weight stays and 0 where it went, in the weight's shape."""
+
+_RUN_BATCH = 32
+"""Images that pass a block together where nothing is fitted."""
+
+
+@dataclass(frozen=True)
+class BlockError:
+    """How far a block's output is from the dense one's: mean squared difference over the variance of the dense one.
+
+    fitted: on the images that the block is fitted to; held_back: on the others. Each before and after.
+    """
+
+    block: str
+    fitted_before: float
+    fitted_after: float
+    held_back_before: float
+    held_back_after: float
+
+    def describe(self) -> str:
+        return (
+            f"{self.block}: error {self.fitted_before:.4f} -> {self.fitted_after:.4f}, "
+            f"held back {self.held_back_before:.4f} -> {self.held_back_after:.4f}"
+        )
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the network is shown: normalized, Float16 [N, 3, H, W]. The last `held_back` of them are not fitted to."""
+
+    images: Tensor
+    held_back: int
+
+
+def prune(config: ReconstructionConfig, job: PruningJob) -> Pruned:
+    """Prune as SparseGPT does, fit block by block, then convert."""
+    checkpoint, device = job.session.checkpoint, job.session.device
+    dense = deepcopy(job.model)
+    state = (checkpoint.load() if checkpoint is not None else None) or _masked(config, job)
+    job.model.load_state_dict(state["model"])
+    masks = masks_of(job.model, state["targets"])
+    for model in (job.model, dense):
+        to_device(model.eval(), device)
+    blocks = fit_blocks(
+        job.network.sequential(job.model),
+        job.network.sequential(dense),
+        masks,
+        calibration_views(job.training_data(), config),
+        config,
+        seed=job.trial,
+        device=device,
+        first=state["stages"],
+        progress=job.progress,
+    )
+    for done, error in blocks:
+        job.say(error.describe())
+        if checkpoint is not None:
+            checkpoint.save(state | {"model": job.model.state_dict(), "stages": done})
+    to_device(job.model, CPU)
+    return converted(config, job, state["targets"], state["scope"], devices=(describe(device),))
+
+
+def calibration_views(data: LabelledImages, config: ReconstructionConfig) -> Views:
+    """The calibration images as in evaluation, then augmented `config.views` - 1 times; those held back come last."""
+    chosen = calibration_order(data, config.calibration_samples)
+    fitted, held_back = np.split(chosen, [len(chosen) - min(config.held_back_samples, len(chosen) // 2)])
+    parts = [(fitted, view or None) for view in range(config.views)] + [(held_back, None)]
+    batches = [
+        normalize(data.images(batch, view)).half()
+        for indices, view in parts
+        for batch in np.array_split(indices, math.ceil(len(indices) / _RUN_BATCH))
+    ]
+    return Views(torch.cat(batches), len(held_back))
+
+
+def masks_of(model: nn.Module, layers: Iterable[str]) -> Masks:
+    """Where the weights of `layers` are not zero now."""
+    return {name: (model.get_parameter(f"{name}.weight") != 0).float() for name in layers}
+
+
+def fit_blocks(
+    sparse: nn.Sequential,
+    dense: nn.Sequential,
+    masks: Masks,
+    views: Views,
+    config: ReconstructionConfig,
+    *,
+    seed: int,
+    device: torch.device,
+    first: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> Iterator[tuple[int, BlockError]]:
+    """Fit the stages of `sparse`, in place, to those of `dense`, from number `first` on: those before are fitted.
+
+    Both are in eval mode on `device`, and layers have the same names in them as in `masks`. Yields the number of stages
+    that are done, and the error, after each that was fitted. What comes before the first zero is left as it is, and so
+    is a network without any.
+    """
+    pairs = list(zip(sparse.named_children(), dense.children(), strict=True))
+    keep = [{f"{n}.weight": mask for n, mask in masks.items() if _has(stage, n)} for (_, stage), _ in pairs]
+    begin = next(
+        (number for number, own in enumerate(keep) if not all(mask.all() for mask in own.values())), len(pairs)
+    )
+    to_fit = [number for number, ((_, stage), _) in enumerate(pairs) if number >= begin and _weights(stage)]
+    inputs = reference = views.images
+    for number, ((name, stage), teacher) in enumerate(pairs):
+        reference = _outputs(teacher, reference, device)
+        if number < begin:
+            inputs = reference
+            continue
+        if number in to_fit and number >= first:
+            block = _Block(name, stage, keep[number], inputs, reference, views.held_back, device)
+            for step in block.fit(config, np.random.default_rng((seed, number))):
+                progress(config.steps * to_fit.index(number) + step, config.steps * len(to_fit))
+            yield number + 1, block.error()
+        inputs = _outputs(stage, inputs, device)
+
+
+class _Block:
+    """One stage that is fitted, in place, on images that come last if they are held back.
+
+    keep: masks of its own weights. inputs, targets: what goes in and should come out, Float16 [N, ...] on the CPU.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        keep: Masks,
+        inputs: Tensor,
+        targets: Tensor,
+        held_back: int,
+        device: torch.device,
+    ) -> None:
+        self._name = name
+        self._module = module
+        self._keep = {name: mask.to(device) for name, mask in keep.items()}
+        self._inputs = inputs
+        self._targets = targets
+        self._fitted = len(inputs) - held_back
+        self._device = device
+        with measured_batchnorm(module):
+            self._outputs()
+        self._before = self._errors()
+
+    def fit(self, config: ReconstructionConfig, order: np.random.Generator) -> Iterator[int]:
+        """Fit the weights that stay, and nothing else; yields the number of each step that is done."""
+        scale = 1 / self._targets[: self._fitted].float().var()
+        weights = _weights(self._module)
+        # A block that is nearly right needs small steps: the same ones that mend a bad block made a good one worse.
+        rate = config.learning_rate * min(self._before[0], 1.0)
+        groups = [{"params": [weight], "lr": rate * _size(weight)} for weight in weights.values()]
+        optimizer = torch.optim.Adam(groups)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
+        for step, batch in zip(range(config.steps), _batches(self._fitted, config.batch_size, order), strict=False):
+            inputs, targets = (values[batch].to(self._device).float() for values in (self._inputs, self._targets))
+            loss = scale * functional.mse_loss(self._module(inputs), targets)
+            gradients = torch.autograd.grad(loss, list(weights.values()))
+            for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
+                weight.grad = gradient * self._keep[name] if name in self._keep else gradient
+            optimizer.step()
+            schedule.step()
+            yield step + 1
+        optimizer.zero_grad()
+
+    def error(self) -> BlockError:
+        fitted, held_back = self._errors()
+        return BlockError(self._name, self._before[0], fitted, self._before[1], held_back)
+
+    def _outputs(self) -> Tensor:
+        return _outputs(self._module, self._inputs, self._device)
+
+    def _errors(self) -> tuple[float, float]:
+        """Of the images fitted to, and of those held back."""
+        outputs, fitted = self._outputs(), self._fitted
+        return (
+            relative_error(outputs[:fitted], self._targets[:fitted]),
+            relative_error(outputs[fitted:], self._targets[fitted:]),
+        )
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """Mean squared difference over the variance of what is expected, both Float16 [N, ...]."""
+    # One by one: all of them in Float32 may be too much for the memory.
+    squares = sum(float(functional.mse_loss(f.float(), e.float())) for f, e in zip(found, expected, strict=True))
+    mean = sum(float(e.float().mean()) for e in expected) / len(expected)
+    variance = sum(float((e.float() - mean).square().mean()) for e in expected)
+    return squares / variance
+
+
+def _masked(config: ReconstructionConfig, job: PruningJob) -> State:
+    """The network with its zeros, before any block is fitted."""
+    targets, scope = sparse_gpt.sparsify(config.start(), job)
+    return {"targets": targets, "scope": scope, "model": without_metadata(job.model).state_dict(), "stages": 0}
+
+
+def _has(stage: nn.Module, layer: str) -> bool:
+    return any(name == layer for name, _ in stage.named_modules())
+
+
+def _weights(stage: nn.Module) -> dict[str, Tensor]:
+    """Those of convolutions and linear layers, by name."""
+    layers = {name: layer for name, layer in stage.named_modules() if isinstance(layer, PrunableLayer)}
+    return {f"{name}.weight": layer.weight for name, layer in layers.items()}
+
+
+def _size(weight: Tensor) -> float:
+    """The root mean square of the weights that stay, the unit of their learning rate."""
+    kept = weight[weight != 0]
+    return float(kept.square().mean().sqrt()) if len(kept) else 0.0
+
+
+def _batches(images: int, size: int, order: np.random.Generator) -> Iterator[Tensor]:
+    """Image numbers, each once before any comes again; what does not fill a batch is left out of its round."""
+    size = min(size, images)
+    while True:
+        shuffled = torch.from_numpy(order.permutation(images))
+        yield from (shuffled[start : start + size] for start in range(0, images - size + 1, size))
+
+
+@torch.no_grad()
+def _outputs(module: nn.Module, inputs: Tensor, device: torch.device) -> Tensor:
+    """What the module makes of Float16 [N, ...], in Float16 on the CPU."""
+    parts = [module(batch.to(device).float()).half().cpu() for batch in inputs.split(_RUN_BATCH)]
+    return torch.cat(parts)

@@ -1,0 +1,201 @@
+"""Blockwise reconstruction: what it fits, what it leaves alone, and that it can be stopped and repeated."""
+
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from harness.errors import BenchError
+from harness.package import read_package
+from models.checkpoints import Checkpoint
+from models.config import ReconstructionConfig, SparseGPTConfig
+from models.devices import CPU
+from models.pruning import PruningJob, prune
+from models.pruning.reconstruction import (
+    Masks,
+    calibration_views,
+    fit_blocks,
+    masks_of,
+    relative_error,
+)
+from models.training import Session, normalize
+from tests.models.test_pruning import SIZE, dense
+from tests.noise import Noise
+from tests.tiny_network import TINY
+
+IMAGES = Noise(60)
+CONFIG = ReconstructionConfig(sparsity=0.75, calibration_samples=48, held_back_samples=12, steps=60, batch_size=12)
+PRUNED = ("features.0", "features.6", "classifier")
+
+
+def job(model: nn.Module, trial: int = 0, **options) -> PruningJob:
+    return PruningJob(TINY, model, SIZE, IMAGES, trial, progress=lambda done, total: None, **options)
+
+
+def reconstructed(trial: int = 0, config: ReconstructionConfig = CONFIG) -> tuple[nn.Module, list[str]]:
+    model, said = dense(), []
+    prune(config, job(model, trial, say=said.append))
+    return model, said
+
+
+def halved(model: nn.Module) -> tuple[nn.Module, Masks]:
+    """The network without every second weight of three layers, and its masks."""
+    sparse = deepcopy(model)
+    for name in PRUNED:
+        sparse.get_submodule(name).weight.data.view(-1)[::2] = 0
+    return sparse, masks_of(sparse, PRUNED)
+
+
+def fit(sparse: nn.Module, model: nn.Module, masks: Masks, config: ReconstructionConfig = CONFIG):
+    views = calibration_views(IMAGES, config)
+    blocks = fit_blocks(TINY.sequential(sparse), TINY.sequential(model), masks, views, config, seed=0, device=CPU)
+    return [error for _, error in blocks]
+
+
+def distance(model: nn.Module, other: nn.Module) -> float:
+    """Of the logits of all images."""
+    images = normalize(IMAGES.images(np.arange(len(IMAGES)), None))
+    with torch.no_grad():
+        return float((model(images) - other(images)).square().mean())
+
+
+def test_the_output_comes_closer_to_the_dense_networks_than_sparsegpts_does():
+    reference, start = dense(), dense()
+    prune(SparseGPTConfig(sparsity=0.75, calibration_samples=36, batchnorm_samples=48), job(start))
+    fitted, _ = reconstructed()
+    assert distance(fitted, reference) < 0.7 * distance(start, reference)
+
+
+def test_the_package_is_as_sparse_as_asked_and_pruned_weights_stay_zero(tmp_path):
+    model = dense()
+    result = prune(CONFIG, job(model))
+    result.package.save(str(tmp_path / "x.mlpackage"))
+    package = read_package(tmp_path / "x.mlpackage")
+    assert result.targets == dict.fromkeys(PRUNED, 0.75)
+    for layer in PRUNED:
+        weight = package.weight_of_layer(layer)
+        assert (weight.storage, weight.sparsity) == ("sparse", pytest.approx(0.75, abs=max(0.005, 1 / weight.elements)))
+
+
+def test_only_the_weights_that_stay_are_changed():
+    model = dense()
+    sparse, masks = halved(model)
+    before = {name: value.clone() for name, value in sparse.state_dict().items()}
+    fit(sparse, model, masks)
+    for name, value in sparse.state_dict().items():
+        layer = name.removesuffix(".weight")
+        if layer in masks:
+            assert torch.equal(value != 0, masks[layer] == 1)
+        is_weight = isinstance(model.get_submodule(name.rpartition(".")[0]), nn.Conv2d | nn.Linear) and value.ndim > 1
+        is_statistic = name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+        assert torch.equal(value, before[name]) != (is_weight or is_statistic), name
+
+
+def test_where_nothing_is_pruned_nothing_changes():
+    model = dense()
+    same = deepcopy(model)
+    masks = masks_of(same, PRUNED)
+    assert all(mask.all() for mask in masks.values())
+    assert fit(same, model, masks) == []
+    assert all(torch.equal(a, b) for a, b in zip(same.state_dict().values(), model.state_dict().values(), strict=True))
+
+
+def test_stages_before_the_first_zero_are_left_as_they_are():
+    model = dense()
+    sparse = deepcopy(model)
+    sparse.get_submodule("classifier").weight.data.view(-1)[::2] = 0
+    errors = fit(sparse, model, masks_of(sparse, ["classifier"]))
+    assert [error.block for error in errors] == [list(TINY.sequential(model)._modules)[-1]]
+    assert torch.equal(sparse.get_submodule("features.0").weight, model.get_submodule("features.0").weight)
+    assert errors[0].fitted_after < errors[0].fitted_before
+
+
+def test_errors_are_told_of_the_images_fitted_to_and_of_those_held_back():
+    _, said = reconstructed()
+    assert len(said) >= 2
+    assert all("error" in line and "held back" in line for line in said)
+
+
+def test_the_error_is_the_squared_difference_over_the_variance():
+    expected = torch.tensor([[1.0, 3.0], [5.0, 7.0]]).half()
+    found = torch.tensor([[1.0, 3.0], [5.0, 9.0]]).half()
+    assert relative_error(found, expected) == pytest.approx(1.0 / 5.0)  # 4 / 4 over ((9 + 1 + 1 + 9) / 4)
+
+
+def test_the_same_trial_gives_the_same_weights_and_another_one_others():
+    (first, said), (again, repeated), (other, _) = reconstructed(0), reconstructed(0), reconstructed(1)
+    assert said == repeated
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
+    assert not torch.equal(first.get_submodule("classifier").weight, other.get_submodule("classifier").weight)
+    zeros = [model.get_submodule("classifier").weight == 0 for model in (first, other)]
+    assert torch.equal(*zeros)  # trials differ in the order of images alone
+
+
+class _Stop(Exception):
+    pass
+
+
+def test_what_was_stopped_goes_on_after_the_last_block(tmp_path):
+    expected, said = reconstructed()
+    checkpoint = Checkpoint(tmp_path / "checkpoint", "key", interval_s=0, warn=pytest.fail)
+    lines: list[str] = []
+
+    def stop_in_the_second_block(line: str) -> None:
+        lines.append(line)
+        if len(lines) == 2:
+            raise _Stop
+
+    session = Session(checkpoint=checkpoint)
+    with pytest.raises(_Stop):
+        prune(CONFIG, job(dense(), session=session, say=stop_in_the_second_block))
+    model = dense()
+    prune(CONFIG, job(model, session=session, say=lines.append))
+    assert [*said[:2], *said[1:]] == lines  # the first block is not fitted again
+    for a, b in zip(model.state_dict().values(), expected.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_views_are_the_evaluations_and_augmented_ones_and_held_back_images_come_last():
+    config = CONFIG.model_copy(update={"views": 3})
+    data = Noise(60)
+    views = calibration_views(data, config)
+    assert (len(views.images), views.held_back) == (3 * 36 + 12, 12)
+    fitted = {index for epoch, indices in data.asked[:-1] for index in indices}
+    held_back = set(data.asked[-1][1])
+    assert len(fitted) == 36
+    assert not fitted & held_back
+    assert [epoch for epoch, _ in data.asked] == [None, None, 1, 1, 2, 2, None]
+
+
+def test_few_images_are_enough_to_hold_some_back():
+    assert calibration_views(Noise(6), CONFIG).held_back == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"calibration_samples": 20, "held_back_samples": 12}, "leaves less than half"),
+        ({"learning_rate": 0}, "greater than 0"),
+        ({"n_m_ratio": [2, 4]}, "Extra inputs"),
+    ],
+)
+def test_what_cannot_be_is_refused(values, message):
+    with pytest.raises(ValidationError, match=message):
+        ReconstructionConfig(sparsity=0.5, **values)
+
+
+def test_a_core_ml_tools_config_chooses_the_layers():
+    own = {
+        "module_name_configs": {
+            "classifier": {"algorithm": "sparse_gpt", "target_sparsity": 0.5, "weight_dtype": "float32"}
+        }
+    }
+    result = prune(
+        ReconstructionConfig(coremltools=own, calibration_samples=48, held_back_samples=12, steps=5), job(dense())
+    )
+    assert result.targets == {"classifier": 0.5}
+    with pytest.raises(BenchError, match="not a Core ML Tools config"):
+        prune(ReconstructionConfig(coremltools={"nonsense": 1}), job(dense()))

@@ -8,7 +8,8 @@ import io
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -17,25 +18,31 @@ from typing import Any
 import coremltools as ct
 import numpy as np
 import torch
+from torch import nn
 
 from harness.cells import Cell, Subject
 from harness.data import DataSet
-from harness.errors import BenchError, DataError
+from harness.errors import BenchError, CellFailedError, DataError, PackageError
 from harness.keys import key_of
-from harness.package import read_package
+from harness.package import PackageSummary, read_package
 from harness.processes import TrainingOptions
+from harness.sensitivity import Sensitivity, measure, sensitivity_key
 from harness.store import Store
 from harness.training_images import TrainingImages, bad_images
 from harness.verify import check_package
 from models.checkpoints import Checkpoint
-from models.config import MagnitudePrunerConfig
-from models.conversion import to_coreml
+from models.config import MagnitudePrunerConfig, ReconstructionConfig
+from models.conversion import to_coreml, weight_name
 from models.devices import choose_device
 from models.distributed import ALONE, Team
+from models.layers import leave_dense, prunable_layers
 from models.network import Network
+from models.observation import observe
 from models.pruning import PruningJob, magnitude_pruner, prune
+from models.pruning.allocation import allocated
+from models.pruning.sensitivity import LEVELS, SAMPLES
 from models.training import Session, train
-from models.weights import StateDict, initial_model, load_pretrained, untrained_model
+from models.weights import StateDict, head_classes, initial_model, load_pretrained, untrained_model
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""
@@ -74,12 +81,14 @@ class _Order:
     """What the first process has the others train with it.
 
     config: that of the fine-tuning; None for the dense network. members: positions of the training images that stay.
+    stay_dense: layers that no config prunes.
     """
 
     network: str
     config: MagnitudePrunerConfig | None
     trial: int
     members: np.ndarray
+    stay_dense: tuple[str, ...] = ()
 
 
 class Builder:
@@ -126,11 +135,16 @@ class Builder:
         dense = self._dense_network(subject)
         model = initial_model(subject.network, dense.state, len(subject.data.classes))
         if config is None:
+            if subject.network.own:
+                _check_own(subject.network, model, subject.data)
             _save(to_coreml(model, subject.data.image_size), path)
             check_package(path, read_package(path), {}, None)
             return _made(dense, {}, "none", dense.skipped)
         baseline = self.build(Cell(subject, None, 0))
+        stay_dense = self._leave_dense(subject, model)
         data = self._training_images(subject.data) if config.needs_data else None
+        if config.allocation == "sensitivity":
+            config = allocated(config, subject.network, model, self.sensitivity(subject).losses())
         job = PruningJob(
             network=subject.network,
             model=model,
@@ -141,20 +155,67 @@ class Builder:
         )
         if isinstance(config, MagnitudePrunerConfig):
             assert data is not None
-            order = _Order(subject.network.name, config, cell.trial, data.members)
+            order = _Order(subject.network.name, config, cell.trial, data.members, stay_dense)
             session = self._session(order, folder, cell.build_key)
             job = replace(job, session=session, progress=self._training_progress(cell.name, "pruning"))
+        if isinstance(config, ReconstructionConfig):
+            session = Session(self._device, checkpoint=self._checkpoint(folder, cell.build_key))
+            job = replace(job, session=session, say=lambda line: self._training.say(f"{cell.name}: {line}"))
         pruned = prune(config, job)
         _save(pruned.package, path)
-        check_package(path, read_package(path), pruned.targets, read_package(baseline.path))
+        check_package(
+            path,
+            read_package(path),
+            pruned.targets,
+            read_package(baseline.path),
+            patterns=pruned.patterns,
+            storage=config.storage,
+            bits=config.joint_bits or 16,
+        )
         skipped = data.skipped if data else dense.skipped
-        return _made(dense, pruned.targets, pruned.scope, skipped, pruned.devices)
+        scope = f"{pruned.scope}; {_counted(stay_dense)} cannot be pruned" if stay_dense else pruned.scope
+        return _made(dense, pruned.targets, scope, skipped, pruned.devices)
+
+    def sensitivity(self, subject: Subject, samples: int = SAMPLES, levels: Sequence[float] = LEVELS) -> Sensitivity:
+        """What pruning each layer alone does to the dense network, from the store or newly measured.
+
+        A measurement that was stopped goes on where it was. Raises BenchError for what the user can mend.
+        """
+        key = sensitivity_key(subject, samples, levels)
+
+        def fill(folder: Path) -> dict[str, Any]:
+            dense = self._dense_network(subject)
+            model = initial_model(subject.network, dense.state, len(subject.data.classes))
+            self._leave_dense(subject, model)
+            found = measure(
+                subject,
+                model,
+                self._training_images(subject.data),
+                samples,
+                levels,
+                unfinished=_checkpoint_file(folder, key),
+                progress=self._within("measuring sensitivity"),
+            )
+            return found.model_dump(mode="json")
+
+        folder = self._store.artifact(key, fill)
+        _remove_checkpoint(folder, key)
+        return Sensitivity.model_validate(self._store.manifest(folder))
+
+    def _leave_dense(self, subject: Subject, model: nn.Module) -> tuple[str, ...]:
+        """Have no algorithm prune what cannot be of a network that the user brought; the names of those layers."""
+        if subject.network.own is None:
+            return ()
+        calls = _check_own(subject.network, model, subject.data)
+        stay_dense = _not_prunable(model, calls, read_package(self.build(Cell(subject, None, 0)).path))
+        leave_dense(model, stay_dense)
+        return stay_dense
 
     def _dense_network(self, subject: Subject) -> _DenseNetwork:
         """The dense network: pre-trained as it is, or trained from scratch or with a new head."""
         network, classes = subject.network, len(subject.data.classes)
         state = load_pretrained(network, subject.weights_folder) if subject.pretrained else None
-        if state is not None and state[f"{network.head}.weight"].shape[0] == classes:
+        if state is not None and head_classes(network, state) == classes:
             return _DenseNetwork(state, trained=False, skipped=[], devices=[])
         training = subject.training
         if training is None:
@@ -162,6 +223,8 @@ class Builder:
 
         def fill(folder: Path) -> dict[str, Any]:
             model = untrained_model(network, classes) if state is None else initial_model(network, state, classes)
+            if network.own:
+                _check_own(network, model.eval(), subject.data)
             data = self._training_images(subject.data)
             devices = train(
                 model,
@@ -183,10 +246,13 @@ class Builder:
         return _DenseNetwork(trained, trained=True, skipped=made["skipped"], devices=made["devices"])
 
     def _session(self, order: _Order, folder: Path, key: str) -> Session:
-        """How a training runs whose result goes to the artifact `key` in `folder`; its checkpoint lies beside that."""
+        """How a training runs whose result goes to the artifact `key` in `folder`."""
+        return Session(self._device, self._team, order, self._checkpoint(folder, key))
+
+    def _checkpoint(self, folder: Path, key: str) -> Checkpoint:
+        """Beside the artifact `key`, whose folder this is."""
         interval_s = 60 * self._training.checkpoint_minutes
-        checkpoint = Checkpoint(_checkpoint_file(folder, key), key, interval_s, self._training.say)
-        return Session(self._device, self._team, order, checkpoint)
+        return Checkpoint(_checkpoint_file(folder, key), key, interval_s, self._training.say)
 
     def _within(self, description: str) -> Callable[[int, int], None]:
         return lambda done, total: self._progress(description, done, total)
@@ -232,6 +298,7 @@ def _follow(order: _Order, subject: Subject, session: Session) -> None:
     # Its weights come from the first process.
     model = untrained_model(subject.network, len(subject.data.classes)).eval()
     if order.config is not None:
+        leave_dense(model, order.stay_dense)
         job = PruningJob(
             network=subject.network,
             model=model,
@@ -316,11 +383,49 @@ def _package_name(cell: Cell) -> str:
     return f"{cell.subject.network.name}.mlpackage"
 
 
+def _check_own(network: Network, model: nn.Module, data: DataSet) -> Counter[str]:
+    """Run a network that we know nothing of on one image: how often it calls its layers.
+
+    Raises CellFailedError where it does not take such images or does not give a number for each class.
+    """
+    size, classes = data.image_size, len(data.classes)
+    try:
+        observation = observe(model, size)
+    except Exception as error:  # its code may raise anything
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise CellFailedError(
+            f"{network.name} fails on an image [1, 3, {size}, {size}] of {data.spec}: {reason}"
+        ) from error
+    shape = getattr(observation.output, "shape", None)
+    if shape is None or tuple(shape) != (1, classes):
+        found = type(observation.output).__name__ if shape is None else list(shape)
+        raise CellFailedError(
+            f"{network.name}: expected [1, {classes}] of an image, a number for each class, got {found}"
+        )
+    return observation.calls
+
+
+def _not_prunable(model: nn.Module, calls: Counter[str], dense: PackageSummary) -> tuple[str, ...]:
+    """Layers that are no use to prune: never called as such, or without a weight of their name in the dense package."""
+
+    def is_found(layer: str) -> bool:
+        try:
+            return dense.weight_of_layer(layer).name == weight_name(layer)
+        except PackageError:
+            return False
+
+    return tuple(name for name in prunable_layers(model) if not calls[name] or not is_found(name))
+
+
+def _counted(layers: tuple[str, ...]) -> str:
+    return f"{len(layers)} layer{'s' if len(layers) > 1 else ''}"
+
+
 def _no_training(suite: str, network: Network, state: StateDict | None, data: DataSet) -> str:
     needed = f"suite {suite} needs a [training] table"
     if state is None:
         return f'{needed}: with weights = "none", {network.name} is trained from scratch'
-    head = state[f"{network.head}.weight"].shape[0]
+    head = head_classes(network, state)
     return (
         f"{data.spec} has {len(data.classes)} classes, the weights of {network.name} {head}; for a new head, {needed}"
     )

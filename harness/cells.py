@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data import DataSet, open_data
-from harness.errors import DataError, WeightsError
+from harness.errors import DataError, SuiteError, WeightsError
 from harness.evaluation import PORTABLE, Evaluation
 from harness.fetch import PublishedPackage, published_packages
 from harness.keys import code_version, key_of, package_versions
@@ -24,10 +24,22 @@ from models.weight_files import weights_fingerprint
 _BUILD_PACKAGES = ("coremltools", "torch", "torchvision", "numpy")
 _DENSE_CODE = (
     "models/weights.py", "models/training.py", "models/schedules.py", "models/loading.py", "models/devices.py",
-    "models/distributed.py", "models/conversion.py",
+    "models/distributed.py", "models/conversion.py", "models/observation.py", "models/mends.py",
 )  # fmt: skip
+_OWN_CODE = ("models/own.py", "models/attention.py", "models/observation.py")
 _TRAINING_CODE = ("harness/training_images.py", "harness/data")
-_PRUNING_CODE = ("models/layers.py", "models/pruning/job.py")
+_PRUNING_CODE = (
+    "models/layers.py", "models/stages.py", "models/mends.py", "models/pattern.py", "models/pruning/job.py",
+)  # fmt: skip
+_ALGORITHM_CODE = {
+    "post-training": ("models/pruning/post_training.py",),
+    "sparse-gpt": ("models/pruning/sparse_gpt.py",),
+    "blockwise-reconstruction": ("models/pruning/reconstruction.py", "models/pruning/sparse_gpt.py"),
+    "magnitude-pruner": ("models/pruning/magnitude_pruner.py",),
+}
+_ALLOCATION_CODE = (
+    "models/pruning/allocation.py", "models/pruning/sensitivity.py", "models/pruning/post_training.py",
+)  # fmt: skip
 
 Inputs = dict[str, Any]
 
@@ -58,13 +70,16 @@ class Subject:
             "image_size": self.data.image_size,
             "classes": len(self.data.classes),
         }
+        if self.network.own is not None:
+            inputs["sources"] = self.network.own.sources()
         if self.training is not None:
             inputs |= {"training": self.training.model_dump(), **self.train_inputs}
         return inputs
 
     @cached_property
     def dense_key(self) -> str:
-        code = code_version(*_DENSE_CODE, inspect.getfile(self.network.build))
+        network_code = _OWN_CODE if self.network.own else (inspect.getfile(self.network.build),)
+        code = code_version(*_DENSE_CODE, *network_code)
         return key_of({**self.dense_inputs, "code": code, "packages": package_versions(*_BUILD_PACKAGES)})
 
     @cached_property
@@ -130,7 +145,7 @@ class Cell:
         """The fraction of zeros asked of each pruned layer; None where none was asked."""
         if self.published:
             return self.published.row.sparsity
-        return self.config.sparsity if self.config else 0.0
+        return self.config.target_sparsity if self.config else 0.0
 
     @property
     def name(self) -> str:
@@ -163,14 +178,15 @@ class Cell:
         inputs: Inputs = {"dense": self.subject.dense_key}
         if self.config is None:
             return inputs
-        algorithm = f"models/pruning/{self.config.algorithm.replace('-', '_')}.py"
         scope = self.config.scope or self.subject.network.scope
         inputs |= {
             "config": self.config.model_dump(exclude={"label", "models"}) | {"scope": scope.model_dump()},
-            "code": code_version(*_PRUNING_CODE, algorithm),
+            "code": code_version(*_PRUNING_CODE, *_ALGORITHM_CODE[self.config.algorithm]),
         }
         if self.config.needs_data:
             inputs |= self.subject.train_inputs
+        if self.config.allocation == "sensitivity":
+            inputs["allocation"] = code_version(*_ALLOCATION_CODE)
         return inputs
 
     @cached_property
@@ -200,6 +216,7 @@ def lay_out(
         raise WeightsError(f"suite {suite.name} measures packages as they are: leave out --weights")
     if weights_folder is not None and not weights_folder.is_dir():
         raise WeightsError(f"no folder of weights at {weights_folder}")
+    _check_names(suite)
     opened: dict[str, DataSet] = {}
     cells = []
     for name in suite.models:
@@ -228,3 +245,14 @@ def lay_out(
             trials = suite.trials if config.has_trials else 1
             cells += [Cell(subject, config, trial, evaluation=evaluation) for trial in range(trials)]
     return cells
+
+
+def _check_names(suite: Suite) -> None:
+    """Raises SuiteError where two networks have one name, under which their packages and records lie."""
+    specs: dict[str, str] = {}
+    for spec in suite.models:
+        other = specs.setdefault(get_network(spec).name, spec)
+        if other != spec:
+            raise SuiteError(
+                f"suite {suite.name}: {other} and {spec} are both named {get_network(spec).name}; rename one"
+            )

@@ -39,6 +39,8 @@ _MARK_RADIUS = 5.5
 _TICKS = 5
 _ROW_HEIGHT = 58
 _BINS = 60
+_DOTS_ROW_HEIGHT = 17
+_LONGEST_NAME = 160
 
 _PNG_SCALE = 2
 _OVERSAMPLING = 2
@@ -110,6 +112,15 @@ class Distribution:
     typical: float
     series: int
     details: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DotRow:
+    """A row of a chart of dots: a value a series, None where there is none, with what is told of each."""
+
+    name: str
+    values: tuple[float | None, ...]
+    details: tuple[tuple[str, ...], ...]
 
 
 # --- layout
@@ -211,6 +222,45 @@ def distributions(title: str, rows: Sequence[Distribution], x_label: str) -> Dra
         Text((WIDTH - _RIGHT, height - 8), x_label, "end"),
     ]
     return Drawing(title, WIDTH, height, tuple(shapes))
+
+
+def dots(title: str, rows: Sequence[DotRow], x_label: str, *, logarithmic: bool = False) -> Drawing:
+    """A row a name, a mark a series along one axis (Cleveland 1984). logarithmic: zeros stand at the low end."""
+    known = [value for row in rows for value in row.values if value is not None and (value > 0 or not logarithmic)]
+    values = [math.log10(value) for value in known] if logarithmic else known
+    low, high = _padded(values or [0.0], 0.05)
+    left = _RIGHT + min(max(_text_width(row.name) for row in rows), _LONGEST_NAME)
+    height = _TOP + _DOTS_ROW_HEIGHT * len(rows) + _BOTTOM
+    floor = height - _BOTTOM
+
+    def place(value: float) -> float:
+        return left + 10 + (max(value, low) - low) / (high - low) * (WIDTH - left - 10 - _RIGHT)
+
+    shapes: list[Shape] = [Text((_RIGHT, 18), title, style="title")]
+    for tick in _ticks(low, high):
+        if logarithmic and tick != round(tick):
+            continue
+        label = f"{10.0**tick:g}" if logarithmic else f"{tick:g}"
+        shapes += [
+            Line(((place(tick), _TOP), (place(tick), floor)), "grid"),
+            Text((place(tick), floor + 16), label, "middle"),
+        ]
+    marks: list[Shape] = []
+    for number, row in enumerate(rows):
+        y = _TOP + _DOTS_ROW_HEIGHT * (number + 0.5)
+        shapes += [
+            Line(((left + 10, y), (WIDTH - _RIGHT, y)), "grid"),
+            Text((left, y + 4), _fitting(row.name, _LONGEST_NAME), "end"),
+        ]
+        for series, (value, details) in enumerate(zip(row.values, row.details, strict=True)):
+            if value is not None:
+                at = place(value if not logarithmic else math.log10(value) if value > 0 else low)
+                marks.append(Mark((at, y), series, details))
+    shapes += [
+        Line(((left + 10, floor), (WIDTH - _RIGHT, floor)), "axis"),
+        Text((WIDTH - _RIGHT, height - 8), x_label, "end"),
+    ]
+    return Drawing(title, WIDTH, height, (*shapes, *marks))
 
 
 def mark(series: int) -> Drawing:

@@ -17,6 +17,7 @@ from harness.commands.package import accuracy, export_onnx, inspect, predict
 from harness.commands.parity import parity
 from harness.commands.published import fetch_published
 from harness.commands.report import report
+from harness.commands.sensitivity import sensitivity
 from harness.commands.suite import build, run
 from harness.commands.table import table
 from harness.errors import BenchError
@@ -45,6 +46,7 @@ for command in (
     gate,
     latency,
     parity,
+    sensitivity,
     doctor,
 ):
     app.command()(command)

@@ -26,3 +26,7 @@ class PackageError(BenchError):
 
 class UnsupportedOperationError(PackageError):
     """An ML program operation that the portable runtime does not know, named."""
+
+
+class CellFailedError(Exception):
+    """What a network or package turns out not to be. Its cell is recorded as failed with this reason; others go on."""

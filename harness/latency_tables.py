@@ -16,7 +16,7 @@ from tabulate import tabulate
 from harness.latency.statistics import Interval, speed_up, summarize
 from harness.latency_records import LatencyRecord, Placement, State
 from harness.placement import DEVICES, share
-from harness.published import IMAGENET_CLASSES, read_table
+from harness.published import IMAGENET_CLASSES, published_counterpart, read_table
 from harness.tables import Format
 
 PUBLISHED_DEVICE = "iPhone 14 Pro (A16), iOS 17, all compute units, Xcode's performance report"
@@ -167,8 +167,9 @@ def _published_ms(record: LatencyRecord) -> float | None:
         return None
     if package.image_size != _IMAGE_SIZE:
         return None
-    published = {(row.model, row.sparsity): row.latency_ms for row in read_table()}
-    return published.get((package.network.title, package.pruning.sparsity or 0.0))
+    pruning = package.pruning
+    row = published_counterpart(read_table(), package.network.title, pruning.sparsity, pruning.settings)
+    return row.latency_ms if row else None
 
 
 def _is_dense(record: LatencyRecord) -> bool:

@@ -9,16 +9,27 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from harness.errors import PackageError
 from harness.runtimes.portable import decompress
-from harness.runtimes.portable.reader import Argument, Feature, Operation, Program, Reference, Stored, numpy_name, read
+from harness.runtimes.portable.reader import (
+    Argument,
+    Feature,
+    Operation,
+    Program,
+    Reference,
+    Stored,
+    numpy_name,
+    packed_bytes,
+    read,
+)
 
 _DEPLOYMENT_TARGETS = {
     6: "iOS15 / macOS12",
@@ -38,6 +49,18 @@ _STORAGE = {
     "constexpr_sparse_blockwise_shift_scale": "blockwise-quantized",
     "constexpr_cast": "cast",
 }
+
+_VALUES = {
+    "const": "val",
+    "constexpr_affine_dequantize": "quantized_data",
+    "constexpr_blockwise_shift_scale": "data",
+    "constexpr_cast": "source_val",
+    "constexpr_lut_to_dense": "indices",
+    "constexpr_lut_to_sparse": "indices_nonzero_data",
+    "constexpr_sparse_blockwise_shift_scale": "nonzero_data",
+    "constexpr_sparse_to_dense": "nonzero_data",
+}
+"""The parameter that has an operation's values, a number or an index for each element."""
 
 
 class _Frozen(BaseModel):
@@ -59,6 +82,7 @@ class WeightSummary(_Frozen):
 
     `storage` is dense, sparse, palettized, affine-quantized, blockwise-quantized, cast, or the operation's name where
     it is another. A weight that is compressed twice has both: "sparse + palettized".
+    `bits` is what one stored value takes, a palettized one's index; None where that cannot be told.
     `sparsity` is the fraction of zeros among its elements, None where the storage cannot be decoded.
     `size_bytes` is the payload in weight.bin: mask and non-zero values for a sparse weight.
     """
@@ -67,6 +91,7 @@ class WeightSummary(_Frozen):
     shape: tuple[int, ...]
     dtype: str
     storage: str
+    bits: int | None = None
     elements: int
     zeros: int | None
     sparsity: float | None
@@ -97,11 +122,12 @@ class PackageSummary(_Frozen):
 
         coremltools writes a parameter's dots as underscores and appends how it is stored:
         `features_0_0_weight_to_fp16`, `features_0_0_weight_to_fp16_sparsified`. A convolution whose
-        BatchNorm the converter folded has lost its name.
+        BatchNorm the converter folded has lost its name. One that was quantized before is
+        `features_0_0_weight_cast_fp16`.
         Raises PackageError unless exactly one weight is called so.
         """
         stem = re.escape(re.sub(r"\W", "_", layer))
-        pattern = re.compile(rf"_?{stem}_weight(_to_fp(16|32))?(_[a-z]+)*")
+        pattern = re.compile(rf"_?{stem}_weight(_(to|cast)_fp(16|32))?(_[a-z]+)*")
         found = [weight for weight in self.weights if pattern.fullmatch(weight.name)]
         if len(found) != 1:
             names = ", ".join(weight.name for weight in found) or "no weight with its name"
@@ -127,6 +153,18 @@ def read_package(path: str | Path) -> PackageSummary:
         weight_bytes=_files_bytes(program.weights.folder / "weights"),
         package_bytes=_files_bytes(program.package),
     )
+
+
+def read_kept(path: str | Path, names: Collection[str]) -> dict[str, NDArray[np.bool_]]:
+    """Where the weights of those names are not zero, in their shapes: of a sparse weight, what is stored.
+
+    Raises PackageError where the package cannot be read, or one of them not be decoded.
+    """
+    program = read(path)
+    kept = {_name(chain[-1]): _kept(program, chain) for chain in _chains(program) if _name(chain[-1]) in names}
+    if lacking := [name for name in names if kept.get(name) is None]:
+        raise PackageError(f"{program.package}: weight {lacking[0]} is not there, or its storage cannot be decoded")
+    return {name: found for name, found in kept.items() if found is not None}
 
 
 def _feature(feature: Feature) -> FeatureSummary:
@@ -181,12 +219,14 @@ def _arguments(operation: Operation) -> list[Argument]:
 def _weight(program: Program, chain: Chain) -> WeightSummary:
     output = chain[-1].outputs[0]
     elements = math.prod(output.type.fixed_shape)
-    zeros = _zeros(program, chain)
+    kept = _kept(program, chain)
+    zeros = None if kept is None else int(kept.size - np.count_nonzero(kept))
     return WeightSummary(
         name=output.name,
         shape=output.type.fixed_shape,
         dtype=numpy_name(output.type.dtype),
         storage=_storage(chain),
+        bits=_bits(chain),
         elements=elements,
         zeros=zeros,
         sparsity=None if zeros is None or not elements else zeros / elements,
@@ -206,7 +246,24 @@ def _size_bytes(program: Program, chain: Chain) -> int:
     return sum({(s.file, s.offset): program.weights.size_bytes(s) for s in stored}.values())
 
 
-def _zeros(program: Program, chain: Chain) -> int | None:
+def _bits(chain: Chain) -> int | None:
+    """Followed from the weight's own operation to the constant that has its values."""
+    made_by = {output.name: operation for operation in chain for output in operation.outputs}
+    operation = chain[-1]
+    while operation.type in _VALUES:
+        given = {**{name: arguments[0] for name, arguments in operation.inputs.items()}, **operation.attributes}
+        values = given.get(_VALUES[operation.type])
+        if isinstance(values, Reference):
+            operation = made_by[values.name]
+            continue
+        lut = given.get("lut")
+        if operation.type == "constexpr_lut_to_dense" and "shape" in given and lut and not isinstance(lut, Reference):
+            return (math.prod(lut.type.fixed_shape) - 1).bit_length()  # indices that coremltools packed for iOS16
+        return None if values is None else packed_bytes(values.type.dtype, 8)
+    return None
+
+
+def _kept(program: Program, chain: Chain) -> NDArray[np.bool_] | None:
     if any(operation.type not in ("const", *decompress.OPERATIONS) for operation in chain):
         return None
     values: dict[str, np.ndarray] = {}
@@ -224,7 +281,7 @@ def _zeros(program: Program, chain: Chain) -> int | None:
     if dense.shape != output.type.shape:
         shapes = f"{list(dense.shape)}, declared as {list(output.type.shape)}"
         raise PackageError(f"{program.package}: weight {output.name} has shape {shapes}")
-    return int(dense.size - np.count_nonzero(dense))
+    return np.asarray(dense != 0)
 
 
 def _arrays(type_: str, data: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:

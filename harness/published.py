@@ -5,8 +5,10 @@ Tables start with this, so it imports next to nothing.
 
 import csv
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 TABLE = Path(__file__).parents[1] / "results" / "published_pruning.csv"
 
@@ -41,6 +43,22 @@ class PublishedRow:
     @property
     def urls(self) -> tuple[str, ...]:
         return (self.package_url, self.config_url) if self.config_url else (self.package_url,)
+
+
+def published_counterpart(
+    table: list[PublishedRow], title: str, sparsity: float | None, settings: Mapping[str, Any]
+) -> PublishedRow | None:
+    """The published row of the same network and sparsity, for a config as records keep it; None if there is none.
+
+    The published rows are of single weights, by the same share in every layer, kept in Float16: a config of another
+    structure, of layers with sparsities of their own, or of fewer bits has no counterpart.
+    """
+    usual = {"granularity": "per_scalar", "weight_dtype": "float32"}
+    if any(settings.get(key) for key in ("n_m_ratio", "block_size", "layers", "quantize_bits", "palettize_bits")):
+        return None
+    if any(settings.get(key, value) != value for key, value in usual.items()):
+        return None
+    return next((row for row in table if (row.model, row.sparsity) == (title, sparsity)), None)
 
 
 def read_table() -> list[PublishedRow]:

@@ -22,12 +22,16 @@ class _Frozen(BaseModel):
 
 
 class Network(_Frozen):
-    """name: the identifier. title: as in tables. weights: their fingerprint. trained: whether a run trained it."""
+    """name: the identifier. title: as in tables. weights: their fingerprint. trained: whether a run trained it.
+
+    spec: as `--model` names it, for a network that the user brought.
+    """
 
     name: str
     title: str
     weights: str
     trained: bool
+    spec: str | None = None
 
 
 class Pruning(_Frozen):

@@ -343,7 +343,8 @@ def _commands(trials: list[Record]) -> tuple[str, ...]:
     first = trials[0]
     shipped = first.suite in shipped_suites()
     command = ["python", "run_bench.py", "run", "--suite", first.suite if shipped else f"{first.suite}.toml"]
-    command += ["--models", first.network.name, "--data", first.data.spec]
+    model = ["--model", first.network.spec] if first.network.spec else ["--models", first.network.name]
+    command += [*model, "--data", first.data.spec]
     if re.fullmatch("[0-9a-f]{64}", first.network.weights):
         command += ["--weights", "DIR"]
     if first.pruning.algorithm not in ("dense", "published"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cells import Cell
-from harness.errors import BenchError, PackageError
+from harness.errors import BenchError, CellFailedError, PackageError
 from harness.keys import key_of
 from harness.processes import TrainingOptions
 from harness.progress import Reporter, Steps
@@ -48,11 +48,13 @@ def run(
 ) -> Outcome:
     """Measure the cells that have no record yet. A cell that fails is recorded so, and tried again by the next run.
 
-    Raises BenchError for what the user can mend; what was measured before is kept.
+    Raises BenchError for what the user can mend, for what no layer can be pruned to before anything is built; what was
+    measured before is kept.
     """
     known = {cell.key: store.record(_record_name(cell)) for cell in cells}
     missing = [cell for cell in cells if not _is_measured(known[cell.key])]
     measured = 0
+    _refuse_impossible(missing)
     with reporter.steps("cells", len(missing)) as steps:
         for cell in missing:
             started = time.perf_counter()
@@ -78,6 +80,7 @@ def build_all(
     """Build every cell's package; returns those that are there, and why others are not."""
     built: list[tuple[Cell, Path]] = []
     problems: list[str] = []
+    _refuse_impossible(cells)
     with reporter.steps("packages", len(cells)) as steps:
         for cell in cells:
             try:
@@ -88,6 +91,14 @@ def build_all(
                 problems.append(f"{cell.name}: {_reason(error)}")
             steps.advance()
     return built, problems
+
+
+def _refuse_impossible(cells: list[Cell]) -> None:
+    asking = [cell for cell in cells if cell.config and (cell.config.pattern or cell.config.layers)]
+    if asking:
+        from harness.feasibility import refuse_impossible  # imports torch
+
+        refuse_impossible(asking)
 
 
 def _attempt(
@@ -223,6 +234,7 @@ def _record(
                 title=subject.network.title,
                 weights=subject.weights_fingerprint,
                 trained=trained,
+                spec=subject.network.own.spec if subject.network.own else None,
             ),
             "pruning": Pruning(
                 algorithm=cell.algorithm,
@@ -272,8 +284,6 @@ def _told(cell: Cell, record: Record) -> str:
 
 def _reason(error: Exception) -> str:
     """What the user is told first, then the traceback for whoever mends it."""
-    from harness.verify import CellFailedError
-
     if isinstance(error, CellFailedError):
         return str(error)
     return f"{type(error).__name__}: {error}\n{''.join(traceback.format_exception(error))}"

@@ -25,6 +25,7 @@ from models.config import (
     TrainingConfig,
 )
 from models.network import get_network
+from models.own import in_folder
 
 _SHIPPED = Path(__file__).parent / "suites"
 _CONFIG: TypeAdapter[AnyPruningConfig] = TypeAdapter(AnyPruningConfig)
@@ -94,6 +95,7 @@ def load_suite(name: str) -> Suite:
     if not isinstance(configs, list):
         raise SuiteError(f"{path}: configs: expected one or more [[configs]] tables")
     content["configs"] = tuple(_read_configs(path, configs))
+    _place_own_networks(content, path.parent)
     try:
         suite = Suite.model_validate({"name": path.stem, **content})
     except ValidationError as error:
@@ -107,6 +109,7 @@ def choose(
     suite: Suite,
     *,
     models: list[str] | None = None,
+    own: list[str] | None = None,
     algorithms: list[str] | None = None,
     trials: int | None = None,
     data: list[str] | None = None,
@@ -114,7 +117,8 @@ def choose(
     """The suite with what the command line says instead: some of its networks or algorithms, other trials or data.
 
     `data` holds "SPEC", which replaces the suite's default, and "NETWORK=SPEC", for one network. What the suite names
-    for one network stays unless that network is named here.
+    for one network stays unless that network is named here. `own` are specs of networks (`--model`), in place of the
+    suite's; `models` names those of the suite that stay beside them.
     """
     for given, known, what in (
         (models, list(suite.models), "networks"),
@@ -124,20 +128,36 @@ def choose(
             if name not in known:
                 raise SuiteError(f"suite {suite.name} has no {name!r} among its {what}: {', '.join(known) or 'none'}")
     changes: dict[str, Any] = {}
-    if models:
-        changes["models"] = tuple(model for model in suite.models if model in models)
+    if models or own:
+        kept = [model for model in suite.models if model in (models or ())]
+        changes["models"] = tuple(dict.fromkeys([*kept, *(get_network(spec).spec for spec in own or ())]))
     if algorithms:
         changes["configs"] = tuple(config for config in suite.configs if config.algorithm in algorithms)
     if trials:
         changes["trials"] = trials
     if data:
-        changes["data"] = {**suite.data, **dict(_read_data(suite, text) for text in data)}
+        networks = (*suite.models, *changes.get("models", ()))
+        changes["data"] = {**suite.data, **dict(_read_data(networks, text) for text in data)}
     return suite.model_copy(update=changes)
 
 
-def _read_data(suite: Suite, text: str) -> tuple[str, str]:
+def _read_data(networks: tuple[str, ...], text: str) -> tuple[str, str]:
     network, separator, spec = text.partition("=")
-    return (network, spec) if separator and network in suite.models else (DEFAULT_DATA, text)
+    return (network, spec) if separator and network in networks else (DEFAULT_DATA, text)
+
+
+def _place_own_networks(content: dict[str, Any], folder: Path) -> None:
+    """Take the paths of networks that the user brings relative to the suite, in place."""
+    models, data = content.get("models"), content.get("data")
+    if isinstance(models, list):
+        content["models"] = [in_folder(name, folder) if isinstance(name, str) else name for name in models]
+    if isinstance(data, dict):
+        content["data"] = {in_folder(name, folder): spec for name, spec in data.items()}
+    content["configs"] = tuple(
+        config if config.models is None
+        else config.model_copy(update={"models": tuple(in_folder(name, folder) for name in config.models)})
+        for config in content["configs"]
+    )  # fmt: skip
 
 
 def _read_configs(path: Path, tables: list[dict[str, Any]]) -> Iterator[AnyPruningConfig]:

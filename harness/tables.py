@@ -16,7 +16,13 @@ from typing import Any, Literal
 from tabulate import tabulate
 
 from harness.newest import newest_trials
-from harness.published import IMAGENET_CLASSES, IMAGENET_VALIDATION_IMAGES, PublishedRow, read_table
+from harness.published import (
+    IMAGENET_CLASSES,
+    IMAGENET_VALIDATION_IMAGES,
+    PublishedRow,
+    published_counterpart,
+    read_table,
+)
 from harness.records import Record
 
 Kind = Literal["accuracy", "size"]
@@ -52,7 +58,7 @@ def rows(records: Iterable[Record]) -> list[Row]:
     Accuracies are percentages, with the sample standard deviation over trials (None for one trial) and the standard
     error over images. Ratios are bytes of weight.bin, dense over sparse. None stands where nothing was measured.
     """
-    published: dict[tuple[str, float | None], PublishedRow] = {(row.model, row.sparsity): row for row in read_table()}
+    published = read_table()
     by_subject: dict[tuple[str, str], list[list[Record]]] = {}
     for trials in newest_trials(records):
         by_subject.setdefault((trials[0].suite, trials[0].subject_key), []).append(trials)
@@ -67,8 +73,8 @@ def rows(records: Iterable[Record]) -> list[Row]:
 def compared(table: list[Row]) -> list[Row]:
     """`rows`, each with how far it is from its published counterpart, in the order of networks and sparsities.
 
-    The counterpart is of the same network, with the same sparsity in its pruned layers, whatever the algorithm. A
-    published row that is nobody's counterpart is a row of its own: not measured.
+    The counterpart is of the same network, with the same share of single weights zero in every pruned layer, whatever
+    the algorithm. A published row that is nobody's counterpart is a row of its own: not measured.
     """
     published = read_table()
     ours = [_with_differences(row) for row in table]
@@ -78,7 +84,7 @@ def compared(table: list[Row]) -> list[Row]:
     return sorted([*ours, *absent], key=lambda row: (titles.index(row["model_title"]), _or_infinite(row["sparsity"])))
 
 
-def _row(trials: list[Record], dense: Record | None, published: dict[tuple[str, float | None], PublishedRow]) -> Row:
+def _row(trials: list[Record], dense: Record | None, published: list[PublishedRow]) -> Row:
     first = trials[0]
     measured = [trial for trial in trials if trial.predictions and trial.package and trial.runtime]
     top1 = [100 * t.predictions.top1 for t in measured if t.predictions]
@@ -87,7 +93,8 @@ def _row(trials: list[Record], dense: Record | None, published: dict[tuple[str, 
     weight_bytes = [t.package.weight_bytes for t in measured if t.package]
     mean_bytes = _mean(weight_bytes)
     ratio = dense.package.weight_bytes / mean_bytes if dense and dense.package and mean_bytes else None
-    reference = published.get((first.network.title, first.pruning.sparsity))
+    pruning = first.pruning
+    reference = published_counterpart(published, first.network.title, pruning.sparsity, pruning.settings)
     if first.data.classes != IMAGENET_CLASSES:
         reference = None  # another head, another size
     return {
@@ -115,11 +122,19 @@ def _row(trials: list[Record], dense: Record | None, published: dict[tuple[str, 
         "full_validation_set": _is_full_validation_set(labels, first.data.classes),
         "scope": (measured or trials)[0].pruning.scope,
         "whole_model_sparsity": _mean([t.package.whole_model_sparsity for t in measured if t.package]),
+        "storage": _storage(measured[0]) if measured else None,
+        "deployment_target": measured[0].package.deployment_target if measured and measured[0].package else None,
         "weight_bytes": mean_bytes,
         "package_bytes": _mean([t.package.package_bytes for t in measured if t.package]),
         "runtime": measured[0].runtime.name if measured and measured[0].runtime else None,
         "compute_units": measured[0].runtime.compute_units if measured and measured[0].runtime else None,
     }
+
+
+def _storage(record: Record) -> str:
+    """How many pruned layers are stored in which form, such as "52 sparse + palettized"; empty if none is pruned."""
+    forms = Counter(layer.storage for layer in record.package.layers) if record.package else Counter()
+    return ", ".join(f"{count} {form}" for form, count in forms.most_common())
 
 
 def _with_differences(row: Row) -> Row:
@@ -198,6 +213,8 @@ def _size_columns(row: Row) -> dict[str, str]:
         "Difference": _number(_difference(ratio, published), "+.3f"),
         "Pruned Scope": row["scope"],
         "Whole-Model Sparsity": _percent(row["whole_model_sparsity"]),
+        "Pruned Layers": row["storage"] or "-",
+        "Deployment Target": row["deployment_target"] or "-",
     }
 
 

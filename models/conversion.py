@@ -3,17 +3,24 @@
 The obvious road makes a pruned package unfair to its dense baseline. A model that `coremltools.optimize.torch` has
 finalized carries `_COREML_` buffers; converting with them zeroes every weight below 9.77e-4, whatever was asked, and
 keeps BatchNorm unfused. So the buffers are removed here, BatchNorm is folded in torch, and the zeros are re-encoded
-afterwards.
+afterwards. What is kept of a weight can be quantized or palettized on top, in the joint forms of iOS18.
 """
+
+import re
+from copy import deepcopy
 
 import coremltools as ct
 import coremltools.optimize.coreml as cto
+import numpy as np
 import torch
-from torch import fx, nn
-from torch.fx.experimental.optimization import fuse
+from sklearn.cluster import KMeans
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from harness.quiet import silenced
 from models.layers import prunable_layers
+from models.mends import mended_converter
+from models.observation import after_batchnorm, observe
 from models.training import IMAGE_MEAN, IMAGE_STD
 
 INPUT_NAME = "image"
@@ -22,55 +29,95 @@ OUTPUT_NAME = "logits"
 # The smallest magnitude that is not a zero: below Float16's smallest subnormal, 6e-8.
 _ZERO_THRESHOLD = 1e-12
 
+_SCALE = "_COREML_/weight/quantization_scale"
+"""Where SparseGPT leaves the scales [C_out, 1] of a layer that it has quantized to 8 bits."""
 
-def to_coreml(model: nn.Module, image_size: int) -> ct.models.MLModel:
+
+def to_coreml(model: nn.Module, image_size: int, *, joint: bool = False) -> ct.models.MLModel:
     """An ML program: Float16, iOS17, RGB image [image_size, image_size] in, logits [1, classes] out.
 
     model takes normalized float32 [N, 3, H, W] and is in eval mode; it is not changed. BatchNorm is folded, and pixels
     are normalized by channel inside the program: an image input has a scale for all channels alone.
+    joint: for iOS18, whose weights can be sparse and of few bits. Layers that SparseGPT has quantized are stored as it
+    quantized them, dense.
     """
     example = torch.zeros(1, 3, image_size, image_size)
-    with torch.no_grad():
-        traced = torch.jit.trace(_with_pixel_input(_without_metadata(fold_batchnorm(model))), example)
-    with silenced():
+    folded = fold_batchnorm(model, image_size)
+    scales = folded_scales(model, folded)
+    without_metadata(folded)
+    for name, scale in scales.items():
+        _store_quantized(folded.get_submodule(name), scale)
+    with silenced(), mended_converter(), torch.no_grad():
+        # The check runs the network again, and takes attention's two ways to compute the same for a difference.
+        traced = torch.jit.trace(_with_pixel_input(folded), example, check_trace=False)
         return ct.convert(
             traced,
             inputs=[ct.ImageType(INPUT_NAME, shape=example.shape, color_layout=ct.colorlayout.RGB)],
             outputs=[ct.TensorType(OUTPUT_NAME)],
             convert_to="mlprogram",
-            minimum_deployment_target=ct.target.iOS17,
+            minimum_deployment_target=ct.target.iOS18 if joint else ct.target.iOS17,
             compute_precision=ct.precision.FLOAT16,
             skip_model_load=True,
         )
 
 
-def fold_batchnorm(model: nn.Module) -> fx.GraphModule:
-    """A copy of `model` in which each BatchNorm is folded into its convolution; layers keep their names."""
-    folded = fuse(model)
-    assert isinstance(folded, fx.GraphModule)
+def fold_batchnorm(model: nn.Module, image_size: int) -> nn.Module:
+    """A copy of `model` in which each BatchNorm that can be is folded into its convolution; layers keep their names.
+
+    The network runs once on an image of that size, which shows what follows what, whether it can be traced or not.
+    """
+    folded = deepcopy(model)
+    for convolution_name, norm_name in observe(folded, image_size).foldable:
+        convolution, norm = folded.get_submodule(convolution_name), folded.get_submodule(norm_name)
+        assert isinstance(convolution, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        fused = fuse_conv_bn_eval(convolution, norm)
+        convolution.weight, convolution.bias = fused.weight, fused.bias
+        _replace(folded, norm, after_batchnorm(norm))
     return folded
 
 
 @torch.no_grad()
-def zero_what_float16_loses(model: nn.Module) -> None:
+def zero_what_float16_loses(model: nn.Module, image_size: int) -> None:
     """Zero, in place, the weights that are zero in the dense Float16 baseline, where they are below 6e-8.
 
     Whoever prunes then spends its zeros on them first. Otherwise they come on top: one dead channel of a ResNet50 made
     its layer half a point sparser than asked.
     """
-    folded = fold_batchnorm(model)
+    folded = fold_batchnorm(model, image_size)
     for name, layer in prunable_layers(model).items():
-        layer.weight[folded.get_submodule(name).weight.half() == 0] = 0
+        layer.weight[folded.get_submodule(name).get_parameter("weight").half() == 0] = 0
+
+
+def quantization_scale(layer: nn.Module) -> Tensor | None:
+    """The scales [C_out, 1] with which SparseGPT has quantized this layer of a network; None if it has not."""
+    return layer._buffers.get(_SCALE)
+
+
+def folded_scales(model: nn.Module, folded: nn.Module) -> dict[str, Tensor]:
+    """The scales [C_out, 1] of the layers that SparseGPT has quantized, with BatchNorm folded into them."""
+    scales = {}
+    for name, layer in model.named_modules():
+        if (scale := quantization_scale(layer)) is not None:
+            weights = (network.get_submodule(name).get_parameter("weight") for network in (model, folded))
+            before, after = (weight.detach().abs().flatten(1).amax(1, keepdim=True) for weight in weights)
+            # Without their sign: quantized values have one.
+            scales[name] = scale * torch.where(before > 0, after / before, 1.0)
+    return scales
 
 
 def weight_name(layer: str) -> str:
     """The name coremltools gives the weight of the torch layer `layer` in a Float16 program."""
-    return f"{layer.replace('.', '_')}_weight_to_fp16"
+    return f"{_name(layer)}_to_fp16"
 
 
 def encode_zeros(model: ct.models.MLModel, layers: list[str]) -> ct.models.MLModel:
-    """Store the weights of `layers` sparse, whatever their size, changing no value."""
+    """Store the weights of `layers` sparse, whatever their size, changing no value; quantized ones, jointly."""
     config = cto.OpThresholdPrunerConfig(threshold=_ZERO_THRESHOLD, minimum_sparsity_percentile=0.0, weight_threshold=0)
+    quantized = {_quantized_name(name): config for name in layers} if _holds_quantized(model) else {}
+    if quantized:
+        with silenced():
+            return cto.prune_weights(model, cto.OptimizationConfig(op_name_configs=quantized), joint_compression=True)
     return prune_weights(model, cto.OptimizationConfig(op_name_configs={weight_name(name): config for name in layers}))
 
 
@@ -80,26 +127,93 @@ def prune_weights(model: ct.models.MLModel, config: cto.OptimizationConfig) -> c
         return cto.prune_weights(model, config)
 
 
-def _with_pixel_input(model: fx.GraphModule) -> fx.GraphModule:
-    """Let `model` take RGB pixels in [0, 255]. Done in the graph, so that weights keep their layers' names."""
+def quantize_kept(model: ct.models.MLModel, layers: list[str], bits: int) -> ct.models.MLModel:
+    """Quantize, symmetrically and by output channel, what the sparse weights of `layers` keep: 4 or 8 bits a value."""
+    config = cto.OpLinearQuantizerConfig(mode="linear_symmetric", dtype=f"int{bits}", weight_threshold=0)
+    with silenced(), np.errstate(invalid="ignore", divide="ignore"):  # channels that are zero as a whole
+        return cto.linear_quantize_weights(model, _of_sparse(layers, config), joint_compression=True)
+
+
+def palettize_kept(model: ct.models.MLModel, layers: list[str], bits: int) -> ct.models.MLModel:
+    """Palettize what the sparse weights of `layers` keep: indices of so many bits into a table for each layer.
+
+    Tables are found by k-means among the kept values alone. Core ML Tools' own mode for that clusters the zeros as
+    well, which the mask holds already, and the values one by one instead of each distinct one with its frequency.
+    """
+
+    def table(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return _table(weight, 1 << bits)
+
+    config = cto.OpPalettizerConfig(mode="custom", lut_function=table, weight_threshold=0)
+    with silenced():
+        return cto.palettize_weights(model, _of_sparse(layers, config), joint_compression=True)
+
+
+def _with_pixel_input(model: nn.Module) -> nn.Module:
+    """Let `model` take RGB pixels in [0, 255]. By its class: in a module around it, weights would have other names."""
     # Subtract, then multiply: pixels are exact in Float16, and the mean's rounding error then stays below 0.03 levels.
-    model.register_buffer("image_mean", 255 * torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1))
-    model.register_buffer("image_scale", 1 / (255 * torch.tensor(IMAGE_STD).view(1, 3, 1, 1)))
-    image = next(node for node in model.graph.nodes if node.op == "placeholder")
-    users = list(image.users)
-    with model.graph.inserting_before(image.next):
-        mean, scale = model.graph.get_attr("image_mean"), model.graph.get_attr("image_scale")
-        centred = model.graph.call_function(torch.sub, (image, mean))
-        normalized = model.graph.call_function(torch.mul, (centred, scale))
-    for user in users:
-        user.replace_input_with(image, normalized)
-    model.recompile()
+    mean = 255 * torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1)
+    scale = 1 / (255 * torch.tensor(IMAGE_STD).view(1, 3, 1, 1))
+    network = type(model)
+
+    def forward(self: nn.Module, image: Tensor) -> Tensor:
+        return network.forward(self, (image - mean) * scale)
+
+    model.__class__ = type(network.__name__, (network,), {"forward": forward})
     return model
 
 
-def _without_metadata(model: fx.GraphModule) -> fx.GraphModule:
+def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put `new` wherever `model` has `old`: a module can have several names."""
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if child is old:
+                setattr(parent, name, new)
+
+
+def without_metadata(model: nn.Module) -> nn.Module:
     """Remove, in place, the `_COREML_` buffers that coremltools' torch optimizers leave behind."""
     for module in model.modules():
         for name in [name for name in module._buffers if name.startswith("_COREML_")]:
             del module._buffers[name]
     return model
+
+
+def _store_quantized(layer: nn.Module, scale: Tensor) -> None:
+    """Have the converter store the weight in 8 bits with these scales [C_out, 1]: the way Core ML Tools documents."""
+    layer.register_buffer("_COREML_/weight/compression_type", torch.tensor([3]))  # quantization
+    layer.register_buffer("_COREML_/weight/quantization_n_bits", torch.tensor(8))
+    layer.register_buffer(_SCALE, scale)
+
+
+def _holds_quantized(model: ct.models.MLModel) -> bool:
+    (main,) = model.get_spec().mlProgram.functions.values()
+    (block,) = main.block_specializations.values()
+    return any(operation.type == "constexpr_blockwise_shift_scale" for operation in block.operations)
+
+
+def _name(layer: str) -> str:
+    stem = re.sub(r"\W", "_", layer)
+    return f"{'_' if stem[0].isdigit() else ''}{stem}_weight"
+
+
+def _quantized_name(layer: str) -> str:
+    return f"{_name(layer)}_cast_fp16"
+
+
+def _of_sparse(layers: list[str], config: "cto.OpCompressorConfig") -> cto.OptimizationConfig:
+    return cto.OptimizationConfig(op_name_configs={f"{weight_name(name)}_sparsified": config for name in layers})
+
+
+def _table(weight: np.ndarray, entries: int) -> tuple[np.ndarray, np.ndarray]:
+    """A table, float16 [entries], for the non-zeros of a weight, and the index of each element, uint8 [elements]."""
+    values, positions, counts = np.unique(weight, return_inverse=True, return_counts=True)
+    counts = np.where(values == 0, 0, counts)
+    kept = np.flatnonzero(counts)
+    table, indices = np.zeros(entries, weight.dtype), np.zeros(len(values), np.uint8)
+    if len(kept) <= entries:
+        table[: len(kept)], indices[kept] = values[kept], np.arange(len(kept))
+    else:
+        means = KMeans(entries, n_init=1, random_state=0).fit(values[kept, None].astype(np.float64), None, counts[kept])
+        table[:], indices[kept] = means.cluster_centers_[:, 0], means.labels_
+    return table, indices[positions.reshape(-1)]

@@ -1,6 +1,6 @@
-"""The layers of a network that can be pruned, and the stages that SparseGPT walks."""
+"""The layers of a network that can be pruned."""
 
-from collections import OrderedDict
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -9,10 +9,24 @@ from models.config import Scope
 
 PrunableLayer = nn.Conv2d | nn.Linear
 
+_STAYS_DENSE = "stays_dense"
+
 
 def prunable_layers(model: nn.Module) -> dict[str, PrunableLayer]:
-    """Every Conv2d and Linear of `model` by its dotted name."""
-    return {name: layer for name, layer in model.named_modules() if isinstance(layer, PrunableLayer)}
+    """Every Conv2d and Linear of `model` by its dotted name, but those that `leave_dense` named."""
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, PrunableLayer)}
+    return {name: layer for name, layer in layers.items() if not getattr(layer, _STAYS_DENSE, False)}
+
+
+def leave_dense(model: nn.Module, names: Iterable[str]) -> None:
+    """Have no algorithm prune these layers of `model`, nor of its copies."""
+    for name in names:
+        setattr(model.get_submodule(name), _STAYS_DENSE, True)
+
+
+def left_dense(model: nn.Module) -> list[str]:
+    """The layers that `leave_dense` named."""
+    return [name for name, module in model.named_modules() if getattr(module, _STAYS_DENSE, False)]
 
 
 def layers_in_scope(model: nn.Module, scope: Scope) -> dict[str, PrunableLayer]:
@@ -25,23 +39,12 @@ def is_depthwise(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Conv2d) and layer.groups > 1
 
 
-def sequential(*stages: tuple[str, nn.Module]) -> nn.Sequential:
-    """An nn.Sequential of named modules; the modules are shared, not copied."""
-    return nn.Sequential(OrderedDict(stages))
-
-
 def stage_names(view: nn.Sequential) -> list[str]:
-    """Names of the consecutive stages of a sequential view, one level below its nn.Sequential children.
+    """Names of the consecutive stages of a sequential view.
 
     SparseGPT walks them one by one, so that each stage is pruned with inputs that have seen the pruned stages before.
     """
-    names = []
-    for name, module in view.named_children():
-        if isinstance(module, nn.Sequential):
-            names += [f"{name}.{child}" for child, _ in module.named_children()]
-        else:
-            names.append(name)
-    return names
+    return [name for name, _ in view.named_children()]
 
 
 def _chooses(scope: Scope, name: str, layer: PrunableLayer) -> bool:

@@ -1,7 +1,8 @@
 """What the harness needs to know of a network, and the registry of the networks it can measure.
 
 A new network is one small file in `models/networks`: a `Network` and a call of `register`. Those files import torch and
-torchvision inside their functions, so that knowing the networks costs nothing.
+torchvision inside their functions, so that knowing the networks costs nothing. Networks that are no part of the project
+are named by a spec, which `models/own.py` reads.
 """
 
 from __future__ import annotations
@@ -15,7 +16,22 @@ from harness.errors import BenchError
 from models.config import Scope
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Own:
+    """What is known of a network that the user brings.
+
+    spec: as `--model` and suites have it. sources: the files and packages that it comes from, by name, with what tells
+    their versions apart. weights: its own pre-trained ones, and weights_name: what identifies them. Neither `spec` nor
+    `sources` needs torch.
+    """
+
+    spec: str
+    sources: Callable[[], dict[str, str]]
+    weights: Callable[[], dict[str, Tensor]]
+    weights_name: Callable[[], str]
 
 
 @dataclass(frozen=True)
@@ -25,19 +41,30 @@ class Network:
     name: the identifier in suites, records and weight file names, such as "mobilenet_v2".
     title: the name in tables.
     build: number of classes -> untrained network in torchvision's layout; takes normalized float32 [N, 3, H, W].
-    head: dotted name of the last linear layer, replaced when the data has other classes.
-    sequential: a view of the network as nn.Sequential that shares its modules and keeps their names, for SparseGPT.
+    head: dotted name of the last linear layer, replaced when the data has other classes; None: the last one there is.
     scope: the layers pruned by default.
     pretrained: torchvision's name of the weights that are downloaded when no folder is given; None if there are none.
+    own: for a network that is no part of the project; its weights then come from there.
     """
 
     name: str
     title: str
     build: Callable[[int], nn.Module]
-    head: str
-    sequential: Callable[[nn.Module], nn.Sequential]
+    head: str | None
     scope: Scope
     pretrained: str | None = None
+    own: Own | None = None
+
+    @property
+    def spec(self) -> str:
+        """As a suite names it."""
+        return self.own.spec if self.own else self.name
+
+    def sequential(self, model: nn.Module) -> nn.Sequential:
+        """`model` as its consecutive stages: `sequential_view` of models.stages."""
+        from models.stages import sequential_view
+
+        return sequential_view(model, self.name)
 
 
 _REGISTRY: dict[str, Network] = {}
@@ -51,8 +78,17 @@ def register(network: Network) -> Network:
     return network
 
 
+def registered_networks() -> list[Network]:
+    """Every network that is no user's own, in the order of their names."""
+    return [_REGISTRY[name] for name in sorted(_REGISTRY)]
+
+
 def get_network(name: str) -> Network:
-    """The network registered as `name`. Raises BenchError that lists the known names."""
+    """The network registered as `name`, or the user's own that this is the spec of. Raises BenchError of one line."""
+    from models.own import is_spec, own_network
+
+    if is_spec(name):
+        return own_network(name)
     if name not in _REGISTRY:
         close = get_close_matches(name, _REGISTRY, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(_REGISTRY))}"

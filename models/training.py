@@ -7,7 +7,7 @@ it was interrupted is no part of what it is: on a CPU it gives the same bits, el
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -129,16 +129,30 @@ def normalize(images: np.ndarray) -> Tensor:
     return _normalized(torch.from_numpy(images), *_statistics(CPU))
 
 
+def calibration_order(data: LabelledImages, samples: int) -> np.ndarray:
+    """Positions of the training images to calibrate with, int64 [samples] or all; more begin with the same ones."""
+    return np.random.default_rng(0).permutation(len(data))[:samples]
+
+
 def calibration_batches(data: LabelledImages, samples: int, batch_size: int) -> Iterator[Tensor]:
     """Normalized batches of `samples` training images (or all, if fewer), always the same ones in the same order."""
-    chosen = np.random.default_rng(0).permutation(len(data))[:samples]
+    chosen = calibration_order(data, samples)
     for batch in np.array_split(chosen, math.ceil(len(chosen) / batch_size)):
         yield normalize(data.images(batch, None))
 
 
 @torch.no_grad()
 def reestimate_batchnorm(model: nn.Module, data: LabelledImages, *, samples: int) -> None:
-    """Measure BatchNorm's running statistics again, in place: pruned weights no longer produce the old ones.
+    """Measure BatchNorm's running statistics again, in place: pruned weights no longer produce the old ones."""
+    device = next(model.parameters()).device
+    with measured_batchnorm(model):
+        for batch in calibration_batches(data, samples, batch_size=64):
+            model(batch.to(device))
+
+
+@contextmanager
+def measured_batchnorm(model: nn.Module) -> Iterator[None]:
+    """BatchNorm's running statistics become, in place, those of what passes `model` inside.
 
     All else stays in eval mode, so the result does not depend on dropout.
     """
@@ -148,9 +162,7 @@ def reestimate_batchnorm(model: nn.Module, data: LabelledImages, *, samples: int
         layer.reset_running_stats()
         layer.momentum = None  # the plain average over batches
         layer.train()
-    device = next(model.parameters()).device
-    for batch in calibration_batches(data, samples, batch_size=64):
-        model(batch.to(device))
+    yield
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
         layer.eval()

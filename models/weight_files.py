@@ -16,10 +16,15 @@ def weights_file(network: Network, folder: Path) -> Path:
 
 
 def weights_fingerprint(network: Network, folder: Path | None) -> str:
-    """What identifies the weights: the SHA-256 of the file, or torchvision's name of those it downloads."""
+    """What identifies the weights: the SHA-256 of the file, or the name of those that are downloaded or its own.
+
+    Imports torch for those that a function of the user has loaded, and for no others.
+    """
     if folder is not None:
         with weights_file(network, folder).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+    if network.own is not None:
+        return network.own.weights_name()
     if network.pretrained is None:
         raise WeightsError(f"{network.name} has no pre-trained weights to download; give a folder with --weights")
     return network.pretrained

@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from torchvision.models import get_weight
 
 from harness.errors import WeightsError
 from models.network import Network
+from models.own import last_linear
 from models.weight_files import weights_file
 
 StateDict = dict[str, Tensor]
@@ -18,34 +20,55 @@ IMAGENET_CLASSES = 1000
 
 
 def load_pretrained(network: Network, folder: Path | None) -> StateDict:
-    """Float32 state dict for `network.build(1000)` from `folder/<name>.pth`, or downloaded from torchvision.
+    """Float32 state dict for the network: from `folder/<name>.pth`, downloaded, or as the user's function loads it.
 
     Raises WeightsError when the file is missing, damaged, or of another architecture.
     """
-    state = _load_file(weights_file(network, folder)) if folder is not None else _download(network)
+    if folder is not None:
+        state = _load_file(weights_file(network, folder))
+    else:
+        state = network.own.weights() if network.own is not None else _download(network)
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     _check_architecture(network, state)
     return state
 
 
 def untrained_model(network: Network, num_classes: int, *, seed: int = 0) -> nn.Module:
-    """The network with seeded random weights."""
+    """The network with seeded random weights, or with those that a function of the user returns it with."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return network.build(num_classes)
+        return _with_classes(network, network.build(num_classes), num_classes)
 
 
 def initial_model(network: Network, state: StateDict, num_classes: int, *, seed: int = 0) -> nn.Module:
     """The pre-trained network in eval mode, with a new, seeded head where the data's classes are not the head's."""
-    model = network.build(_head_classes(network, state))
+    model = network.build(head_classes(network, state))
     model.load_state_dict(state)
-    head = model.get_submodule(network.head)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _with_classes(network, model, num_classes).eval()
+
+
+def head_classes(network: Network, state: StateDict) -> int:
+    """The classes that these weights tell apart. Raises BenchError for a network without a linear layer."""
+    head = network.head or _last_linear(network)
+    if f"{head}.weight" not in state:
+        raise WeightsError(f"the weights for {network.name} are of another architecture: they lack {head!r}")
+    return state[f"{head}.weight"].shape[0]
+
+
+def _with_classes(network: Network, model: nn.Module, num_classes: int) -> nn.Module:
+    name = network.head or last_linear(model, network.name)
+    head = model.get_submodule(name)
     assert isinstance(head, nn.Linear)
     if head.out_features != num_classes:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model.set_submodule(network.head, nn.Linear(head.in_features, num_classes))
-    return model.eval()
+        model.set_submodule(name, nn.Linear(head.in_features, num_classes))
+    return model
+
+
+@cache
+def _last_linear(network: Network) -> str:
+    return last_linear(network.build(IMAGENET_CLASSES), network.name)
 
 
 def _load_file(path: Path) -> StateDict:
@@ -72,13 +95,9 @@ def _download(network: Network) -> StateDict:
         raise WeightsError(f"{weights.url}: {error}") from error
 
 
-def _head_classes(network: Network, state: StateDict) -> int:
-    return state[f"{network.head}.weight"].shape[0]
-
-
 def _check_architecture(network: Network, state: StateDict) -> None:
-    head = f"{network.head}.weight"
-    expected = network.build(_head_classes(network, state) if head in state else IMAGENET_CLASSES).state_dict()
+    head = f"{network.head or _last_linear(network)}.weight"
+    expected = network.build(state[head].shape[0] if head in state else IMAGENET_CLASSES).state_dict()
     # Older files lack the counters of BatchNorm, which nothing here reads.
     missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
     unknown = [key for key in state if key not in expected]

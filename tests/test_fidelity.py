@@ -73,7 +73,7 @@ def test_the_package_and_torch_agree_on_the_sample(name, kind, tmp_path):
 @torch.no_grad()
 def stored_in_float16(model: torch.nn.Module) -> torch.nn.Module:
     """The folded network in float32 with every weight rounded to Float16 by torch."""
-    folded = fold_batchnorm(model).eval()
+    folded = fold_batchnorm(model, 224).eval()
     for parameter in folded.parameters():
         parameter.copy_(parameter.half().float())
     return folded

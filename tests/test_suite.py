@@ -47,7 +47,7 @@ def test_the_suite_in_the_readme_is_one(tmp_path):
     text = (Path(__file__).parents[1] / "README.md").read_text().split("```toml\n")[1].split("```")[0]
     (tmp_path / "mine.yaml").write_text("global_config: {algorithm: sparse_gpt, weight_dtype: float32}")
     suite = load_suite(suite_file(tmp_path, text))
-    assert len(suite.configs) == 5
+    assert len(suite.configs) == 6
     assert suite.data_for("resnet50") == "imagefolder:/data/x"
 
 
@@ -64,7 +64,10 @@ def test_a_list_of_sparsities_is_short_for_as_many_configs(tmp_path):
         (HEAD + CONFIG + "calibration_samples = 3", "unknown key 'calibration_samples'"),
         (HEAD + CONFIG.replace("post-training", "gptq"), "algorithm: expected one of post-training"),
         (HEAD + CONFIG.replace("0.5", "1.5"), "sparsity: Input should be less than 1"),
-        (HEAD + CONFIG.replace("sparsity = 0.5", ""), "give exactly one of sparsity, coremltools_yaml, threshold"),
+        (
+            HEAD + CONFIG.replace("sparsity = 0.5", ""),
+            "give exactly one of sparsity, coremltools_yaml, n_m_ratio, threshold",
+        ),
         (HEAD + CONFIG + "threshold = 0.1", "given: sparsity, threshold"),
         (HEAD.replace("mobilenet_v2", "mobilenet_v4") + CONFIG, "unknown network 'mobilenet_v4'; did you mean"),
         (HEAD + CONFIG + "models = ['resnet50']", "[[configs]] 1: models: 'resnet50' is not among mobilenet_v2"),
@@ -82,7 +85,7 @@ def test_an_error_is_one_line_that_names_the_file_or_the_value(tmp_path, text, m
 
 
 def test_an_unknown_suite_lists_those_that_ship():
-    with pytest.raises(SuiteError, match=r"no suite 'qick': give one of digits, imagenet, .*quick"):
+    with pytest.raises(SuiteError, match=r"no suite 'qick': give one of .*digits, imagenet, .*quick"):
         load_suite("qick")
 
 

@@ -207,6 +207,20 @@ def test_a_failed_row_is_not_a_measured_one():
     assert "| failed " in render_comparison([failed])
 
 
+def test_the_size_table_counts_pruned_layers_by_their_storage():
+    forms = ["sparse + palettized", "sparse", "sparse + palettized"]
+    layers = [{"name": str(n), "target": 0.5, "sparsity": 0.5, "storage": form} for n, form in enumerate(forms)]
+    package = record().package.model_dump() | {"layers": layers, "deployment_target": "iOS18 / macOS15"}
+    records = [dense(), record(package=package)]
+    assert [row["storage"] for row in rows(records)] == ["", "2 sparse + palettized, 1 sparse"]
+    assert "| 2 sparse + palettized, 1 sparse | iOS18 / macOS15" in " ".join(render(records, "size").split())
+
+
+def test_a_row_of_another_mode_has_no_published_counterpart():
+    pruning = record().pruning.model_dump() | {"settings": {"n_m_ratio": [2, 4]}}
+    assert rows([dense(), record(pruning=pruning)])[1]["published_compression_ratio"] is None
+
+
 def test_suites_are_told_apart_where_there_are_several():
     assert "| Suite " not in render_comparison([dense()])
     text = render_comparison([dense(), dense(suite="t")])

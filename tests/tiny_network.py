@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import nn
 
 from models.config import Scope
-from models.layers import sequential
 from models.network import Network, register
 
 
@@ -32,17 +31,4 @@ class Tiny(nn.Module):
         return self.classifier(self.pool(self.features(images)).flatten(1))
 
 
-def _sequential(model: nn.Module) -> nn.Sequential:
-    return sequential(
-        ("features", model.get_submodule("features")),
-        ("pool", model.get_submodule("pool")),
-        ("flatten", nn.Flatten()),
-        ("classifier", model.get_submodule("classifier")),
-    )
-
-
-TINY = register(
-    Network(
-        name="tiny", title="Tiny", build=Tiny, head="classifier", sequential=_sequential, scope=Scope(depthwise=False)
-    )
-)
+TINY = register(Network(name="tiny", title="Tiny", build=Tiny, head="classifier", scope=Scope(depthwise=False)))

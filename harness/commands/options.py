@@ -33,6 +33,15 @@ WeightsOption = Annotated[
 ModelsOption = Annotated[
     list[str] | None, typer.Option("--models", help="Only these networks of the suite; several with commas.")
 ]
+ModelOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="SPEC",
+        help="A network of yours in place of the suite's: `torchvision:NAME`, `timm:NAME`, or `PATH.py:FUNCTION`, "
+        "which returns a torch.nn.Module. May be repeated; with --models beside those of the suite.",
+    ),
+]
 AlgorithmsOption = Annotated[
     list[str] | None,
     typer.Option(

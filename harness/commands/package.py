@@ -115,6 +115,7 @@ def inspect(
             "Shape": "x".join(map(str, weight.shape)),
             "Type": weight.dtype,
             "Storage": weight.storage,
+            "Bits": "?" if weight.bits is None else weight.bits,
             "Sparsity": "?" if weight.sparsity is None else f"{100 * weight.sparsity:.2f} %",
             "Bytes": f"{weight.size_bytes:,}",
         }

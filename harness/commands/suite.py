@@ -16,6 +16,7 @@ from harness.commands.options import (
     DeviceOption,
     FormatOption,
     JsonOption,
+    ModelOption,
     ModelsOption,
     NoImageCacheOption,
     ResultsOption,
@@ -43,6 +44,7 @@ def run(
     data: DataOption = None,
     weights: WeightsOption = None,
     models: ModelsOption = None,
+    model: ModelOption = None,
     algorithms: AlgorithmsOption = None,
     trials: TrialsOption = None,
     results: ResultsOption = RESULTS,
@@ -64,7 +66,7 @@ def run(
     from harness.store import Store
     from harness.tables import render
 
-    chosen = (suite, data, weights, models, algorithms, trials)
+    chosen = (suite, data, weights, models, model, algorithms, trials)
     with torchrun_team() as team:
         if team is not None and not team.leads:
             _take_part(team, device, *chosen)
@@ -94,6 +96,7 @@ def build(
     data: DataOption = None,
     weights: WeightsOption = None,
     models: ModelsOption = None,
+    model: ModelOption = None,
     algorithms: AlgorithmsOption = None,
     trials: TrialsOption = None,
     results: ResultsOption = RESULTS,
@@ -106,7 +109,7 @@ def build(
     from harness.run import build_all
     from harness.store import Store
 
-    chosen = (suite, data, weights, models, algorithms, trials)
+    chosen = (suite, data, weights, models, model, algorithms, trials)
     with torchrun_team() as team:
         if team is not None and not team.leads:
             _take_part(team, device, *chosen)
@@ -132,6 +135,7 @@ def _take_part(
     data: list[str] | None,
     weights: Path | None,
     models: list[str] | None,
+    own: list[str] | None,
     algorithms: list[str] | None,
     trials: int | None,
 ) -> None:
@@ -140,7 +144,7 @@ def _take_part(
     from harness.cells import lay_out
 
     def subjects() -> "list[Subject]":
-        return [cell.subject for cell in lay_out(_chosen(suite, data, models, algorithms, trials), weights)]
+        return [cell.subject for cell in lay_out(_chosen(suite, data, models, own, algorithms, trials), weights)]
 
     take_part(team, subjects, device)
 
@@ -151,13 +155,14 @@ def _cells(
     data: list[str] | None,
     weights: Path | None,
     models: list[str] | None,
+    own: list[str] | None,
     algorithms: list[str] | None,
     trials: int | None,
     evaluation: Evaluation = PORTABLE,
 ) -> "list[Cell]":
     from harness.cells import lay_out
 
-    chosen = _chosen(suite, data, models, algorithms, trials)
+    chosen = _chosen(suite, data, models, own, algorithms, trials)
 
     def fingerprint(opened: "DataSet") -> None:
         trains = chosen.training is not None or any(config.needs_data for config in chosen.configs)
@@ -171,10 +176,20 @@ def _cells(
 
 
 def _chosen(
-    suite: str, data: list[str] | None, models: list[str] | None, algorithms: list[str] | None, trials: int | None
+    suite: str,
+    data: list[str] | None,
+    models: list[str] | None,
+    own: list[str] | None,
+    algorithms: list[str] | None,
+    trials: int | None,
 ) -> "Suite":
     from harness.suite import choose, load_suite
 
     return choose(
-        load_suite(suite), models=split_commas(models), algorithms=split_commas(algorithms), trials=trials, data=data
+        load_suite(suite),
+        models=split_commas(models),
+        own=own,
+        algorithms=split_commas(algorithms),
+        trials=trials,
+        data=data,
     )

@@ -17,26 +17,12 @@ def _build(num_classes: int) -> nn.Module:
     return mobilenet_v3_small(num_classes=num_classes)
 
 
-def _sequential(model: nn.Module) -> nn.Sequential:
-    from torch import nn
-
-    from models.layers import sequential
-
-    return sequential(
-        ("features", model.get_submodule("features")),
-        ("avgpool", model.get_submodule("avgpool")),
-        ("flatten", nn.Flatten()),
-        ("classifier", model.get_submodule("classifier")),
-    )
-
-
 register(
     Network(
         name="mobilenet_v3_small",
         title="MobileNetv3-small",
         build=_build,
         head="classifier.3",
-        sequential=_sequential,
         # Of the scopes tried, the one that comes closest to both published compression ratios.
         scope=Scope(min_elements=4096),
         pretrained="MobileNet_V3_Small_Weights.IMAGENET1K_V1",

@@ -2,9 +2,15 @@
 
 from typing import assert_never
 
-from models.config import AnyPruningConfig, MagnitudePrunerConfig, PostTrainingConfig, SparseGPTConfig
+from models.config import (
+    AnyPruningConfig,
+    MagnitudePrunerConfig,
+    PostTrainingConfig,
+    ReconstructionConfig,
+    SparseGPTConfig,
+)
 from models.conversion import zero_what_float16_loses
-from models.pruning import magnitude_pruner, post_training, sparse_gpt
+from models.pruning import magnitude_pruner, post_training, reconstruction, sparse_gpt
 from models.pruning.job import Pruned, PruningJob
 
 __all__ = ["Pruned", "PruningJob", "prune"]
@@ -12,12 +18,14 @@ __all__ = ["Pruned", "PruningJob", "prune"]
 
 def prune(config: AnyPruningConfig, job: PruningJob) -> Pruned:
     """Prune the job's network as `config` says and convert it. Raises BenchError for a config that cannot be used."""
-    zero_what_float16_loses(job.model)
+    zero_what_float16_loses(job.model, job.image_size)
     match config:
         case PostTrainingConfig():
             return post_training.prune(config, job)
         case SparseGPTConfig():
             return sparse_gpt.prune(config, job)
+        case ReconstructionConfig():
+            return reconstruction.prune(config, job)
         case MagnitudePrunerConfig():
             return magnitude_pruner.prune(config, job)
         case _:

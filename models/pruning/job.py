@@ -1,6 +1,6 @@
-"""What a pruning algorithm is given, what it returns, and how it reads Core ML Tools' own configs."""
+"""What a pruning algorithm is given and what it returns, which layers it prunes, and Core ML Tools' own configs."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -10,10 +10,12 @@ from cattrs import BaseValidationError, transform_error
 from torch import nn
 
 from harness.errors import BenchError
-from models.config import PruningConfig, Scope
-from models.conversion import encode_zeros, to_coreml
+from models.config import PruningConfig
+from models.conversion import encode_zeros, palettize_kept, quantize_kept, to_coreml
+from models.layers import PrunableLayer, is_depthwise, layers_in_scope
 from models.loading import LabelledImages
 from models.network import Network
+from models.pattern import Pattern
 from models.training import Progress, Session
 
 Targets = dict[str, float | None]
@@ -29,7 +31,7 @@ class PruningJob:
     model: the dense network in eval mode; the algorithm may change it.
     data: training images, for the algorithms whose `needs_data` is true.
     trial: changes the order of the training data and nothing else.
-    session: how a fine-tuning runs.
+    session: how a fine-tuning runs. say: told, in a line each, of what has been found out on the way.
     """
 
     network: Network
@@ -39,31 +41,102 @@ class PruningJob:
     trial: int
     progress: Progress
     session: Session = field(default_factory=Session)
+    say: Callable[[str], None] = lambda line: None
 
     def training_data(self) -> LabelledImages:
         assert self.data is not None, "an algorithm whose needs_data is true is given data"
         return self.data
-
-    def scope(self, config: PruningConfig) -> Scope:
-        return config.scope or self.network.scope
 
 
 @dataclass(frozen=True)
 class Pruned:
     """A pruned Core ML model and what was promised of it: targets by layer, and the pruned scope in words.
 
-    devices: those it was fine-tuned on, in words.
+    devices: those it was fine-tuned on, in words. patterns: how the zeros of a layer stand, where that is not anywhere.
     """
 
     package: "ct.models.MLModel"
     targets: Targets
     scope: str
     devices: tuple[str, ...] = ()
+    patterns: Mapping[str, Pattern] = field(default_factory=dict)
 
 
-def converted(job: PruningJob, targets: Targets, scope: str, devices: tuple[str, ...] = ()) -> Pruned:
+def layer_sparsities(config: PruningConfig, network: Network, model: nn.Module) -> Targets:
+    """What is asked of each layer that is pruned, by its dotted name: the one place where that is decided.
+
+    Of the layers in scope, those that `config.layers` or the algorithm leaves dense are not listed.
+    Raises BenchError of one line, with the fix, where a layer cannot take the config's pattern.
+    """
+    layers = _in_scope(config, network, model)
+    asked = {name: config.sparsity_of(name, type(layer).__name__) for name, layer in layers.items()}
+    targets = {name: sparsity for name, sparsity in asked.items() if sparsity != 0}
+    if config.pattern is not None:
+        shapes = {name: tuple(layers[name].weight.shape) for name in targets}
+        problems = {name: problem for name, shape in shapes.items() if (problem := config.pattern.problem(shape))}
+        if problems:
+            name, problem = next(iter(problems.items()))
+            fix = ", ".join(f'"{layer}" = 0' for layer in problems)
+            raise BenchError(
+                f"{network.name}: {name} {list(shapes[name])} cannot have {config.name!r}: {problem}; "
+                f"leave what cannot dense: layers = {{ {fix} }}"
+            )
+    return targets
+
+
+def deciding_keys(config: PruningConfig, network: Network, model: nn.Module) -> set[str]:
+    """The keys of `config.layers` that decide over a layer in scope."""
+    layers = layers_in_scope(model, config.scope or network.scope)
+    return {key for name, layer in layers.items() if (key := config.key_of_layers(name, type(layer).__name__))}
+
+
+def scope_in_words(config: PruningConfig, network: Network, model: nn.Module) -> str:
+    """The pruned layers for a table: the scope, without what the algorithm or `config.layers` leaves dense."""
+    scope = config.scope or network.scope
+    layers = layers_in_scope(model, scope)
+    if not config.prunes_groups and any(is_depthwise(layer) for layer in layers.values()):
+        scope = scope.model_copy(update={"depthwise": False})
+    deciding = deciding_keys(config, network, model)
+    if config.prunes_named_only:
+        return ", ".join(key for key, sparsity in config.layers if sparsity and key in deciding)
+    dense = [key for key, sparsity in config.layers if not sparsity and key in deciding and key not in scope.exclude]
+    return scope.model_copy(update={"exclude": (*scope.exclude, *dense)}).describe()
+
+
+def converted(
+    config: PruningConfig,
+    job: PruningJob,
+    targets: Targets,
+    scope: str,
+    *,
+    devices: tuple[str, ...] = (),
+    patterns: Mapping[str, Pattern] | None = None,
+) -> Pruned:
     """The end of every algorithm that prunes in torch: convert, then store the zeros of the pruned layers as zeros."""
-    return Pruned(encode_zeros(to_coreml(job.model, job.image_size), list(targets)), targets, scope, devices)
+    dense = to_coreml(job.model, job.image_size, joint=config.joint_bits is not None)
+    return stored(config, encode_zeros(dense, list(targets)), targets, scope, devices=devices, patterns=patterns)
+
+
+def stored(
+    config: PruningConfig,
+    sparse: "ct.models.MLModel",
+    targets: Targets,
+    scope: str,
+    *,
+    devices: tuple[str, ...] = (),
+    patterns: Mapping[str, Pattern] | None = None,
+) -> Pruned:
+    """The end of every algorithm: what is kept of each pruned layer in the form that the config asks for.
+
+    patterns: those of a Core ML Tools config; otherwise every layer has the config's.
+    """
+    if config.quantize_bits is not None:
+        sparse = quantize_kept(sparse, list(targets), config.quantize_bits)
+    if config.palettize_bits is not None:
+        sparse = palettize_kept(sparse, list(targets), config.palettize_bits)
+    if patterns is None:
+        patterns = {} if config.pattern is None else dict.fromkeys(targets, config.pattern)
+    return Pruned(sparse, targets, scope, devices, patterns)
 
 
 def scope_of_own_config(targets: Iterable[str]) -> str:
@@ -82,3 +155,8 @@ def read_own_config(config: PruningConfig, read: Callable[[dict[str, Any]], _Own
         raise BenchError(f"{config.name}: not a Core ML Tools config: {'; '.join(transform_error(error))}") from error
     except (TypeError, ValueError, KeyError, AttributeError, AssertionError) as error:
         raise BenchError(f"{config.name}: not a Core ML Tools config: {error}") from error
+
+
+def _in_scope(config: PruningConfig, network: Network, model: nn.Module) -> dict[str, PrunableLayer]:
+    layers = layers_in_scope(model, config.scope or network.scope)
+    return {name: layer for name, layer in layers.items() if config.prunes_groups or not is_depthwise(layer)}

@@ -12,15 +12,28 @@ from torch import nn
 from harness.errors import BenchError
 from models.checkpoints import State
 from models.config import MagnitudePrunerConfig
-from models.layers import layers_in_scope, prunable_layers
-from models.pruning.job import Pruned, PruningJob, Targets, converted, read_own_config, scope_of_own_config
+from models.layers import prunable_layers
+from models.pattern import Pattern
+from models.pruning.job import (
+    Pruned,
+    PruningJob,
+    Targets,
+    converted,
+    layer_sparsities,
+    read_own_config,
+    scope_in_words,
+    scope_of_own_config,
+)
 from models.training import Teacher, total_steps, train
 
 
 def prune(config: MagnitudePrunerConfig, job: PruningJob) -> Pruned:
     """Fine-tune while the pruner raises the sparsity, then convert."""
     targets, scope, devices = fine_tune(config, job)
-    return converted(job, targets, scope, devices)
+    patterns = None
+    if config.coremltools is not None:
+        patterns = _own_patterns(read_own_config(config, OwnConfig.from_dict), job.model)
+    return converted(config, job, targets, scope, devices=devices, patterns=patterns)
 
 
 def fine_tune(config: MagnitudePrunerConfig, job: PruningJob) -> tuple[Targets, str, tuple[str, ...]]:
@@ -32,9 +45,9 @@ def fine_tune(config: MagnitudePrunerConfig, job: PruningJob) -> tuple[Targets, 
         targets = _targets(own_config, job.model, steps)
         scope = scope_of_own_config(targets)
     else:
-        own_config = _pruner_config(config, job, steps)
-        targets = _targets(own_config, job.model, steps)
-        scope = job.scope(config).describe()
+        targets = layer_sparsities(config, job.network, job.model)
+        own_config = _pruner_config(config, targets, steps)
+        scope = scope_in_words(config, job.network, job.model)
     teacher = Teacher(deepcopy(job.model).eval(), config.distillation) if config.distillation is not None else None
     pruner = MagnitudePruner(job.model, own_config)
     pruner.prepare(inplace=True)
@@ -72,19 +85,40 @@ class _ResumablePruner:
             info.sparsity_level = info.module.pruning_method.amount = state["levels"][name]
 
 
-def _pruner_config(config: MagnitudePrunerConfig, job: PruningJob, steps: int) -> OwnConfig:
+def _pruner_config(config: MagnitudePrunerConfig, targets: Targets, steps: int) -> OwnConfig:
     # From 1: the pruner counts a step before it compares, so an update at step 0 would never come.
     first = max(1, round(config.pruning_start * steps))
     last = max(1, round(config.pruning_share * steps))
     update_steps = np.unique(np.linspace(first, last, min(config.updates, last - first + 1)).round().astype(int))
-    layer_config = {
+    same: dict[str, Any] = {
         "scheduler": {"update_steps": update_steps.tolist(), "power": config.power},
         "initial_sparsity": config.initial_sparsity,
-        "target_sparsity": config.sparsity,
+        "granularity": config.granularity,
     }
-    layers = layers_in_scope(job.model, job.scope(config))
-    names: dict[str, Any] = {re.escape(name): layer_config for name in layers}
+    if config.block_size is not None:
+        same["block_size"] = config.block_size
+    if config.n_m_ratio is not None:
+        same |= {"n_m_ratio": config.n_m_ratio, "dim": 1 if config.dim is None else config.dim}
+    names = {re.escape(name): {**same, "target_sparsity": target} for name, target in targets.items()}
     return OwnConfig.from_dict({"module_name_configs": names})
+
+
+def _own_patterns(config: OwnConfig, model: nn.Module) -> dict[str, Pattern]:
+    """How the zeros of each layer have to stand that a Core ML Tools config prunes in a structure."""
+    patterns = {}
+    for name, layer in prunable_layers(model).items():
+        layer_config = config.get_module_config(name, layer)
+        if layer_config is None:
+            continue
+        if layer_config.n_m_ratio:
+            n, m = layer_config.n_m_ratio
+            patterns[name] = Pattern(along="output" if layer_config.dim == 0 else "input", size=m, zeros=n)
+        elif layer_config.granularity != "per_scalar" and layer.weight.ndim > 2:
+            along = "channel" if layer_config.granularity == "per_channel" else "kernel"
+            patterns[name] = Pattern(along=along)
+        elif layer_config.block_size > 1:
+            patterns[name] = Pattern(along="output", size=layer_config.block_size)
+    return patterns
 
 
 def _targets(config: OwnConfig, model: nn.Module, steps: int) -> Targets:

@@ -8,29 +8,47 @@ import torch
 from torch import nn
 
 from models.config import PostTrainingConfig
-from models.conversion import fold_batchnorm, prune_weights, to_coreml, weight_name
-from models.layers import layers_in_scope, prunable_layers
-from models.pruning.job import Pruned, PruningJob, Targets, read_own_config, scope_of_own_config
+from models.conversion import encode_zeros, fold_batchnorm, prune_weights, to_coreml, weight_name
+from models.layers import prunable_layers
+from models.pattern import Pattern, smallest
+from models.pruning.job import (
+    Pruned,
+    PruningJob,
+    Targets,
+    layer_sparsities,
+    read_own_config,
+    scope_in_words,
+    scope_of_own_config,
+    stored,
+)
 
 _OpConfig: TypeAlias = cto.OpMagnitudePrunerConfig | cto.OpThresholdPrunerConfig
 
 
 def prune(config: PostTrainingConfig, job: PruningJob) -> Pruned:
     """Convert the dense network and prune the program's weights, without data."""
-    model = fold_batchnorm(job.model)
+    model = fold_batchnorm(job.model, job.image_size)
+    joint = config.joint_bits is not None
     if config.coremltools is not None:
         own_config = read_own_config(config, _read)
-        targets = _targets(own_config, model)
-        scope = scope_of_own_config(targets)
+        targets, patterns = _promises(own_config, model)
+        pruned = prune_weights(to_coreml(model, job.image_size, joint=joint), own_config)
+        return stored(config, pruned, targets, scope_of_own_config(targets), patterns=patterns)
+    targets = layer_sparsities(config, job.network, model)
+    layers = prunable_layers(model)
+    for name, sparsity in targets.items():
+        weight = layers[name].weight
+        if config.pattern is not None:
+            zero_smallest(weight, config.pattern, sparsity)
+        elif sparsity is not None:
+            break_ties(weight, sparsity)
+    dense = to_coreml(model, job.image_size, joint=joint)
+    if config.pattern is not None:
+        pruned = encode_zeros(dense, list(targets))
     else:
-        layers = layers_in_scope(model, job.scope(config))
-        own_config = cto.OptimizationConfig(op_name_configs={weight_name(name): _op_config(config) for name in layers})
-        targets = dict.fromkeys(layers, config.sparsity)
-        scope = job.scope(config).describe()
-        if config.sparsity is not None:
-            for layer in layers.values():
-                break_ties(layer.weight, config.sparsity)
-    return Pruned(prune_weights(to_coreml(model, job.image_size), own_config), targets, scope)
+        configs = {weight_name(name): _op_config(config, sparsity) for name, sparsity in targets.items()}
+        pruned = prune_weights(dense, cto.OptimizationConfig(op_name_configs=configs))
+    return stored(config, pruned, targets, scope_in_words(config, job.network, model))
 
 
 @torch.no_grad()
@@ -45,11 +63,22 @@ def break_ties(weight: torch.Tensor, sparsity: float) -> None:
     weight.view(-1)[smallest] = 0
 
 
-def _op_config(config: PostTrainingConfig) -> _OpConfig:
+@torch.no_grad()
+def zero_smallest(weight: torch.Tensor, pattern: Pattern, sparsity: float | None) -> None:
+    """Zero, in place, what Core ML Tools' rule for `pattern` chooses among the weights as Float16 sees them.
+
+    `prune_weights` has the rule too, but computes the norms of blocks in Float16, where the squares of weights below
+    2.4e-4 are zero and many others equal, and zeroes every block that ties with the percentile.
+    """
+    places = smallest(weight.half().numpy(), pattern, sparsity)
+    weight.view(-1)[torch.from_numpy(places)] = 0
+
+
+def _op_config(config: PostTrainingConfig, sparsity: float | None) -> _OpConfig:
     # weight_threshold=0: the scope alone decides which layers stay dense.
     if config.threshold is not None:
         return cto.OpThresholdPrunerConfig(threshold=config.threshold, weight_threshold=0)
-    return cto.OpMagnitudePrunerConfig(target_sparsity=config.sparsity, weight_threshold=0)
+    return cto.OpMagnitudePrunerConfig(target_sparsity=sparsity, weight_threshold=0)
 
 
 def _read(values: dict[str, Any]) -> cto.OptimizationConfig:
@@ -61,9 +90,10 @@ def _read(values: dict[str, Any]) -> cto.OptimizationConfig:
     return config
 
 
-def _targets(config: cto.OptimizationConfig, model: nn.Module) -> Targets:
+def _promises(config: cto.OptimizationConfig, model: nn.Module) -> tuple[Targets, dict[str, Pattern]]:
     """What a Core ML Tools config asks of each layer: by name, else by operation type, else globally."""
     targets: Targets = {}
+    patterns: dict[str, Pattern] = {}
     for name, layer in prunable_layers(model).items():
         by_type = config.op_type_configs.get("conv" if isinstance(layer, nn.Conv2d) else "linear", config.global_config)
         op_config = config.op_name_configs.get(weight_name(name), by_type)
@@ -71,8 +101,13 @@ def _targets(config: cto.OptimizationConfig, model: nn.Module) -> Targets:
             continue
         if isinstance(op_config, cto.OpThresholdPrunerConfig):
             targets[name] = None
-        elif op_config.n_m_ratio is not None:
-            targets[name] = op_config.n_m_ratio[0] / op_config.n_m_ratio[1]
+            continue
+        along = "input" if op_config.dim == 1 else "output"
+        if op_config.n_m_ratio is not None:
+            n, m = op_config.n_m_ratio
+            targets[name], patterns[name] = n / m, Pattern(along=along, size=m, zeros=n)
         else:
             targets[name] = op_config.target_sparsity
-    return targets
+            if op_config.block_size is not None:
+                patterns[name] = Pattern(along=along, size=op_config.block_size)
+    return targets, patterns

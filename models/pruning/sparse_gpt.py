@@ -1,6 +1,11 @@
-"""SparseGPT (Frantar and Alistarh 2023) through Core ML Tools' LayerwiseCompressor; BatchNorm re-estimated if asked."""
+"""SparseGPT (Frantar and Alistarh 2023) through Core ML Tools' LayerwiseCompressor; BatchNorm re-estimated if asked.
+
+Its n:m groups are neighbours in a row [C_in x kH x kW], as it walks it; those of other algorithms lie along C_in.
+"""
 
 import re
+from collections.abc import Iterable
+from copy import copy
 from itertools import count
 from typing import Any
 
@@ -13,16 +18,41 @@ from coremltools.optimize.torch.layerwise_compression import (
 from torch import nn
 
 from models.config import SparseGPTConfig
-from models.layers import is_depthwise, layers_in_scope, prunable_layers, stage_names
-from models.pruning.job import Pruned, PruningJob, Targets, converted, read_own_config, scope_of_own_config
+from models.conversion import quantization_scale
+from models.layers import PrunableLayer, is_depthwise, left_dense, prunable_layers, stage_names
+from models.mends import mended_compressor
+from models.pattern import Pattern
+from models.pruning.job import (
+    Pruned,
+    PruningJob,
+    Targets,
+    converted,
+    layer_sparsities,
+    read_own_config,
+    scope_in_words,
+    scope_of_own_config,
+)
 from models.training import calibration_batches, reestimate_batchnorm
 
 # Bounds the memory of the unfolded inputs. LayerwiseCompressor averages over batches: the result does not depend on it.
 _BATCH_SIZE = 16
 
+_COLUMNS_AT_ONCE = 128
+"""Core ML Tools' default: the inputs whose pruning is made up for at once."""
+
 
 def prune(config: SparseGPTConfig, job: PruningJob) -> Pruned:
     """Prune stage by stage with calibration images, then convert. Convolutions with groups stay dense."""
+    targets, scope = sparsify(config, job)
+    if config.batchnorm_samples:
+        reestimate_batchnorm(job.model, job.training_data(), samples=config.batchnorm_samples)
+    own = read_own_config(config, _read) if config.coremltools is not None else None
+    patterns = None if own is None else {name: p for name in targets if (p := _own_pattern(own, name, job.model))}
+    return converted(config, job, targets, scope, patterns=patterns)
+
+
+def sparsify(config: SparseGPTConfig, job: PruningJob) -> tuple[Targets, str]:
+    """Prune the job's network in torch, its BatchNorm left alone: the layers' targets, and the scope in words."""
     view = job.network.sequential(job.model).eval()  # the compressor restores the mode it finds
     stages = stage_names(view)
     compressor_config, samples, scope = _compressor_config(config, job)
@@ -30,17 +60,20 @@ def prune(config: SparseGPTConfig, job: PruningJob) -> Pruned:
     compressor_config.layers = [re.escape(stage) for stage in stages]
     batches = list(calibration_batches(job.training_data(), samples, _BATCH_SIZE))
     compressor_config.calibration_nsamples = len(batches)  # it counts batches
-    unstructured = _unstructured(compressor_config, job.model, targets)
-    dense = {name: layer.weight.detach().clone() for name, layer in unstructured.items()}
+    layers = {name: layer for name, layer in prunable_layers(job.model).items() if name in targets}
+    dense = {name: layer.weight.detach().clone() for name, layer in layers.items()}
+    _break_ties(layers.values())
     hooks = _report_progress(view, stages, len(batches), job)
-    LayerwiseCompressor(view, compressor_config).compress(batches, device="cpu", inplace=True)
+    with mended_compressor():
+        in_stages = _named_in_stages(compressor_config, left_dense(job.model))
+        LayerwiseCompressor(view, in_stages).compress(batches, device="cpu", inplace=True)
     for hook in hooks:
         hook.remove()
-    for name, layer in unstructured.items():
-        _give_back_unseen(layer.weight, dense[name], targets[name] or 0.0)
-    if config.batchnorm_samples:
-        reestimate_batchnorm(job.model, job.training_data(), samples=config.batchnorm_samples)
-    return converted(job, targets, scope or scope_of_own_config(targets))
+    for name, layer in layers.items():
+        ratio = compressor_config.get_module_config(name, layer).n_m_ratio
+        zeros, size = ratio or (round((targets[name] or 0.0) * layer.weight.numel()), layer.weight.numel())
+        _give_back_unseen(layer.weight, _as_stored(layer, dense[name]), zeros, size)
+    return targets, scope or scope_of_own_config(targets)
 
 
 def _compressor_config(config: SparseGPTConfig, job: PruningJob) -> tuple[LayerwiseCompressorConfig, int, str | None]:
@@ -48,18 +81,23 @@ def _compressor_config(config: SparseGPTConfig, job: PruningJob) -> tuple[Layerw
     if config.coremltools is not None:
         own_config = read_own_config(config, _read)
         return own_config, own_config.calibration_nsamples, None
+    targets = layer_sparsities(config, job.network, job.model)
+    names = {re.escape(name): _layer_config(config, sparsity) for name, sparsity in targets.items()}
+    own_config = LayerwiseCompressorConfig.from_dict({"module_name_configs": names})
+    return own_config, config.calibration_samples, scope_in_words(config, job.network, job.model)
+
+
+def _layer_config(config: SparseGPTConfig, sparsity: float | None) -> dict[str, Any]:
     layer_config = {
         "algorithm": "sparse_gpt",
-        "target_sparsity": config.sparsity,
-        "weight_dtype": "float32",  # the default, uint8, quantizes as well
+        "weight_dtype": config.weight_dtype,  # its own default, uint8, quantizes as well
         "hessian_dampening": config.hessian_dampening,
     }
-    layers = layers_in_scope(job.model, job.scope(config))
-    names = {re.escape(name): layer_config for name, layer in layers.items() if not is_depthwise(layer)}
-    has_depthwise = len(names) < len(layers)
-    scope = job.scope(config).model_copy(update={"depthwise": False}) if has_depthwise else job.scope(config)
-    own_config = LayerwiseCompressorConfig.from_dict({"module_name_configs": names})
-    return own_config, config.calibration_samples, scope.describe()
+    if config.n_m_ratio is None:
+        return {**layer_config, "target_sparsity": sparsity}
+    m = config.n_m_ratio[1]
+    # Groups begin anew with each set of columns.
+    return {**layer_config, "n_m_ratio": config.n_m_ratio, "processing_group_size": max(m, _COLUMNS_AT_ONCE // m * m)}
 
 
 def _read(values: dict[str, Any]) -> LayerwiseCompressorConfig:
@@ -89,28 +127,55 @@ def _targets(config: LayerwiseCompressorConfig, model: nn.Module) -> Targets:
     return targets
 
 
-def _unstructured(config: LayerwiseCompressorConfig, model: nn.Module, targets: Targets) -> dict[str, Any]:
-    """The pruned layers whose zeros may stand anywhere."""
-    configs = {name: (layer, config.get_module_config(name, layer)) for name, layer in prunable_layers(model).items()}
-    return {
-        name: layer
-        for name, (layer, layer_config) in configs.items()
-        if name in targets and layer_config.n_m_ratio is None
-    }
+def _own_pattern(config: LayerwiseCompressorConfig, name: str, model: nn.Module) -> Pattern | None:
+    ratio = config.get_module_config(name, model.get_submodule(name)).n_m_ratio
+    return Pattern(along="row", size=ratio[1], zeros=ratio[0]) if ratio else None
 
 
 @torch.no_grad()
-def _give_back_unseen(weight: torch.Tensor, dense: torch.Tensor, sparsity: float) -> None:
-    """Undo the pruning beyond `sparsity`: dense weights of inputs that are zero on every calibration image.
+def _break_ties(layers: Iterable[PrunableLayer]) -> None:
+    """Tell equal weights apart, far below Float16's precision: SparseGPT zeroes all that tie with its threshold.
+
+    Weights that were 8-bit once are equal in many places. A MobileNetV2's first layer came out 0.7 points too sparse.
+    """
+    draw = torch.Generator().manual_seed(0)
+    for layer in layers:
+        layer.weight.mul_(1 + 2**-16 * torch.rand(layer.weight.shape, generator=draw))
+
+
+@torch.no_grad()
+def _as_stored(layer: nn.Module, weight: torch.Tensor) -> torch.Tensor:
+    """Dense weights of `layer` as they would have been quantized, where it has been quantized."""
+    scale = quantization_scale(layer)
+    if scale is None:
+        return weight
+    step = scale.view(-1, *[1] * (weight.ndim - 1))
+    return step * (weight / step).round().clamp(-128, 127)
+
+
+@torch.no_grad()
+def _give_back_unseen(weight: torch.Tensor, dense: torch.Tensor, zeros: int, size: int) -> None:
+    """Undo the pruning beyond `zeros` of each `size` weights: dense weights of inputs that are zero on every image.
 
     SparseGPT zeroes all of those, however many they are. No calibration output depends on them, so that the dense
     network's weights, the largest first, are the best guess for other images.
     """
-    excess = int((weight == 0).sum()) - round(sparsity * weight.numel())
-    unseen = (weight.flatten(1) == 0).all(dim=0).expand(len(weight), -1).reshape(weight.shape)  # [C_out, C_in, h, w]
-    candidates = torch.where(unseen, dense.abs(), 0.0).flatten()
-    back = candidates.topk(min(max(excess, 0), int(candidates.count_nonzero()))).indices
-    weight.view(-1)[back] = dense.flatten()[back]
+    unseen = (weight.flatten(1) == 0).all(dim=0).expand(len(weight), -1)  # [C_out, C_in x kH x kW]
+    candidates = torch.where(unseen, dense.flatten(1).abs(), 0.0).reshape(-1, size)
+    if not candidates.any():
+        return
+    excess = (weight.view(-1, size) == 0).sum(dim=1, keepdim=True) - zeros
+    ranks = candidates.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    back = (ranks < excess) & (candidates > 0)
+    weight.view(-1, size)[back] = dense.reshape(-1, size)[back]
+
+
+def _named_in_stages(config: LayerwiseCompressorConfig, dense: list[str]) -> LayerwiseCompressorConfig:
+    """`config` for the sequential view, where a layer's name comes after that of its stage; `dense` are not pruned."""
+    in_stages = copy(config)
+    names = {re.escape(name): None for name in dense} | config.module_name_configs
+    in_stages.module_name_configs = {rf"[^.]+\.(?:{name})": c for name, c in names.items()}
+    return in_stages
 
 
 def _report_progress(view: nn.Sequential, stages: list[str], batches: int, job: PruningJob) -> list[Any]:

@@ -79,7 +79,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def exported(case: Case, tmp_path_factory: pytest.TempPathFactory) -> onnxruntime.InferenceSession:
     """What torch exports of the network, BatchNorm folded, in ONNX Runtime."""
     path = str(tmp_path_factory.mktemp("exported") / "m.onnx")
-    module = OnImages(fold_batchnorm(case.torch)).eval()
+    module = OnImages(fold_batchnorm(case.torch, SIZE)).eval()
     images = torch.zeros(1, SIZE, SIZE, 3, dtype=torch.uint8)
     axes = {"image": {0: "batch"}, "logits": {0: "batch"}}
     with warnings.catch_warnings():
@@ -153,7 +153,8 @@ def test_load(benchmark, sparse_resnet50: Case, state: str, tmp_path: Path) -> N
 
     # The warm-up fills the cache of the cached ones.
     benchmark.pedantic(load, rounds=LOADS, warmup_rounds=1)
-    dense_bytes = 4 * sum(parameter.numel() for parameter in fold_batchnorm(sparse_resnet50.torch).parameters())
+    folded = fold_batchnorm(sparse_resnet50.torch, SIZE)
+    dense_bytes = 4 * sum(parameter.numel() for parameter in folded.parameters())
     measured = found[1:]
     benchmark.extra_info.update(
         load=state,

@@ -93,7 +93,7 @@ def test_no_value_changes_when_zeros_are_encoded():
 
 def test_folding_keeps_the_function_and_the_names():
     model = dense()
-    folded = fold_batchnorm(model)
+    folded = fold_batchnorm(model, SIZE)
     images = torch.rand(3, 3, SIZE, SIZE)
     with torch.no_grad():
         assert torch.allclose(folded(images), model(images), atol=1e-5)
@@ -131,7 +131,7 @@ def test_the_model_says_what_it_takes_and_gives():
 
 
 def test_without_ties_breaking_them_changes_nothing():
-    model = fold_batchnorm(dense())
+    model = fold_batchnorm(dense(), SIZE)
     weight = model.get_submodule("features.6").weight
     with torch.no_grad():  # 4,608 different Float16 numbers in random order
         distinct = torch.arange(1, weight.numel() + 1, dtype=torch.int16).view(torch.float16).float() * 1e3
@@ -165,7 +165,7 @@ def test_a_threshold_prunes_what_lies_below_it_and_stores_dense_what_is_less_tha
     package = read_package(tmp_path / "x.mlpackage")
     assert result.targets == dict.fromkeys(IN_SCOPE, None)
     for layer in IN_SCOPE:
-        folded = fold_batchnorm(model).get_submodule(layer).weight.detach().half()
+        folded = fold_batchnorm(model, SIZE).get_submodule(layer).weight.detach().half()
         below = int((folded.abs() <= 0.07).sum())
         weight = package.weight_of_layer(layer)
         if below >= folded.numel() / 2:

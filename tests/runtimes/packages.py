@@ -46,7 +46,7 @@ def from_mil(
     return path
 
 
-def settle(network: torch.nn.Module, size: int) -> torch.nn.Module:
+def settle(network: torch.nn.Module, size: int, *, images: int = 8) -> torch.nn.Module:
     """Give BatchNorm the statistics of what flows through random weights, so that activations keep their scale."""
     torch.manual_seed(0)
     for module in network.modules():
@@ -54,5 +54,5 @@ def settle(network: torch.nn.Module, size: int) -> torch.nn.Module:
             module.momentum = None  # a plain mean
     network.train()
     with torch.no_grad():
-        network(torch.randn(8, 3, size, size))
+        network(torch.randn(images, 3, size, size))
     return network.eval()

@@ -1,0 +1,188 @@
+"""The sensitivity of a network's layers to pruning: measured once for each network and its images, kept, told, drawn.
+
+Kept under the hash of what it depends on. Layers that were measured before a run was stopped are not measured again.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+from tabulate import tabulate
+
+from harness.charts import DotRow, Drawing, beside, dots, legend
+from harness.keys import code_version, key_of
+from harness.store import write_atomically
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.cells import Subject
+    from harness.training_images import TrainingImages
+
+_CODE = (
+    "models/pruning/sensitivity.py",
+    "models/pruning/post_training.py",
+    "models/layers.py",
+    "models/stages.py",
+)
+
+_BATCH_SIZE = 16
+_LEAST_DRAWN = 1e-4
+"""Nats; what is less stands there in a chart."""
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Effect(_Data):
+    """One layer pruned to `sparsity`. divergence: in nats; None: the outputs are no numbers. top1: a fraction."""
+
+    sparsity: float
+    divergence: float | None
+    top1: float
+
+
+class LayerSensitivity(_Data):
+    """The effects of pruning one layer alone, the least sparse first. elements: its number of weights."""
+
+    layer: str
+    elements: int
+    effects: tuple[Effect, ...]
+
+
+class Sensitivity(_Data):
+    """A network's layers in the order in which images pass them. dense_top1: a fraction of `images`."""
+
+    network: str
+    title: str
+    data: str
+    split: str
+    images: int
+    dense_top1: float
+    layers: tuple[LayerSensitivity, ...]
+
+    def losses(self) -> dict[str, dict[float, float]]:
+        """By layer and sparsity, as an allocation takes them."""
+        return {
+            layer.layer: {e.sparsity: math.inf if e.divergence is None else e.divergence for e in layer.effects}
+            for layer in self.layers
+        }
+
+
+def sensitivity_key(subject: "Subject", samples: int, levels: Sequence[float]) -> str:
+    """The hash of everything that a measurement depends on."""
+    return key_of(
+        {
+            "dense": subject.dense_key,
+            "samples": samples,
+            "levels": sorted(levels),
+            "code": code_version(*_CODE),
+            **subject.train_inputs,
+        }
+    )
+
+
+def measure(
+    subject: "Subject",
+    model: "nn.Module",
+    images: "TrainingImages",
+    samples: int,
+    levels: Sequence[float],
+    *,
+    unfinished: Path,
+    progress: Callable[[int, int], None],
+) -> Sensitivity:
+    """Prune the layers of the dense `model` one at a time, over `samples` of the training images.
+
+    unfinished: the file in which what is measured is kept until all is; it belongs to this measurement alone.
+    """
+    import torch
+
+    from models.pruning.sensitivity import dense_top1, layer_effects
+    from models.training import calibration_batches, calibration_order
+
+    batches = list(calibration_batches(images, samples, _BATCH_SIZE))
+    labels = torch.from_numpy(images.labels(calibration_order(images, samples)).astype(np.int64))
+    found = _read(unfinished) or Sensitivity(
+        network=subject.network.name,
+        title=subject.network.title,
+        data=subject.data.spec,
+        split=subject.data.train.name if subject.data.train else "",
+        images=len(labels),
+        dense_top1=dense_top1(model, batches, labels),
+        layers=(),
+    )
+    known = {layer.layer for layer in found.layers}
+    for layer in layer_effects(subject.network, model, batches, labels, levels, known=known, progress=progress):
+        effects = tuple(
+            Effect(sparsity=e.sparsity, divergence=e.divergence if math.isfinite(e.divergence) else None, top1=e.top1)
+            for e in layer.effects
+        )
+        measured = LayerSensitivity(layer=layer.layer, elements=layer.elements, effects=effects)
+        found = found.model_copy(update={"layers": (*found.layers, measured)})
+        write_atomically(unfinished, found.model_dump_json())
+    return found
+
+
+def table(sensitivity: Sensitivity) -> str:
+    """A row a layer: what pruning it alone to each level does."""
+    rows = [
+        {"Layer": layer.layer, "Weights": f"{layer.elements:,}"}
+        | {f"{100 * e.sparsity:g} %: error": _error(e.divergence) for e in layer.effects}
+        | {f"{100 * e.sparsity:g} %: top-1": f"{100 * e.top1:.1f}" for e in layer.effects}
+        for layer in sensitivity.layers
+    ]
+    return f"{caption(sensitivity)}\n\n{tabulate(rows, headers='keys', tablefmt='github', disable_numparse=True)}"
+
+
+def caption(sensitivity: Sensitivity) -> str:
+    return (
+        f"{sensitivity.title}, each layer pruned alone by magnitude; {sensitivity.images:,} images of "
+        f"{sensitivity.data} ({sensitivity.split}). Error: divergence from the dense network, in nats. Top-1 in %, "
+        f"dense {100 * sensitivity.dense_top1:.1f}; one image is {100 / sensitivity.images:.1f}."
+    )
+
+
+def chart(sensitivity: Sensitivity) -> Drawing:
+    """Error and top-1 beside each other, a row a layer, a mark a level."""
+    levels = [f"{100 * effect.sparsity:g} %" for effect in sensitivity.layers[0].effects]
+
+    def rows(value: Callable[[Effect], float | None]) -> list[DotRow]:
+        return [
+            DotRow(
+                layer.layer,
+                tuple(value(e) for e in layer.effects),
+                tuple(
+                    (f"{layer.layer} at {name}", *_details(e)) for name, e in zip(levels, layer.effects, strict=True)
+                ),
+            )
+            for layer in sensitivity.layers
+        ]
+
+    errors = rows(lambda e: None if e.divergence is None else max(e.divergence, _LEAST_DRAWN))
+    panels = [
+        dots(f"{sensitivity.title}: error", errors, "divergence from dense, nats", logarithmic=True),
+        dots("Top-1", rows(lambda e: 100 * e.top1), f"%, dense {100 * sensitivity.dense_top1:.1f}"),
+    ]
+    both = beside(panels, columns=2)
+    return beside([legend([f"layer {level} sparse" for level in levels], both.width), both], columns=1)
+
+
+def _details(effect: Effect) -> tuple[str, str]:
+    return f"error {_error(effect.divergence)}", f"top-1 {100 * effect.top1:.1f} %"
+
+
+def _error(divergence: float | None) -> str:
+    return "-" if divergence is None else f"{divergence:.4f}"
+
+
+def _read(unfinished: Path) -> Sensitivity | None:
+    """None where there is nothing, or nothing whole."""
+    try:
+        return Sensitivity.model_validate_json(unfinished.read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        return None

@@ -1,0 +1,99 @@
+"""What pruning one layer alone does, against torch's own pruning and divergence on the whole network."""
+
+import math
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils import prune
+
+from harness.errors import CellFailedError
+from models.network import Network
+from models.pruning.sensitivity import dense_top1, layer_effects
+from models.training import normalize
+from models.weights import untrained_model
+from tests.noise import Noise
+from tests.tiny_network import TINY
+
+LEVELS = (0.5, 0.9)
+
+
+@pytest.fixture(scope="module")
+def images():
+    noise = Noise(24)
+    everything = np.arange(24)
+    return normalize(noise.images(everything, None)), torch.from_numpy(noise.labels(everything))
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    return untrained_model(TINY, 4).eval()
+
+
+def by_torch(model: nn.Module, layer: str, level: float, images: torch.Tensor, labels: torch.Tensor):
+    other = deepcopy(model)
+    weight = other.get_submodule(layer).weight
+    magnitudes = np.abs(weight.detach().numpy().astype(np.float16)).ravel()
+    mask = np.ones(len(magnitudes), np.float32)
+    mask[np.argsort(magnitudes, kind="stable")[: math.ceil(level * len(magnitudes))]] = 0
+    prune.custom_from_mask(other.get_submodule(layer), "weight", torch.from_numpy(mask).reshape(weight.shape))
+    with torch.no_grad():
+        outputs, dense = other(images), model(images)
+    divergence = functional.kl_div(
+        functional.log_softmax(outputs, 1), functional.log_softmax(dense, 1), reduction="batchmean", log_target=True
+    )
+    return float(divergence), float((outputs.argmax(1) == labels).float().mean())
+
+
+def test_every_layer_is_measured_as_if_the_whole_network_had_run(model, images):
+    before = deepcopy(model.state_dict())
+    found = list(layer_effects(TINY, model, images[0].split(10), images[1], LEVELS))
+    assert [(one.layer, one.elements) for one in found] == [
+        ("features.0", 432),
+        ("features.3", 144),
+        ("features.6", 4608),
+        ("classifier", 512),
+    ]
+    for one in found:
+        for level, effect in zip(LEVELS, one.effects, strict=True):
+            divergence, top1 = by_torch(model, one.layer, level, *images)
+            assert effect.sparsity == level
+            assert effect.divergence == pytest.approx(divergence, rel=1e-3, abs=1e-7)
+            assert effect.top1 == pytest.approx(top1)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_dense_network_s_own_top1(model, images):
+    expected = float((model(images[0]).argmax(1) == images[1]).float().mean())
+    assert dense_top1(model, images[0].split(7), images[1]) == pytest.approx(expected)
+
+
+def test_known_layers_are_not_measured_again(model, images):
+    told = []
+    found = layer_effects(
+        TINY, model, [images[0]], images[1], LEVELS, known={"features.0", "features.6"},
+        progress=lambda done, total: told.append((done, total)),
+    )  # fmt: skip
+    assert [one.layer for one in found] == ["features.3", "classifier"]
+    assert told[-1] == (8, 8)
+
+
+def test_a_network_without_stages_gives_the_same(model, images):
+    class WithoutStages(Network):
+        def sequential(self, model):
+            raise CellFailedError("it cannot be traced")
+
+    whole = WithoutStages(**{name: getattr(TINY, name) for name in ("name", "title", "build", "head", "scope")})
+    expected = list(layer_effects(TINY, model, [images[0]], images[1], LEVELS))
+    found = list(layer_effects(whole, model, [images[0]], images[1], LEVELS))
+    for one, other in zip(found, expected, strict=True):
+        assert one.layer == other.layer
+        assert [e.divergence for e in one.effects] == pytest.approx([e.divergence for e in other.effects], abs=1e-6)
+
+
+def test_outputs_that_are_no_numbers_are_infinitely_far(model, images):
+    first = next(layer_effects(TINY, model, [images[0] * float("inf")], images[1], LEVELS))
+    assert [effect.divergence for effect in first.effects] == [float("inf")] * 2

@@ -180,7 +180,10 @@ class _Block:
 
     def fit(self, config: ReconstructionConfig, order: np.random.Generator) -> Iterator[int]:
         """Fit the weights that stay, and nothing else; yields the number of each step that is done."""
-        scale = 1 / self._targets[: self._fitted].float().var()
+        variance = self._targets[: self._fitted].float().var()
+        if variance == 0:  # a dead block, or a head of zeros: the same for every image, and nothing to fit to
+            return
+        scale = 1 / variance
         weights = _weights(self._module)
         # A block that is nearly right needs small steps: the same ones that mend a bad block made a good one worse.
         rate = config.learning_rate * min(self._before[0], 1.0)
@@ -220,6 +223,8 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     squares = sum(float(functional.mse_loss(f.float(), e.float())) for f, e in zip(found, expected, strict=True))
     mean = sum(float(e.float().mean()) for e in expected) / len(expected)
     variance = sum(float((e.float() - mean).square().mean()) for e in expected)
+    if variance == 0:
+        return math.inf if squares else 0.0
     return squares / variance
 
 

@@ -27,6 +27,7 @@ from models.layers import leave_dense, prunable_layers, stage_names
 from models.network import get_network
 from models.observation import observe
 from models.own import is_spec, own_network
+from models.pruning.reconstruction import relative_error
 from models.stages import sequential_view
 from models.training import normalize
 from models.weight_files import weights_fingerprint
@@ -580,7 +581,9 @@ def test_torchvisions_other_networks_go_through_every_algorithm(tmp_path, name):
         folder, data = tmp_path, f"imagefolder:{enlarged_digits(tmp_path / 'data')}"
         training, weights = "", "pretrained"
         torch.manual_seed(0)
-        torch.save(torchvision.models.vit_b_16(num_classes=10).state_dict(), tmp_path / "torchvision-vit_b_16.pth")
+        reference = torchvision.models.vit_b_16(num_classes=10)
+        nn.init.normal_(reference.heads.head.weight, std=0.05)  # torchvision's are zeros
+        torch.save(reference.state_dict(), tmp_path / "torchvision-vit_b_16.pth")
     (tmp_path / "others.toml").write_text(
         OTHERS.format(spec=f"torchvision:{name}", weights=weights, data=data, training=training)
     )
@@ -620,3 +623,10 @@ def test_the_package_predicts_what_the_network_does_in_torch(folder, tmp_path):
 
 def test_weights_of_the_default_kind_are_known_without_downloading_them():
     assert weights_fingerprint(get_network("torchvision:resnet18"), None) == "torchvision's default for resnet18"
+
+
+def test_blocks_that_give_the_same_for_every_image_are_left_as_they_are():
+    """A head of zeros: nothing to fit it to."""
+    outputs, constant = torch.rand(3, 2).half(), torch.zeros(3, 2).half()
+    assert relative_error(constant, constant) == 0
+    assert relative_error(outputs, constant) == torch.inf

@@ -10,11 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.data import DataSet, open_data
+from harness.data import DataSet
 from harness.errors import DataError, SuiteError, WeightsError
 from harness.evaluation import PORTABLE, Evaluation
 from harness.fetch import PublishedPackage, published_packages
 from harness.keys import code_version, key_of, package_versions
+from harness.parts import open_data_or_part
 from harness.published import IMAGENET_CLASSES
 from harness.suite import Suite
 from models.config import AnyPruningConfig, TrainingConfig
@@ -222,7 +223,7 @@ def lay_out(
     for name in suite.models:
         spec = suite.data_for(name)
         if spec not in opened:
-            opened[spec] = open_data(spec)
+            opened[spec] = open_data_or_part(spec)
             fingerprinting(opened[spec])
         subject = Subject(
             suite=suite.name,

@@ -8,6 +8,7 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
+from harness.commands.advise import advise
 from harness.commands.baseline import app as baseline
 from harness.commands.compare import compare
 from harness.commands.doctor import doctor
@@ -42,6 +43,7 @@ for command in (
     fetch_published,
     table,
     report,
+    advise,
     compare,
     gate,
     latency,

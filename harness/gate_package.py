@@ -6,11 +6,11 @@ from pathlib import Path
 
 from harness.baseline import AccuracyRow, Baseline, load_baseline, read_baseline, write_baseline
 from harness.compare import measure
-from harness.data import open_data
 from harness.errors import BenchError
 from harness.gate import Report, gate
 from harness.gate_pairs import name_of
 from harness.gate_rules import read_rules
+from harness.parts import open_data_or_part
 from harness.records import Precision
 
 
@@ -32,7 +32,7 @@ def gate_package(
     book = read_rules(rules) if rules else None
     older = Path(baseline) if baseline.rstrip("/").endswith(".mlpackage") else None
     known = None if older else _named(load_baseline(baseline), row, baseline)
-    opened = open_data(data)
+    opened = open_data_or_part(data)
     packages = [package, older] if older else [package]
     measured = measure(packages, opened, precision=precision, skip_bad_images=skip_bad_images)
     rows = [one.row(row, opened, precision) for one in measured]
@@ -52,7 +52,7 @@ def update_baseline(
 ) -> None:
     """Evaluate a package and write it into a baseline file as `row`, in place of a row of that name. Makes the file."""
     old = read_baseline(baseline) if baseline.exists() else Baseline(measured="")
-    opened = open_data(data)
+    opened = open_data_or_part(data)
     (measured,) = measure([package], opened, precision=precision, skip_bad_images=skip_bad_images)
     new = measured.row(row, opened, precision)
     kept = [one for one in old.accuracy if name_of(one) != row]

@@ -16,12 +16,16 @@ from rich.progress import (
 )
 from rich.text import Text
 
+Watch = Callable[[str, int, int], None]
+"""Called with (what is being done, steps done, steps in all)."""
+
 
 class Reporter:
-    """What long work tells the person who waits for it."""
+    """What long work tells the person who waits for it. watch: told of every step, and may raise to end the work."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Watch = lambda description, done, total: None) -> None:
         self._console = Console(stderr=True)
+        self._watch = watch
 
     def say(self, line: str) -> None:
         """One line that stays."""
@@ -40,7 +44,7 @@ class Reporter:
         )
         # Off a terminal the bars would fill a log with their every state.
         with Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal) as bars:
-            yield Steps(bars, title, total)
+            yield Steps(bars, title, total, self._watch)
 
 
 class _SpeedColumn(ProgressColumn):
@@ -53,8 +57,9 @@ class _SpeedColumn(ProgressColumn):
 class Steps:
     """An outer bar, and an inner one for the step in hand."""
 
-    def __init__(self, bars: Progress, title: str, total: int) -> None:
+    def __init__(self, bars: Progress, title: str, total: int, watch: Watch) -> None:
         self._bars = bars
+        self._watch = watch
         self._outer = bars.add_task(title, total=total)
         self._inner = bars.add_task("", total=None, visible=False)
         self._description = ""
@@ -65,6 +70,7 @@ class Steps:
             self._description = description
             self._bars.reset(self._inner, description=f"  {description}", visible=True)  # so that time starts anew
         self._bars.update(self._inner, completed=done, total=total)
+        self._watch(description, done, total)
 
     def within(self, description: str) -> Callable[[int, int], None]:
         """`update` with a fixed description."""

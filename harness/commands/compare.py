@@ -28,9 +28,9 @@ def compare(
     """
     from harness.compare import compare as compare_measured
     from harness.compare import measure
-    from harness.data import open_data
+    from harness.parts import open_data_or_part
 
-    opened = open_data(data)
+    opened = open_data_or_part(data)
     with Reporter().steps("comparing", 1) as steps:
         measured = measure(
             [first, second], opened, precision=precision, skip_bad_images=skip_bad_images, progress=steps.update

@@ -42,14 +42,14 @@ def accuracy(
     Several packages share one pass over the images.
     """
     from harness.accuracy import evaluate
-    from harness.data import open_data
+    from harness.parts import open_data_or_part
     from harness.runtimes.choice import loader
 
     reporter = Reporter()
     with reporter.steps(f"{len(packages)} packages", 1) as steps:
         every, skipped = evaluate(
             packages,
-            open_data(data).val,
+            open_data_or_part(data).val,
             load=loader(runtime, precision=precision, compute_units=compute_units),
             skip_bad_images=skip_bad_images,
             image_cache=not no_image_cache,

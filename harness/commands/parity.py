@@ -46,16 +46,16 @@ def parity(
     It is how a Mac vouches for accuracies that were measured elsewhere. What was found for each image is kept in a
     record, RESULTS/parity/*.json.
     """
-    from harness.data import open_data
     from harness.latency.machines import this_machine
     from harness.latency.targets import sha256_of
     from harness.parity import ParityRecord, agreement, compare, write_record
+    from harness.parts import open_data_or_part
     from harness.provenance import provenance
     from harness.runtimes.choice import loader
 
     core_ml, portable = this_machine("coreml")[0], this_machine("portable")[0]
     loads = (loader("coreml", compute_units=compute_units), loader("portable", precision=precision))
-    split = open_data(data).val
+    split = open_data_or_part(data).val
     with Reporter().steps(package.name, 1) as steps:
         compared = compare(
             package, split, loads, limit=limit, skip_bad_images=skip_bad_images, progress=steps.within("comparing")

@@ -22,6 +22,7 @@ Targets = dict[str, float | None]
 """The sparsity asked of each pruned layer, by its dotted name; None where only a threshold was given."""
 
 _Own = TypeVar("_Own")
+_Config = TypeVar("_Config", bound=PruningConfig)
 
 
 @dataclass(frozen=True)
@@ -71,17 +72,29 @@ def layer_sparsities(config: PruningConfig, network: Network, model: nn.Module) 
     layers = _in_scope(config, network, model)
     asked = {name: config.sparsity_of(name, type(layer).__name__) for name, layer in layers.items()}
     targets = {name: sparsity for name, sparsity in asked.items() if sparsity != 0}
-    if config.pattern is not None:
-        shapes = {name: tuple(layers[name].weight.shape) for name in targets}
-        problems = {name: problem for name, shape in shapes.items() if (problem := config.pattern.problem(shape))}
-        if problems:
-            name, problem = next(iter(problems.items()))
-            fix = ", ".join(f'"{layer}" = 0' for layer in problems)
-            raise BenchError(
-                f"{network.name}: {name} {list(shapes[name])} cannot have {config.name!r}: {problem}; "
-                f"leave what cannot dense: layers = {{ {fix} }}"
-            )
+    problems = _misfits(config, {name: layers[name] for name in targets})
+    if problems:
+        name, problem = next(iter(problems.items()))
+        fix = ", ".join(f'"{layer}" = 0' for layer in problems)
+        raise BenchError(
+            f"{network.name}: {name} {list(layers[name].weight.shape)} cannot have {config.name!r}: {problem}; "
+            f"leave what cannot dense: layers = {{ {fix} }}"
+        )
     return targets
+
+
+def fitted_to(config: _Config, network: Network, model: nn.Module) -> _Config:
+    """`config` with the layers left dense that cannot take its pattern."""
+    misfits = _misfits(config, _in_scope(config, network, model))
+    return config.model_copy(update={"layers": (*((name, 0.0) for name in misfits), *config.layers)})
+
+
+def _misfits(config: PruningConfig, layers: Mapping[str, PrunableLayer]) -> dict[str, str]:
+    """What is wrong with the config's pattern for each of the layers that cannot take it."""
+    if config.pattern is None:
+        return {}
+    problems = {name: config.pattern.problem(tuple(layer.weight.shape)) for name, layer in layers.items()}
+    return {name: problem for name, problem in problems.items() if problem}
 
 
 def deciding_keys(config: PruningConfig, network: Network, model: nn.Module) -> set[str]:

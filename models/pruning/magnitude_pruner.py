@@ -46,7 +46,7 @@ def fine_tune(config: MagnitudePrunerConfig, job: PruningJob) -> tuple[Targets, 
         scope = scope_of_own_config(targets)
     else:
         targets = layer_sparsities(config, job.network, job.model)
-        own_config = _pruner_config(config, targets, steps)
+        own_config = OwnConfig.from_dict(as_coremltools(config, targets, steps))
         scope = scope_in_words(config, job.network, job.model)
     teacher = Teacher(deepcopy(job.model).eval(), config.distillation) if config.distillation is not None else None
     pruner = MagnitudePruner(job.model, own_config)
@@ -85,7 +85,8 @@ class _ResumablePruner:
             info.sparsity_level = info.module.pruning_method.amount = state["levels"][name]
 
 
-def _pruner_config(config: MagnitudePrunerConfig, targets: Targets, steps: int) -> OwnConfig:
+def as_coremltools(config: MagnitudePrunerConfig, targets: Targets, steps: int) -> dict[str, Any]:
+    """What Core ML Tools' MagnitudePrunerConfig reads: these sparsities by layer, in so many training steps."""
     # From 1: the pruner counts a step before it compares, so an update at step 0 would never come.
     first = max(1, round(config.pruning_start * steps))
     last = max(1, round(config.pruning_share * steps))
@@ -99,8 +100,7 @@ def _pruner_config(config: MagnitudePrunerConfig, targets: Targets, steps: int) 
         same["block_size"] = config.block_size
     if config.n_m_ratio is not None:
         same |= {"n_m_ratio": config.n_m_ratio, "dim": 1 if config.dim is None else config.dim}
-    names = {re.escape(name): {**same, "target_sparsity": target} for name, target in targets.items()}
-    return OwnConfig.from_dict({"module_name_configs": names})
+    return {"module_name_configs": {re.escape(name): {**same, "target_sparsity": own} for name, own in targets.items()}}
 
 
 def _own_patterns(config: OwnConfig, model: nn.Module) -> dict[str, Pattern]:

@@ -46,8 +46,7 @@ def prune(config: PostTrainingConfig, job: PruningJob) -> Pruned:
     if config.pattern is not None:
         pruned = encode_zeros(dense, list(targets))
     else:
-        configs = {weight_name(name): _op_config(config, sparsity) for name, sparsity in targets.items()}
-        pruned = prune_weights(dense, cto.OptimizationConfig(op_name_configs=configs))
+        pruned = prune_weights(dense, cto.OptimizationConfig.from_dict(as_coremltools(config, targets)))
     return stored(config, pruned, targets, scope_in_words(config, job.network, model))
 
 
@@ -74,11 +73,24 @@ def zero_smallest(weight: torch.Tensor, pattern: Pattern, sparsity: float | None
     weight.view(-1)[torch.from_numpy(places)] = 0
 
 
-def _op_config(config: PostTrainingConfig, sparsity: float | None) -> _OpConfig:
+def as_coremltools(config: PostTrainingConfig, targets: Targets) -> dict[str, Any]:
+    """What Core ML Tools' OptimizationConfig reads: these sparsities by layer, or the config's threshold."""
     # weight_threshold=0: the scope alone decides which layers stay dense.
-    if config.threshold is not None:
-        return cto.OpThresholdPrunerConfig(threshold=config.threshold, weight_threshold=0)
-    return cto.OpMagnitudePrunerConfig(target_sparsity=sparsity, weight_threshold=0)
+    same: dict[str, Any] = {"weight_threshold": 0}
+    if config.block_size is not None:
+        same |= {"block_size": config.block_size, "dim": config.dim or 0}
+    if config.n_m_ratio is not None:
+        same |= {"n_m_ratio": config.n_m_ratio, "dim": 1 if config.dim is None else config.dim}
+    elif config.threshold is not None:
+        same["threshold"] = config.threshold
+    alike = config.threshold is not None or config.n_m_ratio is not None
+    return {
+        "config_type": "OpMagnitudePrunerConfig" if config.threshold is None else "OpThresholdPrunerConfig",
+        "op_name_configs": {
+            weight_name(name): dict(same) if alike else {**same, "target_sparsity": own}
+            for name, own in targets.items()
+        },
+    }
 
 
 def _read(values: dict[str, Any]) -> cto.OptimizationConfig:

@@ -82,9 +82,13 @@ def _compressor_config(config: SparseGPTConfig, job: PruningJob) -> tuple[Layerw
         own_config = read_own_config(config, _read)
         return own_config, own_config.calibration_nsamples, None
     targets = layer_sparsities(config, job.network, job.model)
-    names = {re.escape(name): _layer_config(config, sparsity) for name, sparsity in targets.items()}
-    own_config = LayerwiseCompressorConfig.from_dict({"module_name_configs": names})
+    own_config = LayerwiseCompressorConfig.from_dict(as_coremltools(config, targets))
     return own_config, config.calibration_samples, scope_in_words(config, job.network, job.model)
+
+
+def as_coremltools(config: SparseGPTConfig, targets: Targets) -> dict[str, Any]:
+    """What Core ML Tools' LayerwiseCompressorConfig reads: these sparsities by layer."""
+    return {"module_name_configs": {re.escape(name): _layer_config(config, own) for name, own in targets.items()}}
 
 
 def _layer_config(config: SparseGPTConfig, sparsity: float | None) -> dict[str, Any]:

@@ -19,6 +19,10 @@ from harness.errors import BenchError
 from harness.latency_records import LatencyRecord, read_latency_records
 from harness.newest import newest_trials
 from harness.records import Record, read_records
+from harness.sensitivity import Sensitivity, kept_sensitivities
+from harness.sensitivity import caption as sensitivity_caption
+from harness.sensitivity import panels as sensitivity_panels
+from harness.sensitivity import rows as sensitivity_rows
 from harness.suite import shipped_suites
 from harness.tables import Row, caption, compared, comparison_caption, rows, worded
 
@@ -70,8 +74,10 @@ class _Made:
 
 
 @dataclass(frozen=True)
-class _Latency:
-    drawing: Drawing
+class _Charted:
+    """Charts and the table of what they show."""
+
+    drawings: list[Drawing]
     table: _Table
 
 
@@ -89,7 +95,7 @@ def write_report(results: Path, out: Path, format: Format, *, force: bool = Fals
         raise BenchError(f"{out} exists; --force replaces it")
     records, latencies = read_records(results), read_latency_records(results)
     if format == "html":
-        content = page(records, latencies).encode()
+        content = page(records, latencies, kept_sensitivities(results)).encode()
     else:
         drawing = figure(records, latencies)
         content = charts.png(drawing) if format == "png" else charts.svg(drawing, alone=True).encode()
@@ -105,14 +111,14 @@ def figure(records: list[Record], latencies: list[LatencyRecord]) -> Drawing:
     """All charts and their legend as one drawing. Raises BenchError where nothing was measured."""
     table = rows(records)
     series = _series(table, latencies)
-    drawings = [*_pareto(table, series), *(latency.drawing for latency in _latency(latencies, series))]
+    drawings = [*_pareto(table, series), *(drawing for one in _latency(latencies, series) for drawing in one.drawings)]
     if not drawings:
         raise BenchError("no row was measured: there is nothing to draw")
     panels = charts.beside(drawings, _COLUMNS_OF_CHARTS)
     return charts.beside([panels, charts.legend(series, panels.width)], 1)
 
 
-def page(records: list[Record], latencies: list[LatencyRecord]) -> str:
+def page(records: list[Record], latencies: list[LatencyRecord], sensitivities: Iterable[Sensitivity] = ()) -> str:
     """The page, as HTML."""
     table = rows(records)
     trials_of = {_row_key(trials[0]): trials for trials in newest_trials(records)}
@@ -143,7 +149,8 @@ def page(records: list[Record], latencies: list[LatencyRecord]) -> str:
         pareto=[charts.svg(drawing) for drawing in _pareto(table, series)],
         tables=tables,
         layers=_layers(trials_of.values()),
-        latency=[(latency, charts.svg(latency.drawing)) for latency in _latency(latencies, series)],
+        sensitivity=[(one, list(map(charts.svg, one.drawings))) for one in map(_sensitivity, sensitivities)],
+        latency=[(one, list(map(charts.svg, one.drawings))) for one in _latency(latencies, series)],
         made=made,
         failures=[
             (f"{_name(r)}, trial {r.trial + 1}", (r.reason or "no reason").splitlines()[0])
@@ -259,6 +266,11 @@ def _layers(rows: Iterable[list[Record]]) -> list[_Layers]:
     return found
 
 
+def _sensitivity(found: Sensitivity) -> _Charted:
+    title = f"{found.title} on {found.data}"
+    return _Charted(sensitivity_panels(found), _Table(title, sensitivity_caption(found), sensitivity_rows(found)))
+
+
 # --- latency
 
 
@@ -266,7 +278,7 @@ def _latency_series(record: LatencyRecord) -> str:
     return record.package.pruning.title if record.package.pruning else _OTHER_PACKAGES
 
 
-def _latency(latencies: list[LatencyRecord], series: list[str]) -> list[_Latency]:
+def _latency(latencies: list[LatencyRecord], series: list[str]) -> list[_Charted]:
     """One chart a device, runtime, choice of compute units and protocol: only such samples can be compared."""
     groups: dict[str, list[LatencyRecord]] = {}
     for record in latencies:
@@ -277,7 +289,7 @@ def _latency(latencies: list[LatencyRecord], series: list[str]) -> list[_Latency
     return [_latency_of(key.split("\n")[0], group, series) for key, group in groups.items()]
 
 
-def _latency_of(title: str, group: list[LatencyRecord], series: list[str]) -> _Latency:
+def _latency_of(title: str, group: list[LatencyRecord], series: list[str]) -> _Charted:
     from harness.latency.statistics import durations, summarize  # imports scipy, for those who have such records
 
     summaries = [summarize(record) for record in group]
@@ -313,7 +325,7 @@ def _latency_of(title: str, group: list[LatencyRecord], series: list[str]) -> _L
         f"{timing.rounds} rounds of at least {timing.predictions} predictions and {timing.seconds:g} s each, batch "
         f"{timing.batch_size}, {timing.concurrency} at a time. A line marks the median over rounds of their medians."
     )
-    return _Latency(drawing, _Table(title, note, table))
+    return _Charted([drawing], _Table(title, note, table))
 
 
 # --- how a row was made

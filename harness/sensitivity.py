@@ -5,6 +5,7 @@ Kept under the hash of what it depends on. Layers that were measured before a ru
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from tabulate import tabulate
 
 from harness.charts import DotRow, Drawing, beside, dots, legend
 from harness.keys import code_version, key_of
-from harness.store import write_atomically
+from harness.store import Store, write_atomically
 
 if TYPE_CHECKING:
     from torch import nn
@@ -128,15 +129,30 @@ def measure(
     return found
 
 
+def kept_sensitivities(results: Path) -> list[Sensitivity]:
+    """Those that a results folder holds, of each network and its images the newest."""
+    found: dict[tuple[str, str], Sensitivity] = {}
+    for made in Store(results).manifests():
+        if made.keys() == Sensitivity.model_fields.keys():
+            one = Sensitivity.model_validate(made)
+            found[one.network, one.data] = one
+    return list(found.values())
+
+
 def table(sensitivity: Sensitivity) -> str:
+    """`rows`, to be read."""
+    body = tabulate(rows(sensitivity), headers="keys", tablefmt="github", disable_numparse=True)
+    return f"{caption(sensitivity)}\n\n{body}"
+
+
+def rows(sensitivity: Sensitivity) -> list[dict[str, str]]:
     """A row a layer: what pruning it alone to each level does."""
-    rows = [
+    return [
         {"Layer": layer.layer, "Weights": f"{layer.elements:,}"}
         | {f"{100 * e.sparsity:g} %: error": _error(e.divergence) for e in layer.effects}
         | {f"{100 * e.sparsity:g} %: top-1": f"{100 * e.top1:.1f}" for e in layer.effects}
         for layer in sensitivity.layers
     ]
-    return f"{caption(sensitivity)}\n\n{tabulate(rows, headers='keys', tablefmt='github', disable_numparse=True)}"
 
 
 def caption(sensitivity: Sensitivity) -> str:
@@ -148,10 +164,17 @@ def caption(sensitivity: Sensitivity) -> str:
 
 
 def chart(sensitivity: Sensitivity) -> Drawing:
-    """Error and top-1 beside each other, a row a layer, a mark a level."""
+    """Error and top-1 beside each other, with what the marks mean."""
+    key, *both = panels(sensitivity)
+    panel = beside(both, columns=2)
+    return beside([replace(key, width=panel.width), panel], columns=1)
+
+
+def panels(sensitivity: Sensitivity) -> list[Drawing]:
+    """What the marks mean, error, and top-1: a row a layer, a mark a level."""
     levels = [f"{100 * effect.sparsity:g} %" for effect in sensitivity.layers[0].effects]
 
-    def rows(value: Callable[[Effect], float | None]) -> list[DotRow]:
+    def dot_rows(value: Callable[[Effect], float | None]) -> list[DotRow]:
         return [
             DotRow(
                 layer.layer,
@@ -163,13 +186,10 @@ def chart(sensitivity: Sensitivity) -> Drawing:
             for layer in sensitivity.layers
         ]
 
-    errors = rows(lambda e: None if e.divergence is None else max(e.divergence, _LEAST_DRAWN))
-    panels = [
-        dots(f"{sensitivity.title}: error", errors, "divergence from dense, nats", logarithmic=True),
-        dots("Top-1", rows(lambda e: 100 * e.top1), f"%, dense {100 * sensitivity.dense_top1:.1f}"),
-    ]
-    both = beside(panels, columns=2)
-    return beside([legend([f"layer {level} sparse" for level in levels], both.width), both], columns=1)
+    errors = dot_rows(lambda e: None if e.divergence is None else max(e.divergence, _LEAST_DRAWN))
+    error = dots(f"{sensitivity.title}: error", errors, "divergence from dense, nats", logarithmic=True)
+    top1 = dots("Top-1", dot_rows(lambda e: 100 * e.top1), f"%, dense {100 * sensitivity.dense_top1:.1f}")
+    return [legend([f"layer {level} sparse" for level in levels], error.width), error, top1]
 
 
 def _details(effect: Effect) -> tuple[str, str]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,11 @@ class Store:
         """What `fill` returned for this artifact."""
         made: dict[str, Any] = json.loads((folder / _MANIFEST).read_text())["made"]
         return made
+
+    def manifests(self) -> Iterator[dict[str, Any]]:
+        """What `fill` returned for every artifact that is there, the oldest first."""
+        for path in sorted(self._artifacts.glob(f"*/{_MANIFEST}"), key=lambda path: path.stat().st_mtime_ns):
+            yield self.manifest(path.parent)
 
     def record(self, name: str) -> Record | None:
         """The record written under `name`, if there is one that can be read."""

@@ -27,6 +27,7 @@ from harness.latency_records import (
 )  # fmt: skip
 from harness.records import Runtime, read_records
 from harness.report import figure, page
+from harness.sensitivity import Effect, LayerSensitivity, Sensitivity
 from tests.test_tables import dense, record
 
 ROOT = Path(__file__).parents[1]
@@ -220,6 +221,28 @@ def test_sparsity_by_layer_is_the_records(sample_page):
     assert {row[0]: row[column] for row in table[1:]} == expected
 
 
+def sensitivity(layers: int = 20) -> Sensitivity:
+    """The deeper a layer, the less it costs; the first one's outputs are no numbers at 90 %."""
+    found = []
+    for number in range(layers):
+        effects = [Effect(sparsity=s, divergence=s / (number + 1), top1=1 - s / 2) for s in (0.5, 0.75, 0.9)]
+        effects[2] = effects[2].model_copy(update={"divergence": None}) if number == 0 else effects[2]
+        found.append(LayerSensitivity(layer=f"features.{number}.0", elements=1000, effects=tuple(effects)))
+    return Sensitivity(
+        network="resnet50", title="ResNet50", data="imagefolder:x", split="train", images=32, dense_top1=0.875,
+        layers=tuple(found),
+    )  # fmt: skip
+
+
+def test_sensitivity_by_layer_is_charted_and_tabled():
+    parsed = Page(page([record()], [], [sensitivity()]))
+    (table,) = [table for table in parsed.tables if "75 %: error" in table[0]]
+    assert table[1] == ["features.0.0", "1,000", "0.5000", "0.7500", "-", "75.0", "62.5", "55.0"]
+    assert len(table) == 21
+    told = [attributes.get("data-details") or "" for _, attributes in parsed.tags]
+    assert "features.19.0 at 75 %\nerror 0.0375\ntop-1 62.5 %" in told
+
+
 def test_each_row_leads_to_the_commands_that_make_it(sample_page):
     parsed = Page(sample_page)
     places = {attributes["id"] for _, attributes in parsed.tags if "id" in attributes}
@@ -356,7 +379,7 @@ def browser(tmp_path_factory):
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(page(read_records(SAMPLE), [latency_record([1_000_000, 1_100_000, 1_050_000])]))
+    path.write_text(page(read_records(SAMPLE), [latency_record([1_000_000, 1_100_000, 1_050_000])], [sensitivity()]))
     driver.show = lambda width=1280, dark=False: _show(driver, path, width, dark)
     yield driver
     driver.quit()
@@ -426,7 +449,7 @@ def test_pointing_at_a_mark_or_going_there_by_key_tells_what_it_is(browser):
     assert inside
     ActionChains(browser).send_keys("\ue00c").perform()  # Escape
     assert not tip.is_displayed()
-    last = browser.find_elements("css selector", ".mark[data-details]")[-1]
+    last = browser.find_elements("css selector", ".charts:not(.levels) .mark[data-details]")[-1]
     browser.execute_script("scrollTo(0, document.body.scrollHeight); arguments[0].focus()", last)
     browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")  # it has scrolled
     assert tip.is_displayed()
@@ -437,7 +460,7 @@ def test_the_legend_hides_and_shows_an_algorithm_everywhere(browser):
     browser.show()
 
     def shown() -> list[bool]:
-        marks = browser.find_elements("css selector", ".charts .mark.s2")
+        marks = browser.find_elements("css selector", ".charts:not(.levels) .mark.s2")
         return [mark.is_displayed() for mark in marks]
 
     assert len(shown()) == 12

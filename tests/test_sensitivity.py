@@ -12,6 +12,7 @@ import harness.sensitivity
 import models.pruning.sensitivity
 from harness.charts import DotRow, Mark, Text, dots
 from harness.records import read_records
+from harness.sensitivity import kept_sensitivities
 from models.weights import untrained_model
 from tests.tiny_network import TINY
 
@@ -77,6 +78,8 @@ def test_it_is_measured_once_and_a_stopped_run_goes_on_where_it_was(run_bench, c
     assert measured == LAYERS
     assert run_bench(*command)[1] == output
     assert measured == LAYERS
+    (kept,) = kept_sensitivities(command[command.index("--results") + 1])
+    assert [layer.layer for layer in kept.layers] == LAYERS
     fresh = run_bench(*command[:-1], "0.5,0.9,0.95")[1]
     assert len(measured) == 8
     assert [row.split("|")[3] for row in fresh.splitlines()[4:]] == [

@@ -13,7 +13,8 @@ from harness.tables import Format
 RESULTS = Path("results/local")
 
 SuiteOption = Annotated[
-    str, typer.Option("--suite", help="A shipped suite (quick, digits, imagenet) or the path of a .toml file.")
+    str,
+    typer.Option("--suite", help="A shipped suite, such as quick, digits or imagenet, or the path of a .toml file."),
 ]
 DataOption = Annotated[
     list[str] | None,
@@ -45,7 +46,9 @@ ModelOption = Annotated[
 AlgorithmsOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--algorithms", help="Only these algorithms of the suite (post-training, sparse-gpt, magnitude-pruner)."
+        "--algorithms",
+        help="Only these algorithms of the suite (post-training, sparse-gpt, blockwise-reconstruction, "
+        "magnitude-pruner).",
     ),
 ]
 TrialsOption = Annotated[

@@ -8,9 +8,10 @@ Every package on the way is an ordinary cell with its record, so that a stopped 
 decides; it imports neither torch nor coremltools, which are for those who build.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from statistics import NormalDist
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -33,7 +34,8 @@ from models.config import (
 )
 
 ALPHA = 0.2
-"""How likely a config is taken that loses just more than it may; of one side, so that intervals cover 60 %."""
+"""How likely a config is taken that loses just more than it may; of one side, so that intervals cover 1 - 2 ALPHA."""
+INTERVAL = f"{100 * (1 - 2 * ALPHA):g} % interval"
 
 _LEVELS = tuple(round(0.05 * step, 2) for step in range(2, 19))
 """Sparsities that are tried, 10 to 90 %."""
@@ -42,10 +44,10 @@ _EXPLORED = (0.1, 0.5)
 _PATTERNS: tuple[dict[str, Any], ...] = ({"n_m_ratio": (2, 4)}, {"sparsity": 0.5, "block_size": 4})
 _SMALLER = 1.01
 """Times smaller than the best so far, for a package to be worth trying."""
-_FASTER = 0.98
 _IMAGES_A_CLASS = 10
 """Of training images at least, for fine-tuning on labels to be worth trying."""
 _BATCHNORM_SAMPLES = 256
+_SPARE_S = 5.0
 _FINE_TUNING = TrainingConfig(
     epochs=10, learning_rate=0.01, schedule="cosine", warmup_share=0.05, decay_all=False, batchnorm_samples=1024
 )
@@ -81,7 +83,7 @@ class Tried(_Data):
     """A package, and what the images to choose by say. ratio: bytes of weight.bin, dense over this one.
 
     within: whether they show that the drop is within the goal's. latency_ms: of this package on Apple hardware, where
-    the results folder has a record of it. front: no other is both smaller and more accurate.
+    the results folder has a record of it. front: no other is as small, as accurate and, as far as known, as fast.
     """
 
     algorithm: str
@@ -132,15 +134,16 @@ class Attempt:
 
 @dataclass(frozen=True)
 class _Form:
-    """How the kept weights are stored: what a config says for it, and the bytes of weight.bin at two sparsities."""
+    """How the kept weights are stored: what a config says for it, and packages at the two explored sparsities."""
 
     fields: dict[str, Any]
-    bytes_at: dict[float, int]
+    few: Attempt
+    half: Attempt
 
     def bytes_of(self, sparsity: float) -> float:
         """What is to be expected: another algorithm may leave other layers dense."""
-        (low, low_bytes), (high, high_bytes) = sorted(self.bytes_at.items())
-        return low_bytes + (high_bytes - low_bytes) * (sparsity - low) / (high - low)
+        low, high = self.few.tried.weight_bytes, self.half.tried.weight_bytes
+        return low + (high - low) * (sparsity - _EXPLORED[0]) / (_EXPLORED[1] - _EXPLORED[0])
 
 
 class Road:
@@ -177,69 +180,80 @@ class Road:
 
     def walk(self) -> Advice:
         """Raises BenchError for what the user can mend, a budget too small for anything among it."""
+        self._refuse_what_cannot_be_shown()
+        form = None
         try:
-            self._dense = self._measure(Cell(self.selection, None, 0))
-            self._dense_final = self._measure(Cell(self._final, None, 0))
+            self._dense = self._measure_dense(self.selection)
+            self._dense_final = self._measure_dense(self._final)
             self._keep_time_to_judge()
-            form, patterns = self._explore()
+            form = self._explore()
         except OutOfTimeError as error:
-            raise BenchError(
-                f"the budget is too small: {error}. What was measured is kept: the same command with a larger --budget "
-                "goes on from there"
-            ) from error
+            if self._smallest_within() is None:
+                raise BenchError(
+                    f"the budget is too small: {error}. What was measured is kept: the same command with a larger "
+                    "--budget goes on from there"
+                ) from error
+            self._say(f"No time for more. {error}")
         for algorithm in (PostTrainingConfig, SparseGPTConfig, ReconstructionConfig, MagnitudePrunerConfig):
-            if not self._is_done() and self._has_what_it_needs(algorithm):
-                self._in_time(algorithm, partial(self._search, algorithm, form))
-                for fields in patterns if algorithm is not PostTrainingConfig else ():
-                    if fields.keys() <= algorithm.model_fields.keys():
-                        self._in_time(algorithm, partial(self._try, algorithm, {**fields, **form.fields}))
+            if form is not None and not self._is_found() and self._has_what_it_needs(algorithm):
+                try:
+                    self._search(algorithm, form)
+                except OutOfTimeError as error:
+                    self._say(f"{algorithm.title}, no time for more: {error}. With a larger --budget it goes on there")
         return self._judged()
 
     # --- the steps
 
-    def _explore(self) -> tuple[_Form, list[dict[str, Any]]]:
-        """Without data: what sizes there are, the storage form that is followed, and patterns that are."""
-        float16, (few, half) = self._form({})
-        tried = [(fields, self._try(PostTrainingConfig, fields)) for fields in _PATTERNS]
-        patterns = [fields for fields, one in tried if one is not None and self._is_faster(one.tried, half.tried)]
-        if not self._goal.eight_bits:
-            return float16, patterns
-        quantized, (few_quantized, _) = self._form({"quantize_bits": 8})
-        cost = difference(few.record, few_quantized.record)
-        told = f"8 bits for the kept weights cost {cost.drop:.2f} points ({cost.low:.2f} to {cost.high:.2f})"
-        if cost.low > 0:
-            self._say(f"{told} at {100 * _EXPLORED[0]:g} %: they stay Float16")
-            return float16, patterns
+    def _measure_dense(self, subject: Subject) -> Record:
+        record = self._measure(Cell(subject, None, 0))
+        if record.predictions is None:
+            raise BenchError(f"{subject.network.name} cannot be measured: {_first_line(record)}")
+        top1 = 100 * record.predictions.top1
+        self._say(f"Dense: top-1 {top1:.2f} % of {len(record.predictions.labels):,} images, {subject.data.val.name}")
+        return record
+
+    def _explore(self) -> _Form:
+        """Without data: the sizes of Float16 and 8-bit weights, which of both is followed, and patterns."""
+        float16 = self._form({})
+        if float16 is None:
+            raise BenchError(f"{self.selection.network.name} cannot be pruned. {self._decisions[-1]}")
+        followed = float16
+        if self._goal.eight_bits and (eight := self._form({"quantize_bits": 8})) is not None:
+            followed = self._cheaper(float16, eight)
+        for fields in _PATTERNS:
+            if (attempt := self._try(PostTrainingConfig, fields)) is not None:
+                self._tell_of_pattern(attempt.tried, float16.half.tried)
+        return followed
+
+    def _form(self, fields: dict[str, Any]) -> _Form | None:
+        """A storage form at the explored sparsities; None where one of them failed."""
+        few, half = (self._try(PostTrainingConfig, {"sparsity": sparsity, **fields}) for sparsity in _EXPLORED)
+        return None if few is None or half is None else _Form(fields, few, half)
+
+    def _cheaper(self, float16: _Form, eight: _Form) -> _Form:
+        """8-bit weights are about half the size: followed unless they alone cost more than may be lost."""
+        cost = difference(float16.few.record, eight.few.record)
+        told = f"8 bits for the kept weights cost {cost.drop:.2f} points at {100 * _EXPLORED[0]:g} %"
+        if cost.drop > self._goal.max_drop:
+            self._say(f"{told}, more than may be lost: Float16 is followed")
+            return float16
         self._say(
-            f"{told} at {100 * _EXPLORED[0]:g} %, and give a ratio of {few_quantized.tried.ratio:.2f} in place of "
-            f"{few.tried.ratio:.2f}: followed. Such packages need iOS18 / macOS15; --float16 does without"
+            f"{told}, and give a ratio of {eight.few.tried.ratio:.2f} in place of {float16.few.tried.ratio:.2f}: "
+            "followed. Such packages need iOS18 / macOS15; --float16 does without"
         )
-        return quantized, patterns
+        return eight
 
-    def _form(self, fields: dict[str, Any]) -> tuple[_Form, list[Attempt]]:
-        """A storage form at the explored sparsities."""
-        found = []
-        for sparsity in _EXPLORED:
-            attempt = self._try(PostTrainingConfig, {"sparsity": sparsity, **fields})
-            if attempt is None:
-                raise BenchError(f"{self.selection.network.name} cannot be pruned. {self._decisions[-1]}")
-            found.append(attempt)
-        sizes = {sparsity: one.tried.weight_bytes for sparsity, one in zip(_EXPLORED, found, strict=True)}
-        return _Form(fields, sizes), found
-
-    def _is_faster(self, pattern: Tried, unstructured: Tried) -> bool:
-        """Whether the pattern is worth following: it takes no less and keeps no more than single weights can."""
-        told = (
-            f"{pattern.config}: ratio {pattern.ratio:.2f} and top-1 {pattern.selection.top1:.2f}, "
-            f"{unstructured.config}: {unstructured.ratio:.2f} and {unstructured.selection.top1:.2f}"
+    def _tell_of_pattern(self, pattern: Tried, unstructured: Tried) -> None:
+        """A pattern takes no fewer bytes than single weights of the same number and keeps no more: no way to go on."""
+        speeds = (
+            "whether it is faster only a Mac can tell: `latency` on it"
+            if pattern.latency_ms is None or unstructured.latency_ms is None
+            else f"{pattern.latency_ms:.2f} against {unstructured.latency_ms:.2f} ms"
         )
-        if pattern.latency_ms is None or unstructured.latency_ms is None:
-            self._say(f"{told}. Only speed could speak for the pattern, and no latency of both is known: not followed")
-            return False
-        faster = pattern.latency_ms < _FASTER * unstructured.latency_ms
-        speeds = f"{pattern.latency_ms:.2f} against {unstructured.latency_ms:.2f} ms"
-        self._say(f"{told}. {speeds}: {'followed' if faster else 'not followed'}")
-        return faster
+        self._say(
+            f"{pattern.config} beside {unstructured.config}: ratio {pattern.ratio:.2f} and {unstructured.ratio:.2f}, "
+            f"top-1 {pattern.selection.top1:.2f} and {unstructured.selection.top1:.2f}; {speeds}"
+        )
 
     def _search(self, algorithm: type[PruningConfig], form: _Form) -> None:
         """By bisection, the sparsest config that is within the drop; with a ratio asked for, the first that has both.
@@ -267,9 +281,11 @@ class Road:
         for attempt in self.attempts:
             if attempt.config == config:
                 return attempt
+        if self._budget.left_s <= 0:
+            raise OutOfTimeError("the time is up")
         record = self._measure(Cell(self.selection, config, 0))
         if record.package is None or record.predictions is None:
-            self._say(f"{config.title}, {config.name}: failed: {record.reason}")
+            self._say(f"{config.title}, {config.name}: failed: {_first_line(record)}")
             return None
         found = difference(self._dense, record)
         tried = Tried(
@@ -290,25 +306,27 @@ class Road:
             f"({found.low:.2f} to {found.high:.2f}), {verdict}"
         )
         self.attempts.append(Attempt(config, record, tried))
+        self._keep_time_to_judge()
         return self.attempts[-1]
 
     def _config(self, algorithm: type[PruningConfig], fields: dict[str, Any]) -> AnyPruningConfig:
         if algorithm is PostTrainingConfig:
             return self._fitted(PostTrainingConfig(**fields))
-        # Where single weights go, layers may differ, which costs nothing and saves the small networks.
-        own = {"allocation": "sensitivity"} if not fields.keys() & {"n_m_ratio", "block_size"} else {}
+        # Layers may differ, which costs no bytes and saves the small networks.
+        fields = {**fields, "allocation": "sensitivity"}
         if algorithm is SparseGPTConfig:
-            return SparseGPTConfig(**fields, **own, batchnorm_samples=_BATCHNORM_SAMPLES)
+            return SparseGPTConfig(**fields, batchnorm_samples=_BATCHNORM_SAMPLES)
         if algorithm is ReconstructionConfig:
-            return ReconstructionConfig(**fields, **own)
-        return MagnitudePrunerConfig(**fields, **own, training=self._fine_tuning(), distillation=Distillation())
+            return ReconstructionConfig(**fields)
+        return MagnitudePrunerConfig(**fields, training=self._fine_tuning(), distillation=Distillation())
 
     def _fine_tuning(self) -> TrainingConfig:
         """Half of what trained the network here, or what a pre-trained one bears."""
-        dense = self.selection.training
-        if dense is None:
-            return _FINE_TUNING
-        return dense.model_copy(update={"epochs": -(-dense.epochs // 2), "learning_rate": dense.learning_rate / 2})
+        config = _FINE_TUNING
+        if self._dense.network.trained and (dense := self.selection.training) is not None:
+            half = {"epochs": -(-dense.epochs // 2), "learning_rate": dense.learning_rate / 2}
+            config = dense.model_copy(update=half)
+        return config.model_copy(update={"batch_size": min(config.batch_size, self._training_images)})
 
     # --- when to go on, and when to stop
 
@@ -322,17 +340,8 @@ class Road:
         )
         return False
 
-    def _is_done(self) -> bool:
-        return self._budget.left_s <= 0 or (self._goal.min_ratio is not None and self._smallest_within() is not None)
-
-    def _in_time(self, algorithm: type[PruningConfig], step: Callable[[], object]) -> None:
-        """Take a step; where it would end after the budget it is left, and that is told."""
-        if self._is_done():
-            return
-        try:
-            step()
-        except OutOfTimeError as error:
-            self._say(f"{algorithm.title} is left, for lack of time. {error}; with a larger --budget it goes on there")
+    def _is_found(self) -> bool:
+        return self._goal.min_ratio is not None and self._smallest_within() is not None
 
     def _least_ratio(self) -> float:
         smallest = self._smallest_within()
@@ -347,11 +356,24 @@ class Road:
         return max(meeting, key=lambda attempt: attempt.tried.ratio, default=None)
 
     def _keep_time_to_judge(self) -> None:
-        """As much as one more package takes on the images that judge, and a build that cannot be interrupted."""
-        spent = self._dense_final.provenance
-        self._budget.reserve_s = 1.5 * (spent.evaluate_seconds or 0.0) + (spent.build_seconds or 0.0) + 5.0
-        if self._budget.left_s <= 0:
+        """As much as one more package takes on the images that judge, and a conversion, which nothing interrupts."""
+        without_data = [one for one in self.attempts if isinstance(one.config, PostTrainingConfig)]
+        conversions = [attempt.record.provenance.build_seconds or 0.0 for attempt in without_data]
+        judging_s = 1.5 * (self._dense_final.provenance.evaluate_seconds or 0.0)
+        self._budget.reserve_s = judging_s + max(conversions, default=0.0) + _SPARE_S
+        if not self.attempts and self._budget.left_s <= 0:
             raise OutOfTimeError(f"to judge a choice takes {duration(self._budget.reserve_s)} alone")
+
+    def _refuse_what_cannot_be_shown(self) -> None:
+        """Raises BenchError where not even a package that answers alike on all images would be within."""
+        images, allowed = len(self.selection.data.val), self._goal.max_drop / 100
+        if -score_interval(0, 0, images, ALPHA)[0] <= allowed:
+            return
+        more = "" if not allowed else f"; it takes {_images_to_show(allowed):,}"
+        raise BenchError(
+            f"--max-drop {self._goal.max_drop:g}: on {images:,} images to choose by not even equal answers on all of "
+            f"them show that{more}"
+        )
 
     # --- the end
 
@@ -389,6 +411,16 @@ class Road:
         self._tell(line)
 
 
+def _images_to_show(allowed: float) -> int:
+    """How many equal answers show a loss of at most `allowed`, a fraction: as of `score_interval`, in closed form."""
+    z = NormalDist().inv_cdf(1 - ALPHA)
+    return math.ceil(z * z * (1 / allowed - 1))
+
+
+def _first_line(record: Record) -> str:
+    return (record.reason or "no reason").splitlines()[0]
+
+
 def difference(dense: Record, pruned: Record) -> Difference:
     """Two records of the same images: what the second loses, with Tango's interval of a paired difference."""
     assert dense.predictions, "the dense network was measured"
@@ -407,11 +439,12 @@ def difference(dense: Record, pruned: Record) -> Difference:
 
 
 def is_on_front(one: Tried, all_: Sequence[Tried]) -> bool:
-    """Whether none is as small and as accurate, and better in one of both."""
+    """Whether none is as good in everything, size, accuracy and a latency that both have, and better in one of it."""
 
     def beats(other: Tried) -> bool:
-        better = (other.weight_bytes < one.weight_bytes, other.selection.top1 > one.selection.top1)
-        worse = (other.weight_bytes > one.weight_bytes, other.selection.top1 < one.selection.top1)
-        return any(better) and not any(worse)
+        gains = [one.weight_bytes - other.weight_bytes, other.selection.top1 - one.selection.top1]
+        if one.latency_ms is not None and other.latency_ms is not None:
+            gains.append(one.latency_ms - other.latency_ms)
+        return max(gains) > 0 and min(gains) >= 0
 
     return not any(map(beats, all_))

@@ -25,8 +25,8 @@ class Budget:
     def __init__(self, seconds: float) -> None:
         self._end_s = time.monotonic() + seconds
         self.reserve_s = 0.0
-        self._work = ""
-        self._first = (0, 0.0)
+        self._work: tuple[str, int] | None = None
+        self._first, self._last = (0, 0.0), 0
 
     @property
     def left_s(self) -> float:
@@ -40,8 +40,9 @@ class Budget:
     def watch(self, work: str, done: int, total: int) -> None:
         """Told of each step of `work`. Raises OutOfTimeError once the time is up, or will be at this pace."""
         now_s = time.monotonic()
-        if work != self._work:
-            self._work, self._first = work, (done, now_s)
+        if (work, total) != self._work or done < self._last:  # phases may share a name
+            self._work, self._first = (work, total), (done, now_s)
+        self._last = done
         first, since_s = self._first  # what was done before is none of this pace: work may have been resumed
         steps, spent_s = done - first, now_s - since_s
         needed_s = spent_s / steps * (total - done) if steps >= _LEAST_STEPS and spent_s >= _LEAST_S else 0.0

@@ -31,7 +31,7 @@ from harness.store import Store
 from harness.training_images import TrainingImages, bad_images
 from harness.verify import check_package
 from models.checkpoints import Checkpoint
-from models.config import MagnitudePrunerConfig, ReconstructionConfig
+from models.config import MagnitudePrunerConfig, PruningConfig, ReconstructionConfig
 from models.conversion import to_coreml, weight_name
 from models.devices import choose_device
 from models.distributed import ALONE, Team
@@ -40,6 +40,7 @@ from models.network import Network
 from models.observation import observe
 from models.pruning import PruningJob, magnitude_pruner, prune
 from models.pruning.allocation import allocated
+from models.pruning.job import layer_sparsities
 from models.pruning.sensitivity import LEVELS, SAMPLES
 from models.training import Session, train
 from models.weights import StateDict, head_classes, initial_model, load_pretrained, untrained_model
@@ -142,6 +143,8 @@ class Builder:
             return _made(dense, {}, "none", dense.skipped)
         baseline = self.build(Cell(subject, None, 0))
         stay_dense = self._leave_dense(subject, model)
+        if subject.network.own:
+            _refuse_misfits(config, subject.network, model)
         data = self._training_images(subject.data) if config.needs_data else None
         if config.allocation == "sensitivity":
             config = allocated(config, subject.network, model, self.sensitivity(subject).losses())
@@ -403,6 +406,14 @@ def _check_own(network: Network, model: nn.Module, data: DataSet) -> Counter[str
             f"{network.name}: expected [1, {classes}] of an image, a number for each class, got {found}"
         )
     return observation.calls
+
+
+def _refuse_misfits(config: PruningConfig, network: Network, model: nn.Module) -> None:
+    """Raises CellFailedError where the layers cannot be pruned so, which of such a network nobody knew before."""
+    try:
+        layer_sparsities(config, network, model)
+    except BenchError as error:
+        raise CellFailedError(str(error)) from error
 
 
 def _not_prunable(model: nn.Module, calls: Counter[str], dense: PackageSummary) -> tuple[str, ...]:

@@ -135,7 +135,8 @@ def kept_sensitivities(results: Path) -> list[Sensitivity]:
     for made in Store(results).manifests():
         if made.keys() == Sensitivity.model_fields.keys():
             one = Sensitivity.model_validate(made)
-            found[one.network, one.data] = one
+            if one.layers:
+                found[one.network, one.data] = one
     return list(found.values())
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,10 @@ class Store:
         return made
 
     def manifests(self) -> Iterator[dict[str, Any]]:
-        """What `fill` returned for every artifact that is there, the oldest first."""
+        """What `fill` returned for every artifact that is there, the oldest first. Damaged ones are passed over."""
         for path in sorted(self._artifacts.glob(f"*/{_MANIFEST}"), key=lambda path: path.stat().st_mtime_ns):
-            yield self.manifest(path.parent)
+            with suppress(ValueError, KeyError, TypeError):
+                yield self.manifest(path.parent)
 
     def record(self, name: str) -> Record | None:
         """The record written under `name`, if there is one that can be read."""

@@ -144,22 +144,33 @@ def _subjects(
     if given.packages:
         raise BenchError(f"--suite {suite} measures packages as they are; expected one that builds networks")
     own = given.model_copy(
-        update={
-            "name": "advise",
-            "models": (get_network(model).spec,),
-            "data": {DEFAULT_DATA: f"{spec}#selection"},
-            "configs": (),
-        }
+        update={"models": (get_network(model).spec,), "data": {DEFAULT_DATA: f"{spec}#selection"}, "configs": ()}
     )
     (cell,) = lay_out(own, weights)
+    _check_classes(cell.subject, spec, suite)
     whole = open_data(spec)
-    selection, final = (replace(cell.subject, data=part_of(whole, part)) for part in PARTS)
+    parts = [part_of(whole, part) for part in PARTS]
+    selection, final = (replace(cell.subject, suite="advise", data=data) for data in parts)
     splits = [split for split in (whole.train, selection.data.val, final.data.val) if split]
     with reporter.steps(f"reading {spec}", len(splits)) as steps:
         for split in splits:
             split.compute_fingerprint(steps.within(split.name))
             steps.advance()
     return selection, final
+
+
+def _check_classes(subject: "Subject", spec: str, suite: str) -> None:
+    """Raises BenchError where the data needs a new head and nothing says how it is trained."""
+    from models.weights import head_classes, load_pretrained
+
+    if not subject.pretrained or subject.training is not None:
+        return
+    classes = head_classes(subject.network, load_pretrained(subject.network, subject.weights_folder))
+    if classes != len(subject.data.classes):
+        raise BenchError(
+            f"{spec} has {len(subject.data.classes)} classes, the weights of {subject.network.name} {classes}; name a "
+            f"suite with a [training] table with --suite, which {suite} does not have"
+        )
 
 
 def _fitted(config: "PostTrainingConfig", subject: "Subject") -> "PostTrainingConfig":
@@ -206,16 +217,18 @@ def _package(road: "Road", advice: "Advice", store: "Store") -> tuple[Path | Non
 
 def _told(advice: "Advice", folder: Path) -> str:
     """The advice for a reader."""
+    from harness.advise import INTERVAL
+
     goal, final = advice.goal, advice.final
     asked = f"at most {goal.max_drop:g} points below the dense network" + (
         f", at least {goal.min_ratio:g} times smaller" if goal.min_ratio else ""
     )
+    dense = advice.tried[0].selection.dense_top1
+    notes = f"Dense: {dense:.2f} % on the images to choose by. *: no other is as small and as accurate."
     table = tabulate([_row(one) for one in advice.tried], headers="keys", tablefmt="github", disable_numparse=True)
-    lines = [f"{advice.title} on {advice.data}: {asked}.", "", table, ""]
+    lines = [f"{advice.title} on {advice.data}: {asked}. {notes}", "", table, ""]
     if advice.best is None or final is None:
-        lines.append(
-            f"No package is {goal.min_ratio or 1:g} times smaller. Nothing is written but {folder}/advice.json."
-        )
+        lines.append(f"No package is {goal.min_ratio or 1:g} times smaller. What was tried is in {folder}.")
         return "\n".join(lines)
     best = advice.tried[advice.best]
     if advice.chosen is None:
@@ -223,7 +236,7 @@ def _told(advice: "Advice", folder: Path) -> str:
     lines += [
         f"{best.title}, {best.config}: {best.ratio:.2f} times smaller, {best.weight_bytes:,} bytes of weights.",
         f"On {final.images:,} images that had no say in the choice it has {final.top1:.2f} % top-1, the dense network "
-        f"{final.dense_top1:.2f} %: {final.drop:.2f} points lost (60 % interval {final.low:.2f} to {final.high:.2f}), "
+        f"{final.dense_top1:.2f} %: {final.drop:.2f} points lost ({INTERVAL} {final.low:.2f} to {final.high:.2f}), "
         f"{_verdict(advice)}.",
         f"Written to {folder}: the package, its config as Core ML Tools' YAML, advise.toml with all that was tried.",
     ]
@@ -231,13 +244,15 @@ def _told(advice: "Advice", folder: Path) -> str:
 
 
 def _row(tried: "Tried") -> dict[str, str]:
+    from harness.advise import INTERVAL
+
     return {
         "Config": tried.config,
         "Optimization Algorithm": tried.title,
         "Compression Ratio": f"{tried.ratio:.2f}",
         "Accuracy": f"{tried.selection.top1:.2f}",
         "Drop": f"{tried.selection.drop:.2f}",
-        "60 % Interval": f"{tried.selection.low:.2f} to {tried.selection.high:.2f}",
+        INTERVAL.capitalize(): f"{tried.selection.low:.2f} to {tried.selection.high:.2f}",
         "Within": "yes" if tried.within else "no",
         "Front": "*" if tried.front else "",
     } | ({} if tried.latency_ms is None else {"Latency (ms)": f"{tried.latency_ms:.2f}"})

@@ -24,30 +24,37 @@ def coremltools_yaml(config: AnyPruningConfig, targets: Targets, training_images
 
     targets: the sparsity of each layer, as it was pruned. training_images: how many, on which a schedule depends.
     """
-    reader, content = _pruning(config, targets, training_images)
-    files = {PRUNING: _written(f"Read by {reader}.from_yaml.", content)}
+    note, content = _pruning(config, targets, training_images)
+    files = {PRUNING: _written(note, content)}
     if config.quantize_bits is not None or config.palettize_bits is not None:
         reads = "coremltools.optimize.coreml.OptimizationConfig.from_yaml"
         function = "linear_quantize_weights" if config.quantize_bits else "palettize_weights"
-        note = f"Read by {reads}, for {function}(..., joint_compression=True) of the pruned model."
+        note = f"Read by {reads}, for {function}(..., joint_compression=True) of a pruned model converted for iOS18."
         files[STORAGE] = _written(note, _storage(config, targets))
     return files
 
 
 def _pruning(config: AnyPruningConfig, targets: Targets, training_images: int) -> tuple[str, dict[str, Any]]:
-    """Which class reads it, and what."""
-    layerwise = "coremltools.optimize.torch.layerwise_compression.LayerwiseCompressorConfig"
+    """What to know of the file, and what is in it."""
+    layerwise = (
+        "Read by coremltools.optimize.torch.layerwise_compression.LayerwiseCompressorConfig.from_yaml; it takes "
+        "networks that are nn.Sequential, and counts batches as samples: here, of one image."
+    )
     match config:
         case PostTrainingConfig():
-            return "coremltools.optimize.coreml.OptimizationConfig", post_training.as_coremltools(config, targets)
+            note = "Read by coremltools.optimize.coreml.OptimizationConfig.from_yaml, for one with BatchNorm folded."
+            return note, post_training.as_coremltools(config, targets)
         case SparseGPTConfig():
-            return layerwise, _with_samples(config, targets)
-        case ReconstructionConfig():  # Core ML Tools has no such algorithm
-            return f"the zeros alone; fitting is this project's. {layerwise}", _with_samples(config.start(), targets)
+            samples = config.batchnorm_samples
+            again = f" Afterwards BatchNorm was measured again on {samples} images." if samples else ""
+            return layerwise + again, _with_samples(config, targets)
+        case ReconstructionConfig():
+            note = "The zeros alone: Core ML Tools has nothing that fits the blocks afterwards. "
+            return note + layerwise, _with_samples(config.start(), targets)
         case MagnitudePrunerConfig():
             steps = total_steps(training_images, config.training)
-            reader = "coremltools.optimize.torch.pruning.MagnitudePrunerConfig"
-            return reader, magnitude_pruner.as_coremltools(config, targets, steps)
+            note = f"Read by coremltools.optimize.torch.pruning.MagnitudePrunerConfig.from_yaml, for {steps} steps."
+            return note, magnitude_pruner.as_coremltools(config, targets, steps)
         case _:
             assert_never(config)
 

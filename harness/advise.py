@@ -42,8 +42,6 @@ _LEVELS = tuple(round(0.05 * step, 2) for step in range(2, 19))
 _EXPLORED = (0.1, 0.5)
 """Of each storage form, without data. Bytes are a straight line in the sparsity: two say all."""
 _PATTERNS: tuple[dict[str, Any], ...] = ({"n_m_ratio": (2, 4)}, {"sparsity": 0.5, "block_size": 4})
-_SMALLER = 1.01
-"""Times smaller than the best so far, for a package to be worth trying."""
 _IMAGES_A_CLASS = 10
 """Of training images at least, for fine-tuning on labels to be worth trying."""
 _BATCHNORM_SAMPLES = 256
@@ -260,7 +258,7 @@ class Road:
 
         It begins where the least has to be pruned: what fails there fails everywhere.
         """
-        levels = [level for level in _LEVELS if self._dense_bytes >= self._least_ratio() * form.bytes_of(level)]
+        levels = [level for level in _LEVELS if self._is_worth_trying(level, form)]
         if not levels:
             self._say(f"{algorithm.title}: nothing up to {100 * _LEVELS[-1]:g} % is small enough to be worth trying")
             return
@@ -343,9 +341,16 @@ class Road:
     def _is_found(self) -> bool:
         return self._goal.min_ratio is not None and self._smallest_within() is not None
 
-    def _least_ratio(self) -> float:
-        smallest = self._smallest_within()
-        return max(self._goal.min_ratio or 1.0, _SMALLER * smallest.tried.ratio if smallest is not None else 1.0)
+    def _is_worth_trying(self, sparsity: float, form: _Form) -> bool:
+        """Whether it is as small as asked for, and smaller than what is within the goal so far."""
+        if form.bytes_of(sparsity) * (self._goal.min_ratio or 1.0) > self._dense_bytes:
+            return False
+        best = self._smallest_within()
+        if best is None:
+            return True
+        if best.config.quantize_bits == form.fields.get("quantize_bits"):
+            return sparsity > (best.config.sparsity or 0.0)
+        return form.bytes_of(sparsity) < best.tried.weight_bytes
 
     def _is_small_enough(self, tried: Tried) -> bool:
         return tried.ratio >= (self._goal.min_ratio or 1.0)

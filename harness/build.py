@@ -32,7 +32,7 @@ from harness.training_images import TrainingImages, bad_images
 from harness.verify import check_package
 from models.checkpoints import Checkpoint
 from models.config import MagnitudePrunerConfig, PruningConfig, ReconstructionConfig
-from models.conversion import to_coreml, weight_name
+from models.conversion import to_coreml, weight_output
 from models.devices import choose_device
 from models.distributed import ALONE, Team
 from models.layers import leave_dense, prunable_layers
@@ -421,7 +421,7 @@ def _not_prunable(model: nn.Module, calls: Counter[str], dense: PackageSummary) 
 
     def is_found(layer: str) -> bool:
         try:
-            return dense.weight_of_layer(layer).name == weight_name(layer)
+            return dense.weight_of_layer(layer).name == weight_output(layer)
         except PackageError:
             return False
 

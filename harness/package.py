@@ -121,13 +121,13 @@ class PackageSummary(_Frozen):
         """The weight of the torch layer `layer`, such as "features.0.0".
 
         coremltools writes a parameter's dots as underscores and appends how it is stored:
-        `features_0_0_weight_to_fp16`, `features_0_0_weight_to_fp16_sparsified`. A convolution whose
-        BatchNorm the converter folded has lost its name. One that was quantized before is
-        `features_0_0_weight_cast_fp16`.
+        `features_0_0_weight_to_fp16`, `features_0_0_weight_to_fp16_sparsified`. Before a digit it puts `var_`, or `op_`
+        once that is compressed. One that was quantized before is `features_0_0_weight_cast_fp16`. A convolution whose
+        BatchNorm the converter folded has lost its name.
         Raises PackageError unless exactly one weight is called so.
         """
         stem = re.escape(re.sub(r"\W", "_", layer))
-        pattern = re.compile(rf"_?{stem}_weight(_(to|cast)_fp(16|32))?(_[a-z]+)*")
+        pattern = re.compile(rf"((var|op)_)?{stem}_weight(_(to|cast)_fp(16|32))?(_[a-z]+)*")
         found = [weight for weight in self.weights if pattern.fullmatch(weight.name)]
         if len(found) != 1:
             names = ", ".join(weight.name for weight in found) or "no weight with its name"

@@ -107,8 +107,13 @@ def folded_scales(model: nn.Module, folded: nn.Module) -> dict[str, Tensor]:
 
 
 def weight_name(layer: str) -> str:
-    """The name coremltools gives the weight of the torch layer `layer` in a Float16 program."""
-    return f"{_name(layer)}_to_fp16"
+    """The name of the operation that holds the weight of the torch layer `layer` in a Float16 program."""
+    return f"{_name(layer, 'op_')}_to_fp16"
+
+
+def weight_output(layer: str) -> str:
+    """The name of that operation's output, under which packages list the weight."""
+    return f"{_name(layer, 'var_')}_to_fp16"
 
 
 def encode_zeros(model: ct.models.MLModel, layers: list[str]) -> ct.models.MLModel:
@@ -192,13 +197,13 @@ def _holds_quantized(model: ct.models.MLModel) -> bool:
     return any(operation.type == "constexpr_blockwise_shift_scale" for operation in block.operations)
 
 
-def _name(layer: str) -> str:
+def _name(layer: str, before_a_digit: str) -> str:
     stem = re.sub(r"\W", "_", layer)
-    return f"{'_' if stem[0].isdigit() else ''}{stem}_weight"
+    return f"{before_a_digit if stem[0].isdigit() else ''}{stem}_weight"
 
 
 def _quantized_name(layer: str) -> str:
-    return f"{_name(layer)}_cast_fp16"
+    return f"{_name(layer, 'op_')}_cast_fp16"
 
 
 def _of_sparse(layers: list[str], config: "cto.OpCompressorConfig") -> cto.OptimizationConfig:

@@ -22,7 +22,7 @@ from harness.runtimes import portable
 from harness.store import Store
 from harness.suite import choose, load_suite
 from models.attention import Attention, with_callable_projections
-from models.conversion import fold_batchnorm, to_coreml, weight_name
+from models.conversion import fold_batchnorm, to_coreml, weight_output
 from models.layers import leave_dense, prunable_layers, stage_names
 from models.network import get_network
 from models.observation import observe
@@ -495,7 +495,41 @@ def test_names_with_digits_and_hyphens_are_those_of_the_package(tmp_path):
     to_coreml(Named().eval(), 8).save(str(tmp_path / "x.mlpackage"))
     package = read_package(tmp_path / "x.mlpackage")
     for layer in ("blocks.block1-0", "head.1"):
-        assert package.weight_of_layer(layer).name == weight_name(layer)
+        assert package.weight_of_layer(layer).name == weight_output(layer)
+
+
+def test_layers_named_by_numbers_or_with_an_underscore_are_those_of_the_package(tmp_path):
+    class Underscored(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self._head = nn.Linear(8 * 36, 2)
+
+        def forward(self, x):
+            return self._head(x)
+
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), Underscored())
+    to_coreml(network.eval(), 8).save(str(tmp_path / "x.mlpackage"))
+    package = read_package(tmp_path / "x.mlpackage")
+    for layer in ("0", "4._head"):
+        assert package.weight_of_layer(layer).name == weight_output(layer)
+
+
+def test_a_network_that_is_nothing_but_layers_in_a_row_is_pruned(tmp_path):
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "def build(num_classes=10):\n"
+        "    return nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(),"
+        " nn.Linear(8 * 225, num_classes))\n"
+    )
+    (tmp_path / "row.toml").write_text(
+        'description = "d"\nmodels = ["net.py:build"]\nweights = "none"\ndata.default = "digits"\ntraining.epochs = 1\n'
+        '[[configs]]\nalgorithm = "post-training"\nsparsity = 0.5\n'
+        '[[configs]]\nalgorithm = "sparse-gpt"\nsparsity = 0.5\ncalibration_samples = 16\nquantize_bits = 8\n'
+    )
+    outcome = run(lay_out(load_suite(str(tmp_path / "row.toml")), None), Store(tmp_path / "results"), Reporter())
+    assert [r.reason for r in outcome.failed] == []
+    layers = {r.pruning.algorithm: {layer.name for layer in r.package.layers} for r in outcome.records if r.package}
+    assert layers["post-training"] == layers["sparse-gpt"] == {"0", "4"}
 
 
 # --- through every step

@@ -19,7 +19,7 @@ def suite_file(tmp_path: Path, text: str) -> str:
 
 
 def test_an_unknown_suite_is_refused_with_those_that_ship():
-    with pytest.raises(SuiteError, match=r"digits, imagenet, .*quick"):
+    with pytest.raises(SuiteError, match=r"digits, few-images, imagenet, .*quick"):
         load_suite("quik")
 
 
@@ -85,7 +85,7 @@ def test_an_error_is_one_line_that_names_the_file_or_the_value(tmp_path, text, m
 
 
 def test_an_unknown_suite_lists_those_that_ship():
-    with pytest.raises(SuiteError, match=r"no suite 'qick': give one of .*digits, imagenet, .*quick"):
+    with pytest.raises(SuiteError, match=r"no suite 'qick': give one of .*digits, few-images, imagenet, .*quick"):
         load_suite("qick")
 
 

@@ -135,7 +135,6 @@ def _subjects(
 ) -> tuple["Subject", "Subject"]:
     """The network on the images to choose by, and on those that judge."""
     from harness.cells import lay_out
-    from harness.data import open_data
     from harness.parts import PARTS, part_of
     from harness.suite import DEFAULT_DATA, load_suite
     from models.network import get_network
@@ -143,14 +142,11 @@ def _subjects(
     given = load_suite(suite)
     if given.packages:
         raise BenchError(f"--suite {suite} measures packages as they are; expected one that builds networks")
-    own = given.model_copy(
-        update={"models": (get_network(model).spec,), "data": {DEFAULT_DATA: f"{spec}#selection"}, "configs": ()}
-    )
+    own = given.model_copy(update={"models": (get_network(model).spec,), "data": {DEFAULT_DATA: spec}, "configs": ()})
     (cell,) = lay_out(own, weights)
     _check_classes(cell.subject, spec, suite)
-    whole = open_data(spec)
-    parts = [part_of(whole, part) for part in PARTS]
-    selection, final = (replace(cell.subject, suite="advise", data=data) for data in parts)
+    whole = cell.subject.data
+    selection, final = (replace(cell.subject, suite="advise", data=part_of(whole, part)) for part in PARTS)
     splits = [split for split in (whole.train, selection.data.val, final.data.val) if split]
     with reporter.steps(f"reading {spec}", len(splits)) as steps:
         for split in splits:

@@ -205,7 +205,7 @@ class Road:
     def _measure_dense(self, subject: Subject) -> Record:
         record = self._measure(Cell(subject, None, 0))
         if record.predictions is None:
-            raise BenchError(f"{subject.network.name} cannot be measured: {_first_line(record)}")
+            raise BenchError(f"{subject.network.name} cannot be measured: {record.brief_reason}")
         top1 = 100 * record.predictions.top1
         self._say(f"Dense: top-1 {top1:.2f} % of {len(record.predictions.labels):,} images, {subject.data.val.name}")
         return record
@@ -283,7 +283,7 @@ class Road:
             raise OutOfTimeError("the time is up")
         record = self._measure(Cell(self.selection, config, 0))
         if record.package is None or record.predictions is None:
-            self._say(f"{config.title}, {config.name}: failed: {_first_line(record)}")
+            self._say(f"{config.title}, {config.name}: failed: {record.brief_reason}")
             return None
         found = difference(self._dense, record)
         tried = Tried(
@@ -420,10 +420,6 @@ def _images_to_show(allowed: float) -> int:
     """How many equal answers show a loss of at most `allowed`, a fraction: as of `score_interval`, in closed form."""
     z = NormalDist().inv_cdf(1 - ALPHA)
     return math.ceil(z * z * (1 / allowed - 1))
-
-
-def _first_line(record: Record) -> str:
-    return (record.reason or "no reason").splitlines()[0]
 
 
 def difference(dense: Record, pruned: Record) -> Difference:

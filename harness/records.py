@@ -157,6 +157,11 @@ class Record(_Frozen):
     runtime: Runtime | None = None
     predictions: Predictions | None = None
 
+    @property
+    def brief_reason(self) -> str:
+        """Why it failed, in a line: a bug's reason goes on with its traceback."""
+        return (self.reason or "no reason").splitlines()[0]
+
     def to_json(self) -> str:
         """Indented JSON in which each list of numbers stands on one line: readable, and a third of the size."""
         content = self.model_dump(mode="json")

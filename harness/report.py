@@ -153,7 +153,7 @@ def page(records: list[Record], latencies: list[LatencyRecord], sensitivities: I
         latency=[(one, list(map(charts.svg, one.drawings))) for one in _latency(latencies, series)],
         made=made,
         failures=[
-            (f"{_name(r)}, trial {r.trial + 1}", (r.reason or "no reason").splitlines()[0])
+            (f"{_name(r)}, trial {r.trial + 1}", r.brief_reason)
             for trials in trials_of.values()
             for r in trials
             if r.status == "failed"

@@ -278,7 +278,7 @@ def _is_measured(record: Record | None) -> bool:
 
 def _told(cell: Cell, record: Record) -> str:
     if record.predictions is None:
-        return f"{cell.name}: FAILED: {(record.reason or '').splitlines()[0]}"
+        return f"{cell.name}: FAILED: {record.brief_reason}"
     return f"{cell.name}: top-1 {100 * record.predictions.top1:.2f} %"
 
 

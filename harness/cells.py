@@ -5,7 +5,7 @@ Knowing which cells are measured already must be quick, so this module imports n
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -223,7 +223,8 @@ def lay_out(
     for name in suite.models:
         spec = suite.data_for(name)
         if spec not in opened:
-            opened[spec] = open_data_or_part(spec)
+            data = open_data_or_part(spec)
+            opened[spec] = replace(data, image_size=suite.image_size or data.image_size)
             fingerprinting(opened[spec])
         subject = Subject(
             suite=suite.name,

@@ -39,6 +39,7 @@ class Suite(BaseModel):
     packages: "published" for the packages of the published table as they are, in place of configs and all that is
     about building. weights: "pretrained", or "none" for networks that are trained from scratch.
     data: a data set for all networks ("default") and, by name, for single ones.
+    image_size: side of what the networks take, in pixels; None: 224, or what the images have where that is smaller.
     training: how a network is trained that starts from scratch or gets a new head; None where neither happens.
     trials: runs of each algorithm whose result depends on the order of the data.
     """
@@ -50,6 +51,7 @@ class Suite(BaseModel):
     models: tuple[str, ...] = Field(min_length=1)
     weights: Literal["pretrained", "none"] = "pretrained"
     data: dict[str, str] = Field(default_factory=dict)
+    image_size: int | None = Field(None, ge=32, le=1024)
     training: TrainingConfig | None = None
     trials: int = Field(3, ge=1)
     packages: Literal["published"] | None = None
@@ -59,6 +61,8 @@ class Suite(BaseModel):
     def _built_or_given(self) -> Self:
         if bool(self.configs) == bool(self.packages):
             raise ValueError('configs: give one or more [[configs]] tables, or packages = "published" in their place')
+        if self.packages and self.image_size:
+            raise ValueError("image_size: published packages take images of one size, and no other; leave it out")
         return self
 
     @model_validator(mode="after")

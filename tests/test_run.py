@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import coremltools as ct
 import numpy as np
 import pytest
 import torch
@@ -146,6 +147,18 @@ def test_packages_alone_can_be_built(tiny_suite, copy_of_results):
     (predictions,), skipped = evaluate([built[0][1]], open_data("digits").val)
     assert predictions.top1 > 0.8
     assert skipped == ()
+
+
+def test_a_suite_may_have_images_enlarged(tiny_suite, tmp_path):
+    suite = tmp_path / "enlarged.toml"
+    suite.write_text("image_size = 48\n" + tiny_suite.read_text())
+    cells = lay_out(choose(load_suite(str(suite)), algorithms=["post-training"]), None)
+    store = Store(tmp_path / "results")
+    built, _ = build_all(cells[:1], store, Reporter())
+    assert ct.utils.load_spec(str(built[0][1])).description.input[0].type.imageType.width == 48
+    record = run(cells[:1], store, Reporter()).records[0]
+    assert record.data.image_size == 48
+    assert record.predictions.top1 > 0.8  # trained and measured at that size
 
 
 _RUN = """

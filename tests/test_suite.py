@@ -72,6 +72,8 @@ def test_a_list_of_sparsities_is_short_for_as_many_configs(tmp_path):
         (HEAD.replace("mobilenet_v2", "mobilenet_v4") + CONFIG, "unknown network 'mobilenet_v4'; did you mean"),
         (HEAD + CONFIG + "models = ['resnet50']", "[[configs]] 1: models: 'resnet50' is not among mobilenet_v2"),
         (HEAD, "configs: give one or more [[configs]] tables"),
+        (HEAD + "image_size = 16\n" + CONFIG, "image_size: Input should be greater than or equal to 32"),
+        (HEAD + 'packages = "published"\nimage_size = 96\n', "image_size: published packages take images of one size"),
         ("models = [", "not TOML"),
         (HEAD + "[data]\nmobilenet_v9 = 'digits'\n" + CONFIG, "unknown network 'mobilenet_v9'"),
         (HEAD + CONFIG.replace("sparsity = 0.5", 'coremltools_yaml = "none.yaml"'), "cannot read"),

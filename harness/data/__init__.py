@@ -61,7 +61,7 @@ def open_data(spec: str) -> DataSet:
 
 
 def _image_size(val: Split) -> int:
-    """224, or the median shorter side of evenly spaced images where that is smaller: enlarging them adds nothing."""
+    """224, or the median shorter side of evenly spaced images where that is smaller; a suite may say another."""
     sides: list[int] = []
     for index in np.linspace(0, len(val) - 1, min(_PROBES, len(val))).astype(int):
         with suppress(DataError):  # one bad image is for whoever decodes it, with --skip-bad-images at hand

@@ -370,13 +370,16 @@ class ReconstructionConfig(PruningConfig):
     algorithm: Literal["blockwise-reconstruction"] = "blockwise-reconstruction"
     calibration_samples: int = Field(300, ge=4, description="training images, those held back among them")
     held_back_samples: int = Field(50, ge=1, description="of them, to show how a block fits images it is not fitted to")
-    views: int = Field(1, ge=1, description="of each image: as in evaluation, and augmented ones")
     steps: int = Field(200, ge=1, description="of Adam, for each block")
-    batch_size: int = Field(24, ge=1)
+    batch_size: int = Field(24, ge=1, description="images of a step at most; fewer where a block's input is large")
     learning_rate: float = Field(
-        0.03, gt=0, description="of the first step, in units of a tensor's root mean square times the block's error"
+        0.03,
+        gt=0,
+        description="of the first step, in units of a tensor's root mean square and the error's root",
     )
-    hessian_dampening: float = Field(0.01, gt=0, description="SparseGPT's")
+    hessian_dampening: float = Field(
+        0.1, gt=0, description="SparseGPT's; ten times its default errs less on other images"
+    )
 
     def start(self) -> SparseGPTConfig:
         """What chooses the zeros. It does not see the images that are held back."""

@@ -30,13 +30,18 @@ from models.layers import PrunableLayer
 from models.loading import LabelledImages
 from models.pruning import sparse_gpt
 from models.pruning.job import Pruned, PruningJob, converted
-from models.training import Progress, calibration_order, measured_batchnorm, normalize
+from models.training import Progress, calibration_batches, measured_batchnorm
 
 Masks = Mapping[str, Tensor]
 """By the dotted name of a pruned layer: 1 where a weight stays and 0 where it went, in the weight's shape."""
 
 _RUN_BATCH = 32
 """Images that pass a block together where nothing is fitted."""
+
+_POSITIONS = 24 * 14 * 14
+_FEWEST_IMAGES = 4
+"""A step sees as many images as have this many positions in the block's input, but not fewer than that: more of the
+large maps near a network's input cost time and gained nothing."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class BlockError:
 
 
 @dataclass(frozen=True)
-class Views:
+class Calibration:
     """What the network is shown: normalized, Float16 [N, 3, H, W]. The last `held_back` of them are not fitted to."""
 
     images: Tensor
@@ -80,7 +85,7 @@ def prune(config: ReconstructionConfig, job: PruningJob) -> Pruned:
         job.network.sequential(job.model),
         job.network.sequential(dense),
         masks,
-        calibration_views(job.training_data(), config),
+        calibration_images(job.training_data(), config),
         config,
         seed=job.trial,
         device=device,
@@ -95,17 +100,11 @@ def prune(config: ReconstructionConfig, job: PruningJob) -> Pruned:
     return converted(config, job, state["targets"], state["scope"], devices=(describe(device),))
 
 
-def calibration_views(data: LabelledImages, config: ReconstructionConfig) -> Views:
-    """The calibration images as in evaluation, then augmented `config.views` - 1 times; those held back come last."""
-    chosen = calibration_order(data, config.calibration_samples)
-    fitted, held_back = np.split(chosen, [len(chosen) - min(config.held_back_samples, len(chosen) // 2)])
-    parts = [(fitted, view or None) for view in range(config.views)] + [(held_back, None)]
-    batches = [
-        normalize(data.images(batch, view)).half()
-        for indices, view in parts
-        for batch in np.array_split(indices, math.ceil(len(indices) / _RUN_BATCH))
-    ]
-    return Views(torch.cat(batches), len(held_back))
+def calibration_images(data: LabelledImages, config: ReconstructionConfig) -> Calibration:
+    """The calibration images as evaluation sees them; those held back are the last, half of them at most."""
+    batches = calibration_batches(data, config.calibration_samples, _RUN_BATCH)
+    images = torch.cat([batch.half() for batch in batches])
+    return Calibration(images, min(config.held_back_samples, len(images) // 2))
 
 
 def masks_of(model: nn.Module, layers: Iterable[str]) -> Masks:
@@ -117,7 +116,7 @@ def fit_blocks(
     sparse: nn.Sequential,
     dense: nn.Sequential,
     masks: Masks,
-    views: Views,
+    calibration: Calibration,
     config: ReconstructionConfig,
     *,
     seed: int,
@@ -137,18 +136,20 @@ def fit_blocks(
         (number for number, own in enumerate(keep) if not all(mask.all() for mask in own.values())), len(pairs)
     )
     to_fit = [number for number, ((_, stage), _) in enumerate(pairs) if number >= begin and _weights(stage)]
-    inputs = reference = views.images
+    inputs = reference = calibration.images
     for number, ((name, stage), teacher) in enumerate(pairs):
         reference = _outputs(teacher, reference, device)
         if number < begin:
             inputs = reference
             continue
         if number in to_fit and number >= first:
-            block = _Block(name, stage, keep[number], inputs, reference, views.held_back, device)
+            block = _Block(name, stage, keep[number], inputs, reference, calibration.held_back, device)
             for step in block.fit(config, np.random.default_rng((seed, number))):
                 progress(config.steps * to_fit.index(number) + step, config.steps * len(to_fit))
-            yield number + 1, block.error()
-        inputs = _outputs(stage, inputs, device)
+            inputs, error = block.result()
+            yield number + 1, error
+        else:
+            inputs = _outputs(stage, inputs, device)
 
 
 class _Block:
@@ -176,7 +177,7 @@ class _Block:
         self._device = device
         with measured_batchnorm(module):
             self._outputs()
-        self._before = self._errors()
+        self._before = self._errors(self._outputs())
 
     def fit(self, config: ReconstructionConfig, order: np.random.Generator) -> Iterator[int]:
         """Fit the weights that stay, and nothing else; yields the number of each step that is done."""
@@ -186,11 +187,13 @@ class _Block:
         scale = 1 / variance
         weights = _weights(self._module)
         # A block that is nearly right needs small steps: the same ones that mend a bad block made a good one worse.
-        rate = config.learning_rate * min(self._before[0], 1.0)
+        rate = config.learning_rate * math.sqrt(min(self._before[0], 1.0))
         groups = [{"params": [weight], "lr": rate * _size(weight)} for weight in weights.values()]
         optimizer = torch.optim.Adam(groups)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
-        for step, batch in zip(range(config.steps), _batches(self._fitted, config.batch_size, order), strict=False):
+        positions = self._inputs[0, 0].numel() if self._inputs.ndim == 4 else 1
+        size = min(config.batch_size, max(_FEWEST_IMAGES, _POSITIONS // positions))
+        for step, batch in zip(range(config.steps), _batches(self._fitted, size, order), strict=False):
             inputs, targets = (values[batch].to(self._device).float() for values in (self._inputs, self._targets))
             loss = scale * functional.mse_loss(self._module(inputs), targets)
             gradients = torch.autograd.grad(loss, list(weights.values()))
@@ -201,16 +204,18 @@ class _Block:
             yield step + 1
         optimizer.zero_grad()
 
-    def error(self) -> BlockError:
-        fitted, held_back = self._errors()
-        return BlockError(self._name, self._before[0], fitted, self._before[1], held_back)
+    def result(self) -> tuple[Tensor, BlockError]:
+        """What comes out, for the next block, and how far it is from what should."""
+        outputs = self._outputs()
+        fitted, held_back = self._errors(outputs)
+        return outputs, BlockError(self._name, self._before[0], fitted, self._before[1], held_back)
 
     def _outputs(self) -> Tensor:
         return _outputs(self._module, self._inputs, self._device)
 
-    def _errors(self) -> tuple[float, float]:
+    def _errors(self, outputs: Tensor) -> tuple[float, float]:
         """Of the images fitted to, and of those held back."""
-        outputs, fitted = self._outputs(), self._fitted
+        fitted = self._fitted
         return (
             relative_error(outputs[:fitted], self._targets[:fitted]),
             relative_error(outputs[fitted:], self._targets[fitted:]),

@@ -16,12 +16,12 @@ from models.devices import CPU
 from models.pruning import PruningJob, prune
 from models.pruning.reconstruction import (
     Masks,
-    calibration_views,
+    calibration_images,
     fit_blocks,
     masks_of,
     relative_error,
 )
-from models.training import Session, normalize
+from models.training import Session, calibration_batches, normalize
 from tests.models.test_pruning import SIZE, dense
 from tests.noise import Noise
 from tests.tiny_network import TINY
@@ -50,8 +50,8 @@ def halved(model: nn.Module) -> tuple[nn.Module, Masks]:
 
 
 def fit(sparse: nn.Module, model: nn.Module, masks: Masks, config: ReconstructionConfig = CONFIG):
-    views = calibration_views(IMAGES, config)
-    blocks = fit_blocks(TINY.sequential(sparse), TINY.sequential(model), masks, views, config, seed=0, device=CPU)
+    images = calibration_images(IMAGES, config)
+    blocks = fit_blocks(TINY.sequential(sparse), TINY.sequential(model), masks, images, config, seed=0, device=CPU)
     return [error for _, error in blocks]
 
 
@@ -158,20 +158,19 @@ def test_what_was_stopped_goes_on_after_the_last_block(tmp_path):
         assert torch.equal(a, b)
 
 
-def test_views_are_the_evaluations_and_augmented_ones_and_held_back_images_come_last():
-    config = CONFIG.model_copy(update={"views": 3})
+def test_calibration_images_are_as_in_evaluation_and_no_others_than_those_of_sparse_gpt_come_first():
     data = Noise(60)
-    views = calibration_views(data, config)
-    assert (len(views.images), views.held_back) == (3 * 36 + 12, 12)
-    fitted = {index for epoch, indices in data.asked[:-1] for index in indices}
-    held_back = set(data.asked[-1][1])
-    assert len(fitted) == 36
-    assert not fitted & held_back
-    assert [epoch for epoch, _ in data.asked] == [None, None, 1, 1, 2, 2, None]
+    chosen = calibration_images(data, CONFIG)
+    assert {epoch for epoch, _ in data.asked} == {None}
+    assert (len(chosen.images), chosen.held_back) == (48, 12)
+    start = CONFIG.start()
+    assert start.calibration_samples == 36
+    fitted = torch.cat(list(calibration_batches(data, start.calibration_samples, 16)))
+    assert torch.equal(chosen.images[:36], fitted.half())
 
 
 def test_few_images_are_enough_to_hold_some_back():
-    assert calibration_views(Noise(6), CONFIG).held_back == 3
+    assert calibration_images(Noise(6), CONFIG).held_back == 3
 
 
 @pytest.mark.parametrize(

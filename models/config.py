@@ -377,9 +377,7 @@ class ReconstructionConfig(PruningConfig):
         gt=0,
         description="of the first step, in units of a tensor's root mean square and the error's root",
     )
-    hessian_dampening: float = Field(
-        0.1, gt=0, description="SparseGPT's; ten times its default errs less on other images"
-    )
+    hessian_dampening: float = Field(0.1, gt=0, description="SparseGPT's, ten times its default")
 
     def start(self) -> SparseGPTConfig:
         """What chooses the zeros. It does not see the images that are held back."""

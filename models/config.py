@@ -372,10 +372,11 @@ class ReconstructionConfig(PruningConfig):
     held_back_samples: int = Field(50, ge=1, description="of them, to show how a block fits images it is not fitted to")
     steps: int = Field(200, ge=1, description="of Adam, for each block")
     batch_size: int = Field(24, ge=1, description="images of a step at most; fewer where a block's input is large")
-    learning_rate: float = Field(
-        0.03,
-        gt=0,
-        description="of the first step, in units of a tensor's root mean square and the error's root",
+    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (0.01, 0.03, 0.1),
+        min_length=1,
+        description="each block is fitted with all, and keeps what errs least on the images held back; of the first "
+        "step, in units of a tensor's root mean square and the error's root",
     )
     hessian_dampening: float = Field(0.1, gt=0, description="SparseGPT's, ten times its default")
 

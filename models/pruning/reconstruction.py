@@ -9,7 +9,8 @@ What is others': fitting pruned layers to their dense outputs on a small calibra
 where we start); the block as the unit to fit, from inputs of the compressed network to outputs of the dense one (BRECQ,
 Li et al. 2021, which quantizes). What is ours: learning rates in units of each tensor's own size and of the block's
 error, so that one setting serves networks and blocks that differ by an order of magnitude; BatchNorm measured again on
-the fitted prefix just before each block; and images held back, whose error is told beside that of the others.
+the fitted prefix just before each block; and images held back, whose error is told beside that of the others and
+decides which of a few rates a block is fitted with, if any.
 """
 
 import math
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from harness.errors import BenchError
 from models.checkpoints import State
 from models.config import ReconstructionConfig
 from models.conversion import without_metadata
@@ -101,7 +103,12 @@ def prune(config: ReconstructionConfig, job: PruningJob) -> Pruned:
 
 
 def calibration_images(data: LabelledImages, config: ReconstructionConfig) -> Calibration:
-    """The calibration images as evaluation sees them; those held back are the last, half of them at most."""
+    """The calibration images as evaluation sees them; those held back are the last, half of them at most.
+
+    Raises BenchError where there are fewer than two.
+    """
+    if len(data) < 2:
+        raise BenchError(f"blockwise reconstruction needs two training images, one to hold back; there are {len(data)}")
     batches = calibration_batches(data, config.calibration_samples, _RUN_BATCH)
     images = torch.cat([batch.half() for batch in batches])
     return Calibration(images, min(config.held_back_samples, len(images) // 2))
@@ -144,8 +151,9 @@ def fit_blocks(
             continue
         if number in to_fit and number >= first:
             block = _Block(name, stage, keep[number], inputs, reference, calibration.held_back, device)
-            for step in block.fit(config, np.random.default_rng((seed, number))):
-                progress(config.steps * to_fit.index(number) + step, config.steps * len(to_fit))
+            steps = config.steps * len(config.learning_rates)
+            for step in block.fit(config, (seed, number)):
+                progress(steps * to_fit.index(number) + step, steps * len(to_fit))
             inputs, error = block.result()
             yield number + 1, error
         else:
@@ -175,40 +183,63 @@ class _Block:
         self._targets = targets
         self._fitted = len(inputs) - held_back
         self._device = device
+        self._weights = _weights(module)
         with measured_batchnorm(module):
             self._outputs()
         self._before = self._errors(self._outputs())
 
-    def fit(self, config: ReconstructionConfig, order: np.random.Generator) -> Iterator[int]:
-        """Fit the weights that stay, and nothing else; yields the number of each step that is done."""
-        variance = self._targets[: self._fitted].float().var()
-        if variance == 0:  # a dead block, or a head of zeros: the same for every image, and nothing to fit to
-            return
-        scale = 1 / variance
-        weights = _weights(self._module)
-        # A block that is nearly right needs small steps: the same ones that mend a bad block made a good one worse.
-        rate = config.learning_rate * math.sqrt(min(self._before[0], 1.0))
-        groups = [{"params": [weight], "lr": rate * _size(weight)} for weight in weights.values()]
-        optimizer = torch.optim.Adam(groups)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
-        positions = self._inputs[0, 0].numel() if self._inputs.ndim == 4 else 1
-        size = min(config.batch_size, max(_FEWEST_IMAGES, _POSITIONS // positions))
-        for step, batch in zip(range(config.steps), _batches(self._fitted, size, order), strict=False):
-            inputs, targets = (values[batch].to(self._device).float() for values in (self._inputs, self._targets))
-            loss = scale * functional.mse_loss(self._module(inputs), targets)
-            gradients = torch.autograd.grad(loss, list(weights.values()))
-            for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
-                weight.grad = gradient * self._keep[name] if name in self._keep else gradient
-            optimizer.step()
-            schedule.step()
-            yield step + 1
-        optimizer.zero_grad()
+    def fit(self, config: ReconstructionConfig, order_seed: tuple[int, ...]) -> Iterator[int]:
+        """Fit the weights that stay, and nothing else; yields the number of steps that are done.
+
+        The block is fitted once with each learning rate. It keeps the weights with which it errs least on the images
+        held back: what it is not fitted with if no rate helps.
+        """
+        unfitted = best = self._copies()
+        least = self._before[1]
+        for number, rate in enumerate(config.learning_rates):
+            self._set(unfitted)
+            for step in self._walk(config, rate, np.random.default_rng(order_seed)):
+                yield config.steps * number + step
+            held_back = self._errors(self._outputs())[1]
+            if held_back < least:
+                best, least = self._copies(), held_back
+        self._set(best)
 
     def result(self) -> tuple[Tensor, BlockError]:
         """What comes out, for the next block, and how far it is from what should."""
         outputs = self._outputs()
         fitted, held_back = self._errors(outputs)
         return outputs, BlockError(self._name, self._before[0], fitted, self._before[1], held_back)
+
+    def _walk(self, config: ReconstructionConfig, rate: float, order: np.random.Generator) -> Iterator[int]:
+        variance = self._targets[: self._fitted].float().var()
+        if variance == 0:  # a dead block, or a head of zeros: the same for every image, and nothing to fit to
+            return
+        # A block that is nearly right needs small steps: the same ones that mend a bad block made a good one worse.
+        rate *= math.sqrt(min(self._before[0], 1.0))
+        groups = [{"params": [weight], "lr": rate * _size(weight)} for weight in self._weights.values()]
+        optimizer = torch.optim.Adam(groups)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
+        positions = self._inputs[0, 0].numel() if self._inputs.ndim == 4 else 1
+        size = min(config.batch_size, max(_FEWEST_IMAGES, _POSITIONS // positions))
+        for step, batch in zip(range(config.steps), _batches(self._fitted, size, order), strict=False):
+            inputs, targets = (values[batch].to(self._device).float() for values in (self._inputs, self._targets))
+            loss = functional.mse_loss(self._module(inputs), targets) / variance
+            gradients = torch.autograd.grad(loss, list(self._weights.values()))
+            for (name, weight), gradient in zip(self._weights.items(), gradients, strict=True):
+                weight.grad = gradient * self._keep[name] if name in self._keep else gradient
+            optimizer.step()
+            schedule.step()
+            yield step + 1
+        optimizer.zero_grad()
+
+    def _copies(self) -> dict[str, Tensor]:
+        return {name: weight.detach().clone() for name, weight in self._weights.items()}
+
+    @torch.no_grad()
+    def _set(self, weights: Mapping[str, Tensor]) -> None:
+        for name, weight in self._weights.items():
+            weight.copy_(weights[name])
 
     def _outputs(self) -> Tensor:
         return _outputs(self._module, self._inputs, self._device)

@@ -177,7 +177,7 @@ def test_few_images_are_enough_to_hold_some_back():
     ("values", "message"),
     [
         ({"calibration_samples": 20, "held_back_samples": 12}, "leaves less than half"),
-        ({"learning_rate": 0}, "greater than 0"),
+        ({"learning_rates": (0.1, 0)}, "greater than 0"),
         ({"n_m_ratio": [2, 4]}, "Extra inputs"),
     ],
 )

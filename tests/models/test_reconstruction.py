@@ -15,6 +15,7 @@ from models.config import ReconstructionConfig, SparseGPTConfig
 from models.devices import CPU
 from models.pruning import PruningJob, prune
 from models.pruning.reconstruction import (
+    BlockError,
     Masks,
     calibration_images,
     fit_blocks,
@@ -84,12 +85,15 @@ def test_only_the_weights_that_stay_are_changed():
     model = dense()
     sparse, masks = halved(model)
     before = {name: value.clone() for name, value in sparse.state_dict().items()}
-    fit(sparse, model, masks)
+    errors = fit(sparse, model, masks)
+    helped = {error.block.replace("/", ".") for error in errors if error.fitted_after < error.fitted_before}
+    assert helped >= {"features.0", "features.6"}
     for name, value in sparse.state_dict().items():
         layer = name.removesuffix(".weight")
         if layer in masks:
             assert torch.equal(value != 0, masks[layer] == 1)
-        is_weight = isinstance(model.get_submodule(name.rpartition(".")[0]), nn.Conv2d | nn.Linear) and value.ndim > 1
+        is_layer = isinstance(model.get_submodule(name.rpartition(".")[0]), nn.Conv2d | nn.Linear)
+        is_weight = is_layer and value.ndim > 1 and layer in helped
         is_statistic = name.endswith(("running_mean", "running_var", "num_batches_tracked"))
         assert torch.equal(value, before[name]) != (is_weight or is_statistic), name
 
@@ -111,6 +115,27 @@ def test_stages_before_the_first_zero_are_left_as_they_are():
     assert [error.block for error in errors] == [list(TINY.sequential(model)._modules)[-1]]
     assert torch.equal(sparse.get_submodule("features.0").weight, model.get_submodule("features.0").weight)
     assert errors[0].fitted_after < errors[0].fitted_before
+
+
+def test_a_block_that_no_rate_helps_on_images_held_back_keeps_its_weights():
+    model = dense()
+    sparse, masks = halved(model)
+    before = {name: value.clone() for name, value in sparse.named_parameters()}
+    errors = fit(sparse, model, masks, CONFIG.model_copy(update={"learning_rates": (100.0,)}))
+    assert all(error.fitted_after == error.fitted_before for error in errors)
+    assert errors
+    assert all(torch.equal(value, before[name]) for name, value in sparse.named_parameters())
+
+
+def test_a_block_takes_the_rate_that_errs_least_on_images_held_back():
+    def first(*rates: float) -> BlockError:
+        model = dense()
+        sparse, masks = halved(model)
+        return fit(sparse, model, masks, CONFIG.model_copy(update={"learning_rates": rates}))[0]
+
+    slow, fast = first(0.001), first(0.1)
+    assert slow.held_back_after != fast.held_back_after
+    assert first(0.001, 0.1) == first(0.1, 0.001) == min(slow, fast, key=lambda error: error.held_back_after)
 
 
 def test_errors_are_told_of_the_images_fitted_to_and_of_those_held_back():
@@ -167,6 +192,11 @@ def test_calibration_images_are_as_in_evaluation_and_no_others_than_those_of_spa
     assert start.calibration_samples == 36
     fitted = torch.cat(list(calibration_batches(data, start.calibration_samples, 16)))
     assert torch.equal(chosen.images[:36], fitted.half())
+
+
+def test_one_image_is_refused_in_one_line():
+    with pytest.raises(BenchError, match="needs two training images, one to hold back; there are 1"):
+        calibration_images(Noise(1), CONFIG)
 
 
 def test_few_images_are_enough_to_hold_some_back():

@@ -20,6 +20,7 @@ from models.config import (
     Distillation,
     MagnitudePrunerConfig,
     PostTrainingConfig,
+    ReconstructionConfig,
     Scope,
     SparseGPTConfig,
     TrainingConfig,
@@ -206,12 +207,13 @@ def _first_problem(error: ValidationError) -> str:
     if problem["type"] != "extra_forbidden":
         return f"{place}: {problem['msg']}" if place else problem["msg"].removeprefix("Value error, ")
     key = str(problem["loc"][-1])
-    close = get_close_matches(key, _known_keys(), n=1)
+    close = get_close_matches(key, _known_keys() - {key}, n=1)  # known elsewhere, perhaps
     return f"unknown key {place!r}" + (f"; did you mean {close[0]!r}?" if close else "")
 
 
 def _known_keys() -> set[str]:
     types: tuple[type[BaseModel], ...] = (
-        Suite, Scope, TrainingConfig, Distillation, PostTrainingConfig, SparseGPTConfig, MagnitudePrunerConfig,
+        Suite, Scope, TrainingConfig, Distillation, PostTrainingConfig, SparseGPTConfig, ReconstructionConfig,
+        MagnitudePrunerConfig,
     )  # fmt: skip
     return {key for config in types for key in config.model_fields} - {"coremltools"} | {"coremltools_yaml"}

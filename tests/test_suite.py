@@ -62,6 +62,10 @@ def test_a_list_of_sparsities_is_short_for_as_many_configs(tmp_path):
     [
         (HEAD.replace("models", "modles") + CONFIG, "unknown key 'modles'; did you mean 'models'?"),
         (HEAD + CONFIG + "calibration_samples = 3", "unknown key 'calibration_samples'"),
+        (
+            HEAD + CONFIG.replace("post-training", "blockwise-reconstruction") + "learning_rate = 0.03",
+            "unknown key 'learning_rate'; did you mean 'learning_rates'?",
+        ),
         (HEAD + CONFIG.replace("post-training", "gptq"), "algorithm: expected one of post-training"),
         (HEAD + CONFIG.replace("0.5", "1.5"), "sparsity: Input should be less than 1"),
         (

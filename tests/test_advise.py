@@ -374,6 +374,7 @@ CONFIGS = {
     "blocks": (PostTrainingConfig(sparsity=0.5, block_size=2), OptimizationConfig),
     "sparse-gpt": (SparseGPTConfig(sparsity=0.5, layers={"classifier": 0.75}), LayerwiseCompressorConfig),
     "reconstruction": (ReconstructionConfig(sparsity=0.5), LayerwiseCompressorConfig),
+    "zeros by magnitude": (ReconstructionConfig(sparsity=0.5, zeros="magnitude"), OptimizationConfig),
     "magnitude": (
         MagnitudePrunerConfig(n_m_ratio=(1, 4), layers={"features.0": 0}, training=TRAINING),
         OwnPrunerConfig,

@@ -49,8 +49,8 @@ def _pruning(config: AnyPruningConfig, targets: Targets, training_images: int) -
             again = f" Afterwards BatchNorm was measured again on {samples} images." if samples else ""
             return layerwise + again, _with_samples(config, targets)
         case ReconstructionConfig():
-            note = "The zeros alone: Core ML Tools has nothing that fits the blocks afterwards. "
-            return note + layerwise, _with_samples(config.start(), targets)
+            note, content = _pruning(config.start(), targets, training_images)
+            return f"The zeros alone: Core ML Tools has nothing that fits the blocks afterwards. {note}", content
         case MagnitudePrunerConfig():
             steps = total_steps(training_images, config.training)
             note = f"Read by coremltools.optimize.torch.pruning.MagnitudePrunerConfig.from_yaml, for {steps} steps."

@@ -14,9 +14,12 @@ decides which of a few rates a block is fitted with, if any.
 """
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from statistics import fmean
+from tempfile import NamedTemporaryFile
 
 import numpy as np
 import torch
@@ -25,14 +28,15 @@ from torch.nn import functional
 
 from harness.errors import BenchError
 from models.checkpoints import State
-from models.config import ReconstructionConfig
+from models.config import ReconstructionConfig, SparseGPTConfig
 from models.conversion import without_metadata
 from models.devices import CPU, describe, to_device
 from models.layers import PrunableLayer
 from models.loading import LabelledImages
 from models.pruning import sparse_gpt
-from models.pruning.job import Pruned, PruningJob, converted
-from models.training import Progress, calibration_batches, measured_batchnorm
+from models.pruning.job import Pruned, PruningJob, Targets, converted, layer_sparsities, scope_in_words
+from models.pruning.post_training import break_ties
+from models.training import Progress, calibration_order, measured_batchnorm, normalize
 
 Masks = Mapping[str, Tensor]
 """By the dotted name of a pruned layer: 1 where a weight stays and 0 where it went, in the weight's shape."""
@@ -68,9 +72,14 @@ class BlockError:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the network is shown: normalized, Float16 [N, 3, H, W]. The last `held_back` of them are not fitted to."""
+    """What the network is shown: normalized, Float16 [N, 3, H, W].
+
+    The first `plain` are images as evaluation sees them; augmented views of the same ones follow, and then, as
+    evaluation sees them, the `held_back` others that are not fitted to.
+    """
 
     images: Tensor
+    plain: int
     held_back: int
 
 
@@ -103,15 +112,21 @@ def prune(config: ReconstructionConfig, job: PruningJob) -> Pruned:
 
 
 def calibration_images(data: LabelledImages, config: ReconstructionConfig) -> Calibration:
-    """The calibration images as evaluation sees them; those held back are the last, half of them at most.
+    """The calibration images; those held back are the last of their order, half of them at most.
 
     Raises BenchError where there are fewer than two.
     """
     if len(data) < 2:
         raise BenchError(f"blockwise reconstruction needs two training images, one to hold back; there are {len(data)}")
-    batches = calibration_batches(data, config.calibration_samples, _RUN_BATCH)
-    images = torch.cat([batch.half() for batch in batches])
-    return Calibration(images, min(config.held_back_samples, len(images) // 2))
+    order = calibration_order(data, config.calibration_samples)
+    plain = len(order) - min(config.held_back_samples, len(order) // 2)
+    shown = [(order[:plain], view or None) for view in range(config.views)] + [(order[plain:], None)]
+    batches = [
+        normalize(data.images(batch, view)).half()
+        for indices, view in shown
+        for batch in np.array_split(indices, math.ceil(len(indices) / _RUN_BATCH))
+    ]
+    return Calibration(torch.cat(batches), plain, len(order) - plain)
 
 
 def masks_of(model: nn.Module, layers: Iterable[str]) -> Masks:
@@ -137,6 +152,7 @@ def fit_blocks(
     that are done, and the error, after each that was fitted. What comes before the first zero is left as it is, and so
     is a network without any.
     """
+    run = _Runner(device, on_disk=config.activations == "disk")
     pairs = list(zip(sparse.named_children(), dense.children(), strict=True))
     keep = [{f"{n}.weight": mask for n, mask in masks.items() if _has(stage, n)} for (_, stage), _ in pairs]
     begin = next(
@@ -145,25 +161,57 @@ def fit_blocks(
     to_fit = [number for number, ((_, stage), _) in enumerate(pairs) if number >= begin and _weights(stage)]
     inputs = reference = calibration.images
     for number, ((name, stage), teacher) in enumerate(pairs):
-        reference = _outputs(teacher, reference, device)
+        reference = run(teacher, reference)
         if number < begin:
             inputs = reference
             continue
         if number in to_fit and number >= first:
-            block = _Block(name, stage, keep[number], inputs, reference, calibration.held_back, device)
+            block = _Block(name, stage, keep[number], inputs, reference, calibration, run)
             steps = config.steps * len(config.learning_rates)
             for step in block.fit(config, (seed, number)):
                 progress(steps * to_fit.index(number) + step, steps * len(to_fit))
             inputs, error = block.result()
             yield number + 1, error
         else:
-            inputs = _outputs(stage, inputs, device)
+            inputs = run(stage, inputs)
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """Runs modules where nothing is fitted: what they make of Float16 [N, ...], in Float16 on the CPU or on disk."""
+
+    device: torch.device
+    on_disk: bool
+
+    @torch.no_grad()
+    def __call__(self, module: nn.Module, inputs: Tensor) -> Tensor:
+        """All outputs, [N, ...]."""
+        outputs = None
+        for batch, part in zip(torch.arange(len(inputs)).split(_RUN_BATCH), self.parts(module, inputs), strict=True):
+            if outputs is None:
+                outputs = self._empty((len(inputs), *part.shape[1:]))
+            outputs[batch] = part.half().cpu()
+        assert outputs is not None, "there is an image at least"
+        return outputs
+
+    @torch.no_grad()
+    def parts(self, module: nn.Module, inputs: Tensor) -> Iterator[Tensor]:
+        """The outputs, Float32 on the device, of a batch after the other."""
+        for batch in inputs.split(_RUN_BATCH):
+            yield module(batch.to(self.device).float())
+
+    def _empty(self, shape: tuple[int, ...]) -> Tensor:
+        if not self.on_disk:
+            return torch.empty(shape, dtype=torch.float16)
+        with NamedTemporaryFile(prefix="activations-") as file:  # the map outlives the file's name
+            return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=torch.float16).view(shape)
 
 
 class _Block:
-    """One stage that is fitted, in place, on images that come last if they are held back.
+    """One stage that is fitted, in place.
 
-    keep: masks of its own weights. inputs, targets: what goes in and should come out, Float16 [N, ...] on the CPU.
+    keep: masks of its own weights. inputs, targets: what goes in and should come out for the calibration's images,
+    Float16 [N, ...].
     """
 
     def __init__(
@@ -173,20 +221,21 @@ class _Block:
         keep: Masks,
         inputs: Tensor,
         targets: Tensor,
-        held_back: int,
-        device: torch.device,
+        calibration: Calibration,
+        run: _Runner,
     ) -> None:
         self._name = name
         self._module = module
-        self._keep = {name: mask.to(device) for name, mask in keep.items()}
+        self._keep = {name: mask.to(run.device) for name, mask in keep.items()}
         self._inputs = inputs
         self._targets = targets
-        self._fitted = len(inputs) - held_back
-        self._device = device
+        self._plain = slice(0, calibration.plain)
+        self._held_back = slice(len(inputs) - calibration.held_back, None)
+        self._run = run
         self._weights = _weights(module)
         with measured_batchnorm(module):
-            self._outputs()
-        self._before = self._errors(self._outputs())
+            deque(run.parts(module, inputs[self._plain]), maxlen=0)
+        self._before = self._error(self._plain), self._error(self._held_back)
 
     def fit(self, config: ReconstructionConfig, order_seed: tuple[int, ...]) -> Iterator[int]:
         """Fit the weights that stay, and nothing else; yields the number of steps that are done.
@@ -196,25 +245,26 @@ class _Block:
         """
         unfitted = best = self._copies()
         least = self._before[1]
-        for number, rate in enumerate(config.learning_rates):
+        variance = _variance(self._targets[self._plain])
+        # Zero: a dead block, or a head of zeros: the same for every image, and nothing to fit to.
+        for number, rate in enumerate(config.learning_rates if variance else ()):
             self._set(unfitted)
-            for step in self._walk(config, rate, np.random.default_rng(order_seed)):
+            for step in self._walk(config, rate, variance, np.random.default_rng(order_seed)):
                 yield config.steps * number + step
-            held_back = self._errors(self._outputs())[1]
+            held_back = self._error(self._held_back)
             if held_back < least:
                 best, least = self._copies(), held_back
         self._set(best)
 
     def result(self) -> tuple[Tensor, BlockError]:
         """What comes out, for the next block, and how far it is from what should."""
-        outputs = self._outputs()
-        fitted, held_back = self._errors(outputs)
-        return outputs, BlockError(self._name, self._before[0], fitted, self._before[1], held_back)
+        outputs = self._run(self._module, self._inputs)
+        after = [relative_error(outputs[part], self._targets[part]) for part in (self._plain, self._held_back)]
+        return outputs, BlockError(self._name, self._before[0], after[0], self._before[1], after[1])
 
-    def _walk(self, config: ReconstructionConfig, rate: float, order: np.random.Generator) -> Iterator[int]:
-        variance = self._targets[: self._fitted].float().var()
-        if variance == 0:  # a dead block, or a head of zeros: the same for every image, and nothing to fit to
-            return
+    def _walk(
+        self, config: ReconstructionConfig, rate: float, variance: float, order: np.random.Generator
+    ) -> Iterator[int]:
         # A block that is nearly right needs small steps: the same ones that mend a bad block made a good one worse.
         rate *= math.sqrt(min(self._before[0], 1.0))
         groups = [{"params": [weight], "lr": rate * _size(weight)} for weight in self._weights.values()]
@@ -222,8 +272,9 @@ class _Block:
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
         positions = self._inputs[0, 0].numel() if self._inputs.ndim == 4 else 1
         size = min(config.batch_size, max(_FEWEST_IMAGES, _POSITIONS // positions))
-        for step, batch in zip(range(config.steps), _batches(self._fitted, size, order), strict=False):
-            inputs, targets = (values[batch].to(self._device).float() for values in (self._inputs, self._targets))
+        batches = _batches(self._held_back.start, size, order)
+        for step, batch in zip(range(config.steps), batches, strict=False):
+            inputs, targets = (values[batch].to(self._run.device).float() for values in (self._inputs, self._targets))
             loss = functional.mse_loss(self._module(inputs), targets) / variance
             gradients = torch.autograd.grad(loss, list(self._weights.values()))
             for (name, weight), gradient in zip(self._weights.items(), gradients, strict=True):
@@ -241,33 +292,41 @@ class _Block:
         for name, weight in self._weights.items():
             weight.copy_(weights[name])
 
-    def _outputs(self) -> Tensor:
-        return _outputs(self._module, self._inputs, self._device)
-
-    def _errors(self, outputs: Tensor) -> tuple[float, float]:
-        """Of the images fitted to, and of those held back."""
-        fitted = self._fitted
-        return (
-            relative_error(outputs[:fitted], self._targets[:fitted]),
-            relative_error(outputs[fitted:], self._targets[fitted:]),
-        )
+    def _error(self, part: slice) -> float:
+        return relative_error(self._run(self._module, self._inputs[part]), self._targets[part])
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
     """Mean squared difference over the variance of what is expected, both Float16 [N, ...]."""
-    # One by one: all of them in Float32 may be too much for the memory.
-    squares = sum(float(functional.mse_loss(f.float(), e.float())) for f, e in zip(found, expected, strict=True))
-    mean = sum(float(e.float().mean()) for e in expected) / len(expected)
-    variance = sum(float((e.float() - mean).square().mean()) for e in expected)
+    difference = fmean(float(functional.mse_loss(f.float(), e.float())) for f, e in zip(found, expected, strict=True))
+    variance = _variance(expected)
     if variance == 0:
-        return math.inf if squares else 0.0
-    return squares / variance
+        return math.inf if difference else 0.0
+    return difference / variance
+
+
+def _variance(values: Tensor) -> float:
+    # One image after the other here and above: all of them in Float32 may be too much for the memory.
+    mean = fmean(float(value.float().mean()) for value in values)
+    return fmean(float((value.float() - mean).square().mean()) for value in values)
 
 
 def _masked(config: ReconstructionConfig, job: PruningJob) -> State:
     """The network with its zeros, before any block is fitted."""
-    targets, scope = sparse_gpt.sparsify(config.start(), job)
+    start = config.start()
+    if isinstance(start, SparseGPTConfig):
+        targets, scope = sparse_gpt.sparsify(start, job)
+    else:
+        targets, scope = _smallest_zeroed(config, job)
     return {"targets": targets, "scope": scope, "model": without_metadata(job.model).state_dict(), "stages": 0}
+
+
+def _smallest_zeroed(config: ReconstructionConfig, job: PruningJob) -> tuple[Targets, str]:
+    targets = layer_sparsities(config, job.network, job.model)
+    for name, sparsity in targets.items():
+        assert sparsity is not None, "where there is no Core ML Tools config, every layer has a sparsity"
+        break_ties(job.model.get_parameter(f"{name}.weight"), sparsity)
+    return targets, scope_in_words(config, job.network, job.model)
 
 
 def _has(stage: nn.Module, layer: str) -> bool:
@@ -292,10 +351,3 @@ def _batches(images: int, size: int, order: np.random.Generator) -> Iterator[Ten
     while True:
         shuffled = torch.from_numpy(order.permutation(images))
         yield from (shuffled[start : start + size] for start in range(0, images - size + 1, size))
-
-
-@torch.no_grad()
-def _outputs(module: nn.Module, inputs: Tensor, device: torch.device) -> Tensor:
-    """What the module makes of Float16 [N, ...], in Float16 on the CPU."""
-    parts = [module(batch.to(device).float()).half().cpu() for batch in inputs.split(_RUN_BATCH)]
-    return torch.cat(parts)

@@ -1,5 +1,6 @@
 """Blockwise reconstruction: what it fits, what it leaves alone, and that it can be stopped and repeated."""
 
+import math
 from copy import deepcopy
 
 import numpy as np
@@ -22,7 +23,7 @@ from models.pruning.reconstruction import (
     masks_of,
     relative_error,
 )
-from models.training import Session, calibration_batches, normalize
+from models.training import Session, calibration_batches, calibration_order, normalize
 from tests.models.test_pruning import SIZE, dense
 from tests.noise import Noise
 from tests.tiny_network import TINY
@@ -183,15 +184,51 @@ def test_what_was_stopped_goes_on_after_the_last_block(tmp_path):
         assert torch.equal(a, b)
 
 
-def test_calibration_images_are_as_in_evaluation_and_no_others_than_those_of_sparse_gpt_come_first():
+def test_images_fitted_to_are_shown_as_in_evaluation_and_augmented_those_held_back_only_as_in_evaluation():
     data = Noise(60)
-    chosen = calibration_images(data, CONFIG)
-    assert {epoch for epoch, _ in data.asked} == {None}
-    assert (len(chosen.images), chosen.held_back) == (48, 12)
+    chosen = calibration_images(data, CONFIG.model_copy(update={"views": 3}))
+    assert (len(chosen.images), chosen.plain, chosen.held_back) == (3 * 36 + 12, 36, 12)
+    plain = torch.cat(list(calibration_batches(Noise(60), 48, 48))).half()
+    assert torch.equal(torch.cat([chosen.images[:36], chosen.images[-12:]]), plain)
+    order = calibration_order(data, 48).tolist()
+    asked = {epoch: [image for e, images in data.asked if e == epoch for image in images] for epoch in (None, 1, 2)}
+    assert asked == {None: order, 1: order[:36], 2: order[:36]}
     start = CONFIG.start()
     assert start.calibration_samples == 36
     fitted = torch.cat(list(calibration_batches(data, start.calibration_samples, 16)))
-    assert torch.equal(chosen.images[:36], fitted.half())
+    assert torch.equal(chosen.images[:36], fitted.half())  # SparseGPT sees none that is held back
+
+
+def test_zeros_may_be_those_of_the_smallest_weights():
+    model = dense()
+    expected = {name: smallest_zeroed(model.get_submodule(name).weight) for name in PRUNED}
+    fitted, said = reconstructed(config=CONFIG.model_copy(update={"zeros": "magnitude"}))
+    assert said
+    for name, zeros in expected.items():
+        assert torch.equal(fitted.get_submodule(name).weight == 0, zeros)
+
+
+def smallest_zeroed(weight: torch.Tensor) -> torch.Tensor:
+    """Which weights are among the three quarters that are smallest."""
+    zeros = torch.zeros(weight.numel(), dtype=torch.bool)
+    zeros[weight.half().abs().flatten().argsort(stable=True)[: math.ceil(0.75 * weight.numel())]] = True
+    return zeros.view(weight.shape)
+
+
+def test_activations_on_disk_give_the_same_and_leave_nothing_there(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    sizes = []
+    monkeypatch.setattr(
+        torch, "from_file", lambda *a, from_file=torch.from_file, **k: sizes.append(k["size"]) or from_file(*a, **k)
+    )
+    (in_memory, said), (on_disk, told) = (
+        reconstructed(config=CONFIG.model_copy(update={"activations": where})) for where in ("memory", "disk")
+    )
+    assert said == told
+    assert sizes
+    assert list(tmp_path.glob("activations-*")) == []
+    for a, b in zip(in_memory.state_dict().values(), on_disk.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_one_image_is_refused_in_one_line():
@@ -208,12 +245,13 @@ def test_few_images_are_enough_to_hold_some_back():
     [
         ({"calibration_samples": 20, "held_back_samples": 12}, "leaves less than half"),
         ({"learning_rates": (0.1, 0)}, "greater than 0"),
+        ({"zeros": "magnitude", "sparsity": None, "coremltools": {}}, "leave out 'zeros'"),
         ({"n_m_ratio": [2, 4]}, "Extra inputs"),
     ],
 )
 def test_what_cannot_be_is_refused(values, message):
     with pytest.raises(ValidationError, match=message):
-        ReconstructionConfig(sparsity=0.5, **values)
+        ReconstructionConfig(**{"sparsity": 0.5} | values)
 
 
 def test_a_core_ml_tools_config_chooses_the_layers():

@@ -9,8 +9,8 @@ What is others': fitting pruned layers to their dense outputs on a small calibra
 where we start); the block as the unit to fit, from inputs of the compressed network to outputs of the dense one (BRECQ,
 Li et al. 2021, which quantizes). What is ours: learning rates in units of each tensor's own size and of the block's
 error, so that one setting serves networks and blocks that differ by an order of magnitude; BatchNorm measured again on
-the fitted prefix just before each block; and images held back, whose error is told beside that of the others and
-decides which of a few rates a block is fitted with, if any.
+the fitted prefix just before each block; augmented views of the images that are fitted to; and images held back, whose
+error is told beside that of the others and decides which of a few rates a block is fitted with, if any.
 """
 
 import math

@@ -84,7 +84,7 @@ class Calibration:
 
 
 def prune(config: ReconstructionConfig, job: PruningJob) -> Pruned:
-    """Prune as SparseGPT does, fit block by block, then convert."""
+    """Choose the zeros, fit block by block, then convert."""
     checkpoint, device = job.session.checkpoint, job.session.device
     dense = deepcopy(job.model)
     state = (checkpoint.load() if checkpoint is not None else None) or _masked(config, job)

@@ -370,9 +370,9 @@ class ReconstructionConfig(PruningConfig):
     algorithm: Literal["blockwise-reconstruction"] = "blockwise-reconstruction"
     zeros: Literal["sparse-gpt", "magnitude"] = Field("sparse-gpt", description="what chooses the weights that go")
     calibration_samples: int = Field(300, ge=4, description="training images, those held back among them")
-    held_back_samples: int = Field(50, ge=1, description="of them, to show how a block fits images it is not fitted to")
+    held_back_samples: int = Field(50, ge=1, description="of them, not fitted to: they choose a block's rate")
     views: int = Field(4, ge=1, description="of each image fitted to: as in evaluation, the others augmented")
-    steps: int = Field(200, ge=1, description="of Adam, for each block")
+    steps: int = Field(200, ge=1, description="of Adam, for each block and rate")
     batch_size: int = Field(24, ge=1, description="images of a step at most; fewer where a block's input is large")
     learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (0.01, 0.03, 0.1),

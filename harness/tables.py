@@ -34,12 +34,12 @@ def render(records: Iterable[Record], kind: Kind = "accuracy", format: Format = 
     """The tables of `records`, one a suite, in one of the formats; csv and json hold every row in one."""
     table = rows(records)
     if format in ("json", "csv"):
-        return _machine_readable(table, format)
+        return machine_readable(table, format)
     parts = []
     for suite in dict.fromkeys(row["suite"] for row in table):
         of_suite = [row for row in table if row["suite"] == suite]
-        text = f"Suite {suite}: {caption(of_suite)}{_runtime_note(of_suite)}"
-        parts.append(_readable(text, worded(of_suite, kind), format))
+        text = f"Suite {suite}: {caption(of_suite)}{runtime_note(of_suite)}"
+        parts.append(readable(text, worded(of_suite, kind), format))
     return "\n\n".join(parts)
 
 
@@ -47,9 +47,9 @@ def render_comparison(records: Iterable[Record], format: Format = "md") -> str:
     """`compared` as one table in one of the formats."""
     table = compared(rows(records))
     if format in ("json", "csv"):
-        return _machine_readable(table, format)
-    text = f"{comparison_caption(table)}{_runtime_note(table)}"
-    return _readable(text, worded(table, "comparison"), format)
+        return machine_readable(table, format)
+    text = f"{comparison_caption(table)}{runtime_note(table)}"
+    return readable(text, worded(table, "comparison"), format)
 
 
 def rows(records: Iterable[Record]) -> list[Row]:
@@ -91,7 +91,7 @@ def _row(trials: list[Record], dense: Record | None, published: list[PublishedRo
     top5 = [100 * t.predictions.top5_accuracy for t in measured if t.predictions]
     labels = measured[0].predictions.labels if measured and measured[0].predictions else ()
     weight_bytes = [t.package.weight_bytes for t in measured if t.package]
-    mean_bytes = _mean(weight_bytes)
+    mean_bytes = mean(weight_bytes)
     ratio = dense.package.weight_bytes / mean_bytes if dense and dense.package and mean_bytes else None
     pruning = first.pruning
     reference = published_counterpart(published, first.network.title, pruning.sparsity, pruning.settings)
@@ -108,24 +108,24 @@ def _row(trials: list[Record], dense: Record | None, published: list[PublishedRo
         "sparsity": first.pruning.sparsity,
         "compression_ratio": ratio,
         "published_compression_ratio": reference.compression_ratio if reference else None,
-        "top1_mean": _mean(top1),
-        "top1_std": _sample_std(top1),
-        "top1_stderr": _standard_error(_mean(top1), len(labels)),
+        "top1_mean": mean(top1),
+        "top1_std": sample_std(top1),
+        "top1_stderr": _standard_error(mean(top1), len(labels)),
         "published_top1_mean": reference.top1_mean if reference else None,
         "published_top1_std": reference.top1_std if reference else None,
-        "top5_mean": _mean(top5),
-        "top5_std": _sample_std(top5),
+        "top5_mean": mean(top5),
+        "top5_std": sample_std(top5),
         "trials": len(measured),
         "failed_trials": len(trials) - len(measured),
         "images": len(labels),
         "skipped_images": len(first.data.skipped),
         "full_validation_set": _is_full_validation_set(labels, first.data.classes),
         "scope": (measured or trials)[0].pruning.scope,
-        "whole_model_sparsity": _mean([t.package.whole_model_sparsity for t in measured if t.package]),
+        "whole_model_sparsity": mean([t.package.whole_model_sparsity for t in measured if t.package]),
         "storage": _storage(measured[0]) if measured else None,
         "deployment_target": measured[0].package.deployment_target if measured and measured[0].package else None,
         "weight_bytes": mean_bytes,
-        "package_bytes": _mean([t.package.package_bytes for t in measured if t.package]),
+        "package_bytes": mean([t.package.package_bytes for t in measured if t.package]),
         "runtime": measured[0].runtime.name if measured and measured[0].runtime else None,
         "compute_units": measured[0].runtime.compute_units if measured and measured[0].runtime else None,
     }
@@ -162,7 +162,7 @@ def _not_measured(published: PublishedRow, names: list[str]) -> Row:
     }
 
 
-def _machine_readable(table: list[Row], format: Literal["json", "csv"]) -> str:
+def machine_readable(table: list[Row], format: Literal["json", "csv"]) -> str:
     if format == "json":
         return json.dumps(table, indent=2)
     text = io.StringIO()
@@ -172,7 +172,7 @@ def _machine_readable(table: list[Row], format: Literal["json", "csv"]) -> str:
     return text.getvalue().rstrip("\n")
 
 
-def _readable(text: str, table: list[dict[str, str]], format: Format) -> str:
+def readable(text: str, table: list[dict[str, str]], format: Format) -> str:
     style = "latex_booktabs" if format == "latex" else "github"
     body = tabulate(table, headers="keys", tablefmt=style, disable_numparse=True)
     return f"{'% ' if format == 'latex' else ''}{text}\n\n{body}"
@@ -190,12 +190,12 @@ def _accuracy_columns(row: Row) -> dict[str, str]:
         "Model Name": row["model_title"],
         "Config": row["config"],
         "Optimization Algorithm": row["algorithm_title"],
-        "Compression Ratio": _number(row["compression_ratio"]),
+        "Compression Ratio": number(row["compression_ratio"]),
         "Accuracy": _accuracy(row),
         "Pruned Scope": row["scope"],
         "Whole-Model Sparsity": _percent(row["whole_model_sparsity"]),
         "Images": _images(row),
-        "Standard Error": _number(row["top1_stderr"]),
+        "Standard Error": number(row["top1_stderr"]),
         "Runtime": row["runtime"] or "-",
     }
 
@@ -206,11 +206,11 @@ def _size_columns(row: Row) -> dict[str, str]:
         "Model Name": row["model_title"],
         "Config": row["config"],
         "Optimization Algorithm": row["algorithm_title"],
-        "weight.bin (bytes)": _number(row["weight_bytes"], ",.0f"),
-        "Package (bytes)": _number(row["package_bytes"], ",.0f"),
-        "Compression Ratio": _number(ratio, ".3f"),
-        "Published Ratio": _number(published),
-        "Difference": _number(_difference(ratio, published), "+.3f"),
+        "weight.bin (bytes)": number(row["weight_bytes"], ",.0f"),
+        "Package (bytes)": number(row["package_bytes"], ",.0f"),
+        "Compression Ratio": number(ratio, ".3f"),
+        "Published Ratio": number(published),
+        "Difference": number(_difference(ratio, published), "+.3f"),
         "Pruned Scope": row["scope"],
         "Whole-Model Sparsity": _percent(row["whole_model_sparsity"]),
         "Pruned Layers": row["storage"] or "-",
@@ -225,15 +225,15 @@ def _comparison_columns(row: Row) -> dict[str, str]:
         "Config": row["config"],
         "Optimization Algorithm": row["algorithm_title"],
         "Accuracy": "not measured" if absent else _accuracy(row),
-        "Published Accuracy": _number(row["published_top1_mean"]) + _spread(row["published_top1_std"]),
-        "Accuracy Difference": _number(row["top1_difference"], "+.2f"),
-        "Compression Ratio": _number(row["compression_ratio"], ".3f"),
-        "Published Ratio": _number(row["published_compression_ratio"]),
-        "Ratio Difference": _number(row["compression_ratio_difference"], "+.3f"),
+        "Published Accuracy": number(row["published_top1_mean"]) + spread(row["published_top1_std"]),
+        "Accuracy Difference": number(row["top1_difference"], "+.2f"),
+        "Compression Ratio": number(row["compression_ratio"], ".3f"),
+        "Published Ratio": number(row["published_compression_ratio"]),
+        "Ratio Difference": number(row["compression_ratio_difference"], "+.3f"),
         "Pruned Scope": row["scope"] or "-",
         "Whole-Model Sparsity": _percent(row["whole_model_sparsity"]),
         "Images": "-" if absent else _images(row),
-        "Standard Error": _number(row["top1_stderr"]),
+        "Standard Error": number(row["top1_stderr"]),
         "Full Validation Set": "-" if absent else "yes" if row["full_validation_set"] else "no",
         "Runtime": row["runtime"] or "-",
     }
@@ -248,7 +248,7 @@ def caption(table: list[Row]) -> str:
     )
 
 
-def _runtime_note(table: list[Row]) -> str:
+def runtime_note(table: list[Row]) -> str:
     if not any(row["runtime"] == "portable" for row in table):
         return ""
     return " Runtime `portable` executes the Core ML package on the CPU; its numbers are not Core ML's."
@@ -268,10 +268,10 @@ def _accuracy(row: Row) -> str:
     if row["top1_mean"] is None:
         return "failed"
     failed = f" ({row['failed_trials']} failed)" if row["failed_trials"] else ""
-    return f"{row['top1_mean']:.2f}{_spread(row['top1_std'])}{failed}"
+    return f"{row['top1_mean']:.2f}{spread(row['top1_std'])}{failed}"
 
 
-def _spread(std: float | None) -> str:
+def spread(std: float | None) -> str:
     return "" if std is None else f" ± {std:.2f}"
 
 
@@ -279,7 +279,7 @@ def _images(row: Row) -> str:
     return f"{row['images']:,}" + (f" ({row['skipped_images']} skipped)" if row["skipped_images"] else "")
 
 
-def _number(value: float | None, form: str = ".2f") -> str:
+def number(value: float | None, form: str = ".2f") -> str:
     return "-" if value is None else format(value, form)
 
 
@@ -295,11 +295,11 @@ def _or_infinite(value: float | None) -> float:
     return math.inf if value is None else value
 
 
-def _mean(values: list[float] | list[int]) -> float | None:
+def mean(values: list[float] | list[int]) -> float | None:
     return statistics.fmean(values) if values else None
 
 
-def _sample_std(values: list[float]) -> float | None:
+def sample_std(values: list[float]) -> float | None:
     """With n - 1 in the denominator: three trials are a sample."""
     return statistics.stdev(values) if len(values) > 1 else None
 

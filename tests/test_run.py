@@ -161,10 +161,13 @@ def test_a_suite_may_have_images_enlarged(tiny_suite, tmp_path):
     assert record.predictions.top1 > 0.8  # trained and measured at that size
 
 
+# As from a terminal: a process inherits an ignored Ctrl-C from one that runs in the background.
 _RUN = """
+import signal
 import sys
 import tests.tiny_network
 from harness.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.argv = ["run_bench.py", "run", "--suite", sys.argv[1], "--results", sys.argv[2], "--format", "json"]
 main()
 """

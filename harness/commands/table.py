@@ -18,14 +18,32 @@ def table(
         Literal["published"] | None,
         typer.Option("--compare", help="Each row beside its counterpart in the published table, with the differences."),
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="ALGORITHM",
+            help="Each row beside this algorithm's of the same network and sparsity (such as sparse-gpt; dense: beside "
+            "the network itself), with the paired difference and how sure it is.",
+        ),
+    ] = None,
     format: FormatOption = "md",
     results: ResultsOption = RESULTS,
 ) -> None:
     """Tables from the records of a results folder; nothing is measured."""
+    from harness.paired_tables import render_pairs
     from harness.records import read_records
     from harness.tables import render, render_comparison
 
+    if against and (compare or kind):
+        raise BenchError("--against is a table of its own: leave out --kind and --compare")
     if compare and kind:
         raise BenchError("--compare published is a table of accuracy and size: leave out --kind")
     records = read_records(results)
-    typer.echo(render_comparison(records, format) if compare else render(records, kind or "accuracy", format))
+    if against:
+        text = render_pairs(records, against, format)
+    elif compare:
+        text = render_comparison(records, format)
+    else:
+        text = render(records, kind or "accuracy", format)
+    typer.echo(text)

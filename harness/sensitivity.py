@@ -30,7 +30,7 @@ _CODE = (
     "models/stages.py",
 )
 
-_BATCH_SIZE = 16
+_BATCH_SIZE = 32
 _LEAST_DRAWN = 1e-4
 """Nats; what is less stands there in a chart."""
 

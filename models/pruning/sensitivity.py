@@ -4,12 +4,16 @@ The error is the Kullback-Leibler divergence of the pruned network's class proba
 mean over images: it needs no labels and, unlike top-1, tells layers apart on a few dozen images. Cai et al. (2020,
 ZeroQ) measure a layer's sensitivity to quantization so, and add the layers up; as models.pruning.allocation does.
 
+BatchNorm normalizes by what passes it here, of the pruned network and of the dense one that it is compared with: a
+pruned layer shifts and shrinks what comes behind it, and whoever prunes with images measures BatchNorm again.
+
 A network is walked once. What comes out of each stage of the dense network is kept for the next one, so that a pruned
 layer costs its own stage and those behind it.
 """
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -45,8 +49,8 @@ class LayerEffects:
 @torch.no_grad()
 def dense_top1(model: nn.Module, batches: Sequence[Tensor], labels: Tensor) -> float:
     """The fraction of images, normalized [n, 3, H, W] a batch, that the network itself gets right."""
-    model.eval()
-    classes = torch.cat([model(batch).argmax(1) for batch in batches])
+    with _batch_statistics(model.eval()):
+        classes = torch.cat([model(batch).argmax(1) for batch in batches])
     return float((classes == labels).float().mean())
 
 
@@ -68,23 +72,39 @@ def layer_effects(
     """
     stages = _stages(network, model.eval())
     layers = prunable_layers(model)
-    reference = torch.cat([_run(stages, batch) for batch in batches]).log_softmax(1)  # [N, classes]
-    inputs = list(batches)
-    seen = set(known)
-    total = len(layers) * len(levels)
-    for number, stage in enumerate(stages):
-        within = set(stage.modules())
-        for name, layer in layers.items():
-            if layer not in within or name in seen:
-                continue
-            seen.add(name)
-            effects = []
-            for level in sorted(levels):
-                outputs = _with_pruned(layer, level, stages[number:], inputs)
-                effects.append(Effect(level, *_compared(outputs, reference, labels)))
-                progress((len(seen) - 1) * len(levels) + len(effects), total)
-            yield LayerEffects(name, layer.weight.numel(), tuple(effects))
-        inputs = [stage(batch) for batch in inputs]
+    with _batch_statistics(model):
+        reference = torch.cat([_run(stages, batch) for batch in batches]).log_softmax(1)  # [N, classes]
+        inputs = list(batches)
+        seen = set(known)
+        total = len(layers) * len(levels)
+        for number, stage in enumerate(stages):
+            within = set(stage.modules())
+            for name, layer in layers.items():
+                if layer not in within or name in seen:
+                    continue
+                seen.add(name)
+                effects = []
+                for level in sorted(levels):
+                    outputs = _with_pruned(layer, level, stages[number:], inputs)
+                    effects.append(Effect(level, *_compared(outputs, reference, labels)))
+                    progress((len(seen) - 1) * len(levels) + len(effects), total)
+                yield LayerEffects(name, layer.weight.numel(), tuple(effects))
+            inputs = [stage(batch) for batch in inputs]
+
+
+@contextmanager
+def _batch_statistics(model: nn.Module) -> Iterator[None]:
+    """BatchNorm normalizes by the batch that passes it and remembers nothing of it; all else stays in eval mode."""
+    layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for layer in layers:
+        layer.train()
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.eval()
+            layer.track_running_stats = True
 
 
 def _stages(network: Network, model: nn.Module) -> list[nn.Module]:

@@ -1,6 +1,7 @@
 """What pruning one layer alone does, against torch's own pruning and divergence on the whole network."""
 
 import math
+from collections.abc import Sequence
 from copy import deepcopy
 
 import numpy as np
@@ -33,15 +34,23 @@ def model() -> nn.Module:
     return untrained_model(TINY, 4).eval()
 
 
-def by_torch(model: nn.Module, layer: str, level: float, images: torch.Tensor, labels: torch.Tensor):
-    other = deepcopy(model)
+def with_batchnorm_in_training(model: nn.Module) -> nn.Module:
+    """A copy, which is free to remember what passes it."""
+    copy = deepcopy(model)
+    for module in copy.modules():
+        module.train(isinstance(module, nn.BatchNorm2d))
+    return copy
+
+
+def by_torch(model: nn.Module, layer: str, level: float, batches: Sequence[torch.Tensor], labels: torch.Tensor):
+    other, dense_model = with_batchnorm_in_training(model), with_batchnorm_in_training(model)
     weight = other.get_submodule(layer).weight
     magnitudes = np.abs(weight.detach().numpy().astype(np.float16)).ravel()
     mask = np.ones(len(magnitudes), np.float32)
     mask[np.argsort(magnitudes, kind="stable")[: math.ceil(level * len(magnitudes))]] = 0
     prune.custom_from_mask(other.get_submodule(layer), "weight", torch.from_numpy(mask).reshape(weight.shape))
     with torch.no_grad():
-        outputs, dense = other(images), model(images)
+        outputs, dense = (torch.cat([m(batch) for batch in batches]) for m in (other, dense_model))
     divergence = functional.kl_div(
         functional.log_softmax(outputs, 1), functional.log_softmax(dense, 1), reduction="batchmean", log_target=True
     )
@@ -50,7 +59,8 @@ def by_torch(model: nn.Module, layer: str, level: float, images: torch.Tensor, l
 
 def test_every_layer_is_measured_as_if_the_whole_network_had_run(model, images):
     before = deepcopy(model.state_dict())
-    found = list(layer_effects(TINY, model, images[0].split(10), images[1], LEVELS))
+    batches = images[0].split(10)
+    found = list(layer_effects(TINY, model, batches, images[1], LEVELS))
     assert [(one.layer, one.elements) for one in found] == [
         ("features.0", 432),
         ("features.3", 144),
@@ -59,16 +69,33 @@ def test_every_layer_is_measured_as_if_the_whole_network_had_run(model, images):
     ]
     for one in found:
         for level, effect in zip(LEVELS, one.effects, strict=True):
-            divergence, top1 = by_torch(model, one.layer, level, *images)
+            divergence, top1 = by_torch(model, one.layer, level, batches, images[1])
             assert effect.sparsity == level
             assert effect.divergence == pytest.approx(divergence, rel=1e-3, abs=1e-7)
             assert effect.top1 == pytest.approx(top1)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(model(images[0]), model.eval()(images[0]))  # and runs as it did
 
 
 def test_the_dense_network_s_own_top1(model, images):
-    expected = float((model(images[0]).argmax(1) == images[1]).float().mean())
-    assert dense_top1(model, images[0].split(7), images[1]) == pytest.approx(expected)
+    own = with_batchnorm_in_training(model)
+    expected = torch.cat(
+        [own(batch).argmax(1) == labels for batch, labels in zip(*(i.split(7) for i in images), strict=True)]
+    )
+    assert dense_top1(model, images[0].split(7), images[1]) == pytest.approx(float(expected.float().mean()))
+
+
+def test_what_batchnorm_makes_up_for_costs_nothing(images):
+    # Of grey images the first layer sees the same three times. Without the smallest third of its weights, those of one
+    # channel, its output is 2/3 of what it was.
+    model = untrained_model(TINY, 4).eval()
+    with torch.no_grad():
+        weight = model.get_submodule("features.0").weight
+        weight.copy_(weight[:, :1].sign() * torch.tensor([0.999, 1.0, 1.001]).view(1, 3, 1, 1))
+    grey = images[0][:, :1].expand(-1, 3, -1, -1)
+    first = next(layer_effects(TINY, model, [grey], images[1], [1 / 3]))
+    assert first.effects[0].divergence < 1e-6
+    assert by_torch(model, "features.6", 1 / 3, [grey], images[1])[0] > 1e-4
 
 
 def test_known_layers_are_not_measured_again(model, images):

@@ -30,7 +30,6 @@ _CODE = (
     "models/stages.py",
 )
 
-_BATCH_SIZE = 32
 _LEAST_DRAWN = 1e-4
 """Nats; what is less stands there in a chart."""
 
@@ -103,10 +102,10 @@ def measure(
     """
     import torch
 
-    from models.pruning.sensitivity import dense_top1, layer_effects
+    from models.pruning.sensitivity import BATCH_SIZE, dense_top1, layer_effects
     from models.training import calibration_batches, calibration_order
 
-    batches = list(calibration_batches(images, samples, _BATCH_SIZE))
+    batches = list(calibration_batches(images, samples, BATCH_SIZE))
     labels = torch.from_numpy(images.labels(calibration_order(images, samples)).astype(np.int64))
     found = _read(unfinished) or Sensitivity(
         network=subject.network.name,

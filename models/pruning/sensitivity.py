@@ -26,6 +26,8 @@ from models.pruning.post_training import break_ties
 
 LEVELS = (0.5, 0.75, 0.9)
 SAMPLES = 32
+BATCH_SIZE = 32
+"""Images whose statistics BatchNorm normalizes by."""
 
 
 @dataclass(frozen=True)

@@ -157,9 +157,9 @@ def rows(sensitivity: Sensitivity) -> list[dict[str, str]]:
 
 def caption(sensitivity: Sensitivity) -> str:
     return (
-        f"{sensitivity.title}, each layer pruned alone by magnitude; {sensitivity.images:,} images of "
-        f"{sensitivity.data} ({sensitivity.split}). Error: divergence from the dense network, in nats. Top-1 in %, "
-        f"dense {100 * sensitivity.dense_top1:.1f}; one image is {100 / sensitivity.images:.1f}."
+        f"{sensitivity.title}, each layer pruned alone by magnitude, BatchNorm measured anew; {sensitivity.images:,} "
+        f"images of {sensitivity.data} ({sensitivity.split}). Error: divergence from the dense network, in nats. Top-1 "
+        f"in %, dense {100 * sensitivity.dense_top1:.1f}; one image is {100 / sensitivity.images:.1f}."
     )
 
 

@@ -25,7 +25,7 @@ def sensitivity(
     levels: Annotated[
         str, typer.Option("--levels", help="Sparsities to prune each layer to, with commas.")
     ] = "0.5,0.75,0.9",
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Training images to measure on.")] = 32,
+    samples: Annotated[int, typer.Option("--samples", min=2, help="Training images to measure on.")] = 32,
     sparsity: Annotated[
         float | None,
         typer.Option(

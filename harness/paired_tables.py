@@ -14,7 +14,7 @@ from harness.newest import newest_trials
 from harness.records import Record
 from harness.scored_records import right
 from harness.statistics import compare_predictions, holm
-from harness.tables import Format, Row, machine_readable, mean, number, readable, runtime_note, sample_std, spread
+from harness.tables import Format, Row, mean, number, render_by_suite, sample_std, spread
 
 _ALPHA = 0.05
 _CONFIDENCE = f"{100 * (1 - 2 * _ALPHA):.0f} %"
@@ -22,15 +22,9 @@ _CONFIDENCE = f"{100 * (1 - 2 * _ALPHA):.0f} %"
 
 def render_pairs(records: Iterable[Record], algorithm: str, format: Format = "md") -> str:
     """`pairs` as tables, one a suite, in one of the formats; csv and json hold every row in one."""
-    table = pairs(records, algorithm)
-    if format in ("json", "csv"):
-        return machine_readable(table, format)
-    parts = []
-    for suite in dict.fromkeys(row["suite"] for row in table):
-        of_suite = [row for row in table if row["suite"] == suite]
-        text = f"Suite {suite}: {_caption(of_suite)}{runtime_note(of_suite)}"
-        parts.append(readable(text, [_columns(row) for row in of_suite], format))
-    return "\n\n".join(parts)
+    return render_by_suite(
+        pairs(records, algorithm), format, _caption, lambda of_suite: [_columns(row) for row in of_suite]
+    )
 
 
 def pairs(records: Iterable[Record], algorithm: str) -> list[Row]:
@@ -160,15 +154,15 @@ def _row(trials: list[Record], other: list[Record], dense: list[Record] | None) 
         "p": min(1.0, 2 * min(finding.p_below, finding.p_above)),
         "p_holm": None,
         "method": finding.method,
-        "dense_top1": 100 * float(_right(dense).mean()) if dense else None,
-        "images": len(_right(trials)[0]),
+        "dense_top1": mean(_top1(dense)) if dense else None,
+        "images": len(first.predictions.labels) if first.predictions else 0,
         "runtime": first.runtime.name if first.runtime else None,
     }
 
 
 def _side(prefix: str, trials: list[Record], dense: list[Record] | None) -> dict[str, Any]:
     pruning = trials[0].pruning
-    top1 = [100 * float(bits.mean()) for bits in _right(trials)]
+    top1 = _top1(trials)
     seconds = [t.provenance.build_seconds for t in trials if t.provenance.build_seconds is not None]
     return {
         f"{prefix}config": pruning.config,
@@ -181,6 +175,11 @@ def _side(prefix: str, trials: list[Record], dense: list[Record] | None) -> dict
         f"{prefix}weight_bytes": mean([t.package.weight_bytes for t in trials if t.package]),
         f"{prefix}build_seconds": mean(seconds),
     }
+
+
+def _top1(trials: list[Record]) -> list[float]:
+    """In %, by trial."""
+    return [100 * trial.predictions.top1 for trial in trials if trial.predictions]
 
 
 def _right(trials: list[Record]) -> NDArray[np.bool_]:

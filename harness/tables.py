@@ -10,7 +10,7 @@ import json
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from tabulate import tabulate
@@ -32,14 +32,23 @@ Row = dict[str, Any]
 
 def render(records: Iterable[Record], kind: Kind = "accuracy", format: Format = "md") -> str:
     """The tables of `records`, one a suite, in one of the formats; csv and json hold every row in one."""
-    table = rows(records)
+    return render_by_suite(rows(records), format, caption, lambda of_suite: worded(of_suite, kind))
+
+
+def render_by_suite(
+    table: list[Row],
+    format: Format,
+    caption: Callable[[list[Row]], str],
+    columns: Callable[[list[Row]], list[dict[str, str]]],
+) -> str:
+    """A table of each suite's rows under its caption; csv and json hold every row, as it is, in one."""
     if format in ("json", "csv"):
-        return machine_readable(table, format)
+        return _machine_readable(table, format)
     parts = []
     for suite in dict.fromkeys(row["suite"] for row in table):
         of_suite = [row for row in table if row["suite"] == suite]
-        text = f"Suite {suite}: {caption(of_suite)}{runtime_note(of_suite)}"
-        parts.append(readable(text, worded(of_suite, kind), format))
+        text = f"Suite {suite}: {caption(of_suite)}{_runtime_note(of_suite)}"
+        parts.append(_readable(text, columns(of_suite), format))
     return "\n\n".join(parts)
 
 
@@ -47,9 +56,9 @@ def render_comparison(records: Iterable[Record], format: Format = "md") -> str:
     """`compared` as one table in one of the formats."""
     table = compared(rows(records))
     if format in ("json", "csv"):
-        return machine_readable(table, format)
-    text = f"{comparison_caption(table)}{runtime_note(table)}"
-    return readable(text, worded(table, "comparison"), format)
+        return _machine_readable(table, format)
+    text = f"{comparison_caption(table)}{_runtime_note(table)}"
+    return _readable(text, worded(table, "comparison"), format)
 
 
 def rows(records: Iterable[Record]) -> list[Row]:
@@ -162,7 +171,7 @@ def _not_measured(published: PublishedRow, names: list[str]) -> Row:
     }
 
 
-def machine_readable(table: list[Row], format: Literal["json", "csv"]) -> str:
+def _machine_readable(table: list[Row], format: Literal["json", "csv"]) -> str:
     if format == "json":
         return json.dumps(table, indent=2)
     text = io.StringIO()
@@ -172,7 +181,7 @@ def machine_readable(table: list[Row], format: Literal["json", "csv"]) -> str:
     return text.getvalue().rstrip("\n")
 
 
-def readable(text: str, table: list[dict[str, str]], format: Format) -> str:
+def _readable(text: str, table: list[dict[str, str]], format: Format) -> str:
     style = "latex_booktabs" if format == "latex" else "github"
     body = tabulate(table, headers="keys", tablefmt=style, disable_numparse=True)
     return f"{'% ' if format == 'latex' else ''}{text}\n\n{body}"
@@ -248,7 +257,7 @@ def caption(table: list[Row]) -> str:
     )
 
 
-def runtime_note(table: list[Row]) -> str:
+def _runtime_note(table: list[Row]) -> str:
     if not any(row["runtime"] == "portable" for row in table):
         return ""
     return " Runtime `portable` executes the Core ML package on the CPU; its numbers are not Core ML's."

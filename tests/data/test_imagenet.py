@@ -221,7 +221,11 @@ def test_a_wrong_label_file(archives: Path, truth: str, words: list[str]) -> Non
     opening_fails(f"imagenet:{archives}", "ILSVRC2012_validation_ground_truth.txt", *words)
 
 
-@pytest.mark.parametrize("meta", [b"", b"no mat file" * 100, meta_mat(IDS[:-1]), meta_mat([*IDS[:-1], "n99999999"])])
+@pytest.mark.parametrize(
+    "meta",
+    [b"", b"no mat file" * 100, meta_mat(IDS[:-1]), meta_mat([*IDS[:-1], "n99999999"])],
+    ids=["empty", "no-mat-file", "a-class-short", "an-unknown-class"],  # the files themselves hold the time
+)
 def test_a_wrong_class_file(archives: Path, meta: bytes) -> None:
     write_devkit(archives, meta=meta)
     opening_fails(f"imagenet:{archives}", "data/meta.mat", "expected")

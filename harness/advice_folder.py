@@ -61,6 +61,7 @@ def _suite(configs: list[AnyPruningConfig], subject: Subject, data: str) -> str:
         "models": [_in_any_folder(subject.network.spec)],
         "weights": "pretrained" if subject.pretrained else "none",
         "trials": 1,
+        "image_size": subject.data.image_size,
         "data": {"default": f"{data}#selection"},
     }
     if subject.training is not None:

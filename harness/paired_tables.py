@@ -14,7 +14,7 @@ from harness.newest import newest_trials
 from harness.records import Record
 from harness.scored_records import right
 from harness.statistics import compare_predictions, holm
-from harness.tables import Format, Row, mean, number, render_by_suite, sample_std, spread
+from harness.tables import Format, Row, accuracy, mean, number, render_by_suite, sample_std
 
 _ALPHA = 0.05
 _CONFIDENCE = f"{100 * (1 - 2 * _ALPHA):.0f} %"
@@ -28,38 +28,46 @@ def render_pairs(records: Iterable[Record], algorithm: str, format: Format = "md
 
 
 def pairs(records: Iterable[Record], algorithm: str) -> list[Row]:
-    """Each row with each one of `algorithm` that had the same suite, weights, images, runtime and sparsity.
+    """Each row with each one of `algorithm` that had the same weights, images, runtime and sparsity.
 
     The sparsity is the one asked of the network; of "dense" the one row of the network is every row's counterpart.
+    Counterparts are of the row's own suite, or where it has none, of others: what one suite measured, no other does.
     Accuracies, differences and agreements are percentages and points; `low` and `high` bound the difference at a
     confidence of 90 %; `p` is two-sided, by the gate's test of predictions, and `p_holm` corrected for the rows of
     the suite. `dense_agreement`: images given the class that the dense network gives them, the mean over trials.
-    `build_seconds`: what a trial took before it was evaluated. None where nothing is known.
-    Raises BenchError where there is no pair.
+    `build_seconds`: what a trial took before it was evaluated, less what was there already. None where nothing is
+    known, as of a row of which every trial failed.
+    Raises BenchError where there is no pair, and where a test needs more than one image.
     """
-    measured = [
-        done for trials in newest_trials(records) if (done := [t for t in trials if t.predictions and t.runtime])
-    ]
-    measured.sort(key=lambda trials: (trials[0].suite, trials[0].network.title, _asked(trials) or 0))
+    rows = sorted(newest_trials(records), key=lambda row: (row[0].suite, row[0].network.title, _asked(row) or 0))
+    measured = [row for row in rows if _measured(row)]
     table = []
-    for suite in dict.fromkeys(trials[0].suite for trials in measured):
-        of_suite = [trials for trials in measured if trials[0].suite == suite]
-        found = [
-            _row(trials, other, next((t for t in of_suite if _is_dense(t) and _same_images(t, trials)), None))
-            for trials in of_suite
-            for other in of_suite
-            if not _is_dense(trials) and _is_pair(trials, other, algorithm)
-        ]
-        for row, corrected in zip(found, holm([row["p"] for row in found]), strict=True):
-            row["p_holm"] = corrected
+    for suite in dict.fromkeys(row[0].suite for row in rows):
+        found = []
+        for row in (row for row in rows if row[0].suite == suite and not _is_dense(row)):
+            dense = next(iter(_counterparts(row, measured, "dense")), None)
+            found += [_row(row, other, dense) for other in _counterparts(row, measured, algorithm)]
+        tested = [pair for pair in found if pair["p"] is not None]
+        for pair, corrected in zip(tested, holm([pair["p"] for pair in tested]), strict=True):
+            pair["p_holm"] = corrected
         table += found
     if not table:
-        known = ", ".join(dict.fromkeys(trials[0].pruning.algorithm for trials in measured)) or "none measured"
+        known = ", ".join(dict.fromkeys(row[0].pruning.algorithm for row in measured)) or "none measured"
         raise BenchError(
-            f"no row has a counterpart of algorithm {algorithm!r}, of the same suite, network and sparsity; "
-            f"algorithms there: {known}"
+            f"no row has a counterpart of algorithm {algorithm!r} with the same network, weights, images, runtime and "
+            f"sparsity; algorithms there: {known}"
         )
     return table
+
+
+def _counterparts(row: list[Record], rows: list[list[Record]], algorithm: str) -> list[list[Record]]:
+    """Of the row's own suite, or where that has none, of others."""
+    found = [other for other in rows if _is_pair(row, other, algorithm)]
+    return [other for other in found if other[0].suite == row[0].suite] or found
+
+
+def _measured(trials: list[Record]) -> list[Record]:
+    return [trial for trial in trials if trial.predictions and trial.runtime]
 
 
 def _columns(row: Row) -> dict[str, str]:
@@ -69,10 +77,10 @@ def _columns(row: Row) -> dict[str, str]:
         "Optimization Algorithm": row["algorithm_title"],
         "Against": row["against_config"],
         "Dense": number(row["dense_top1"]),
-        "Its Accuracy": _accuracy(row, "against_"),
-        "Accuracy": _accuracy(row, ""),
+        "Its Accuracy": accuracy(row, "against_"),
+        "Accuracy": accuracy(row),
         "Difference": number(row["top1_difference"], "+.2f"),
-        f"{_CONFIDENCE} Interval": f"{row['low']:+.2f} to {row['high']:+.2f}",
+        f"{_CONFIDENCE} Interval": "-" if row["low"] is None else f"{row['low']:+.2f} to {row['high']:+.2f}",
         "p": number(row["p_holm"], ".1g"),
         "Its Agreement": number(row["against_dense_agreement"], ".1f"),
         "Agreement": number(row["dense_agreement"], ".1f"),
@@ -92,13 +100,10 @@ def _caption(table: list[Row]) -> str:
         f"each row against {other}, over the same "
         f"images of {data}. Top-1 in %, mean and standard deviation over trials; the difference in points, with an "
         "interval, and p two-sided, over images and trials, corrected for the number of rows (Holm). Agreement: images "
-        "in % that are given the class that the dense network gives them. Relative Size: of weight.bin. Build: a "
-        "trial's minutes on the machine of its record, with whatever else ran there."
+        "in % that are given the class that the dense network gives them. Relative Size: of weight.bin. Build: "
+        "minutes until a trial's package was there, on the machine of its record and with whatever else ran there; "
+        "without what was there before, such as sensitivities or a part of a stopped run."
     )
-
-
-def _accuracy(row: Row, prefix: str) -> str:
-    return f"{row[prefix + 'top1_mean']:.2f}{spread(row[prefix + 'top1_std'])}"
 
 
 def _ratio(value: float | None, other: float | None) -> float | None:
@@ -120,9 +125,10 @@ def _same_images(trials: list[Record], other: list[Record]) -> bool:
     def conditions(record: Record) -> tuple[object, ...]:
         runtime = record.runtime
         assert runtime is not None
-        return record.subject_key, record.data.skipped, runtime.name, runtime.precision, runtime.compute_units
+        return record.data.skipped, runtime.name, runtime.precision, runtime.compute_units
 
-    return len({conditions(record) for record in (*trials, *other)}) == 1
+    same = len({conditions(record) for record in (*_measured(trials), *_measured(other))}) == 1
+    return same and trials[0].subject_key == other[0].subject_key
 
 
 def _is_dense(trials: list[Record]) -> bool:
@@ -138,8 +144,11 @@ def _asked(trials: list[Record]) -> float | None:
 
 
 def _row(trials: list[Record], other: list[Record], dense: list[Record] | None) -> Row:
-    first = trials[0]
-    finding = compare_predictions(_right(other), _right(trials), allowed=0, margin=0, alpha=_ALPHA)
+    first = (_measured(trials) or trials)[0]
+    images = len(first.predictions.labels) if first.predictions else 0
+    if images == 1:
+        raise BenchError(f"{first.network.name} was measured on one image; a paired test needs two")
+    finding = compare_predictions(_right(other), _right(trials), allowed=0, margin=0, alpha=_ALPHA) if images else None
     return {
         "suite": first.suite,
         "data": first.data.spec,
@@ -148,31 +157,34 @@ def _row(trials: list[Record], other: list[Record], dense: list[Record] | None) 
         "sparsity": _asked(trials),
         **_side("", trials, dense),
         **_side("against_", other, dense),
-        "top1_difference": 100 * finding.effect,
-        "low": 100 * finding.low,
-        "high": 100 * finding.high,
-        "p": min(1.0, 2 * min(finding.p_below, finding.p_above)),
+        "top1_difference": 100 * finding.effect if finding else None,
+        "low": 100 * finding.low if finding else None,
+        "high": 100 * finding.high if finding else None,
+        "p": min(1.0, 2 * min(finding.p_below, finding.p_above)) if finding else None,
         "p_holm": None,
-        "method": finding.method,
+        "method": finding.method if finding else None,
         "dense_top1": mean(_top1(dense)) if dense else None,
-        "images": len(first.predictions.labels) if first.predictions else 0,
+        "images": images,
         "runtime": first.runtime.name if first.runtime else None,
     }
 
 
 def _side(prefix: str, trials: list[Record], dense: list[Record] | None) -> dict[str, Any]:
-    pruning = trials[0].pruning
-    top1 = _top1(trials)
-    seconds = [t.provenance.build_seconds for t in trials if t.provenance.build_seconds is not None]
+    pruning, measured = trials[0].pruning, _measured(trials)
+    top1 = _top1(measured)
+    seconds = [t.provenance.build_seconds for t in measured if t.provenance.build_seconds is not None]
     return {
         f"{prefix}config": pruning.config,
         f"{prefix}algorithm": pruning.algorithm,
         f"{prefix}algorithm_title": pruning.title,
-        f"{prefix}trials": len(trials),
+        f"{prefix}trials": len(measured),
+        f"{prefix}failed_trials": len(trials) - len(measured),
         f"{prefix}top1_mean": mean(top1),
         f"{prefix}top1_std": sample_std(top1),
-        f"{prefix}dense_agreement": 100 * float((_best(trials) == _best(dense)).mean()) if dense else None,
-        f"{prefix}weight_bytes": mean([t.package.weight_bytes for t in trials if t.package]),
+        f"{prefix}dense_agreement": 100 * float((_best(measured) == _best(dense)).mean())
+        if measured and dense
+        else None,
+        f"{prefix}weight_bytes": mean([t.package.weight_bytes for t in measured if t.package]),
         f"{prefix}build_seconds": mean(seconds),
     }
 

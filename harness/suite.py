@@ -4,6 +4,7 @@ This module imports neither torch nor coremltools.
 """
 
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
@@ -72,6 +73,19 @@ class Suite(BaseModel):
             for name in config.models or ():
                 if name not in self.models:
                     raise ValueError(f"[[configs]] {number}: models: {name!r} is not among {', '.join(self.models)}")
+        return self
+
+    @model_validator(mode="after")
+    def _tables_can_tell_them_apart(self) -> Self:
+        """Of two rows with one name a table would show the newer alone."""
+        for model in self.models:
+            names = Counter((config.algorithm, config.name) for config in self.configs if config.is_for(model))
+            for (algorithm, name), count in names.items():
+                if count > 1:
+                    raise ValueError(
+                        f"{count} [[configs]] of {algorithm} for {model} would both be called {name!r} in tables: give "
+                        "them a label each"
+                    )
         return self
 
     def data_for(self, model: str) -> str:
@@ -143,7 +157,33 @@ def choose(
     if data:
         networks = (*suite.models, *changes.get("models", ()))
         changes["data"] = {**suite.data, **dict(_read_data(networks, text) for text in data)}
-    return suite.model_copy(update=changes)
+    chosen = suite.model_copy(update=changes)
+    for spec in own or ():
+        if chosen.configs and set(_lacking(chosen, spec)) == {config.algorithm for config in chosen.configs}:
+            raise SuiteError(f"suite {suite.name}: {_for_others(chosen)}; give a suite of your own to prune {spec}")
+    return chosen
+
+
+def left_out(suite: Suite, own: list[str]) -> list[str]:
+    """A line for each network of `own` (`--model`) that the suite has configs for, but not of all its algorithms."""
+    lacking = {spec: _lacking(suite, spec) for spec in own}
+    return [
+        f"{spec} is not pruned by {', '.join(algorithms)}: in suite {suite.name}, {_for_others(suite)}"
+        for spec, algorithms in lacking.items()
+        if algorithms
+    ]
+
+
+def _lacking(suite: Suite, spec: str) -> list[str]:
+    """The suite's algorithms that have no config for a network."""
+    name = get_network(spec).spec
+    has = {config.algorithm for config in suite.configs if config.is_for(name)}
+    return [one for one in dict.fromkeys(config.algorithm for config in suite.configs) if one not in has]
+
+
+def _for_others(suite: Suite) -> str:
+    names = dict.fromkeys(name for config in suite.configs for name in config.models or ())
+    return f"there are configs for {', '.join(names)} alone"
 
 
 def _read_data(networks: tuple[str, ...], text: str) -> tuple[str, str]:

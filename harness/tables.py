@@ -65,18 +65,26 @@ def rows(records: Iterable[Record]) -> list[Row]:
     """One row a network and config, from the newest state of each, trials together; the baseline first.
 
     Accuracies are percentages, with the sample standard deviation over trials (None for one trial) and the standard
-    error over images. Ratios are bytes of weight.bin, dense over sparse. None stands where nothing was measured.
+    error over images. Ratios are bytes of weight.bin, dense over sparse, where the suite or another one of the folder
+    measured the dense network. None stands where nothing was measured.
     """
     published = read_table()
     by_subject: dict[tuple[str, str], list[list[Record]]] = {}
+    dense_of_any: dict[str, Record] = {}
     for trials in newest_trials(records):
         by_subject.setdefault((trials[0].suite, trials[0].subject_key), []).append(trials)
+        if _is_built_dense(trials):
+            dense_of_any[trials[0].subject_key] = trials[0]
     table = []
-    for group in by_subject.values():
+    for (_, subject_key), group in by_subject.items():
         group.sort(key=lambda trials: trials[0].pruning.algorithm != "dense")
-        dense = next((t[0] for t in group if t[0].pruning.algorithm == "dense" and t[0].package), None)
+        dense = next((trials[0] for trials in group if _is_built_dense(trials)), dense_of_any.get(subject_key))
         table += [_row(trials, dense, published) for trials in group]
     return table
+
+
+def _is_built_dense(trials: list[Record]) -> bool:
+    return trials[0].pruning.algorithm == "dense" and trials[0].package is not None
 
 
 def compared(table: list[Row]) -> list[Row]:
@@ -200,7 +208,7 @@ def _accuracy_columns(row: Row) -> dict[str, str]:
         "Config": row["config"],
         "Optimization Algorithm": row["algorithm_title"],
         "Compression Ratio": number(row["compression_ratio"]),
-        "Accuracy": _accuracy(row),
+        "Accuracy": accuracy(row),
         "Pruned Scope": row["scope"],
         "Whole-Model Sparsity": _percent(row["whole_model_sparsity"]),
         "Images": _images(row),
@@ -233,7 +241,7 @@ def _comparison_columns(row: Row) -> dict[str, str]:
         "Model Name": row["model_title"],
         "Config": row["config"],
         "Optimization Algorithm": row["algorithm_title"],
-        "Accuracy": "not measured" if absent else _accuracy(row),
+        "Accuracy": "not measured" if absent else accuracy(row),
         "Published Accuracy": number(row["published_top1_mean"]) + spread(row["published_top1_std"]),
         "Accuracy Difference": number(row["top1_difference"], "+.2f"),
         "Compression Ratio": number(row["compression_ratio"], ".3f"),
@@ -273,11 +281,12 @@ def comparison_caption(table: list[Row]) -> str:
     )
 
 
-def _accuracy(row: Row) -> str:
-    if row["top1_mean"] is None:
+def accuracy(row: Row, prefix: str = "") -> str:
+    """Mean and deviation over trials, and how many failed; of what the row holds under names with that prefix."""
+    if row[f"{prefix}top1_mean"] is None:
         return "failed"
-    failed = f" ({row['failed_trials']} failed)" if row["failed_trials"] else ""
-    return f"{row['top1_mean']:.2f}{spread(row['top1_std'])}{failed}"
+    failed = f" ({row[f'{prefix}failed_trials']} failed)" if row[f"{prefix}failed_trials"] else ""
+    return f"{row[f'{prefix}top1_mean']:.2f}{spread(row[f'{prefix}top1_std'])}{failed}"
 
 
 def spread(std: float | None) -> str:

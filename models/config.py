@@ -386,7 +386,7 @@ class ReconstructionConfig(PruningConfig):
     )
 
     def start(self) -> SparseGPTConfig | PostTrainingConfig:
-        """What chooses the zeros. It does not see the images that are held back."""
+        """What chooses the zeros. It does not see the images that are held back, unless there are too few of all."""
         shared = {name: getattr(self, name) for name in PruningConfig.model_fields if name != "algorithm"}
         if self.zeros == "magnitude":
             return PostTrainingConfig(**shared)
@@ -401,7 +401,7 @@ class ReconstructionConfig(PruningConfig):
         if self.held_back_samples > self.calibration_samples // 2:
             raise ValueError(
                 f"held_back_samples ({self.held_back_samples}) leaves less than half of calibration_samples "
-                f"({self.calibration_samples})"
+                f"({self.calibration_samples}): give {self.calibration_samples // 2} or less, such as a sixth"
             )
         if self.zeros == "magnitude" and self.coremltools is not None:
             raise ValueError("a Core ML Tools config is SparseGPT's: leave out 'zeros'")

@@ -443,7 +443,8 @@ def test_a_walk_from_the_command_line(run_bench, suite, tmp_path):
     assert len({one.fingerprint for one in data.values()}) == 2
 
     # The suite that was written makes the same cells.
-    assert len(tomllib.loads((folder / "advise.toml").read_text())["configs"]) == len(advice["tried"])
+    written = tomllib.loads((folder / "advise.toml").read_text())
+    assert (len(written["configs"]), written["image_size"]) == (len(advice["tried"]), 32)
     code, _, errors = run_bench("run", "--suite", folder / "advise.toml", "--results", results)
     assert (code, f"0 of {len(advice['tried']) + 1} cells measured now" in errors) == (0, True)
 

@@ -65,10 +65,41 @@ OTHER_IMAGES = {"subject_key": "z", "data": record().data.model_copy(update={"sp
 COREML = {"name": "coreml", "version": "v", "precision": "float32", "compute_units": "cpu_and_ne"}
 
 
-@pytest.mark.parametrize("changes", [OTHER_IMAGES, {"suite": "z"}, {"runtime": COREML}], ids=lambda c: next(iter(c)))
-def test_other_images_another_suite_or_runtime_is_no_counterpart(changes: dict[str, object]):
+@pytest.mark.parametrize("changes", [OTHER_IMAGES, {"runtime": COREML}], ids=lambda c: next(iter(c)))
+def test_other_images_or_another_runtime_is_no_counterpart(changes: dict[str, object]):
     with pytest.raises(BenchError, match=r"counterpart of algorithm 'sparse-gpt'.*there: sparse-gpt, magnitude-pruner"):
         pairs([sparse_gpt(), record(**changes)], "sparse-gpt")
+
+
+def test_what_another_suite_measured_is_a_counterpart_where_the_row_s_own_has_none():
+    theirs = [dense(suite="a"), sparse_gpt(suite="a", correct=3)]
+    (row,) = pairs([*theirs, record(suite="b", correct=1)], "sparse-gpt")
+    assert (row["suite"], row["against_top1_mean"], row["dense_agreement"]) == ("b", 75, 25)
+    (row,) = pairs([*theirs, record(suite="b", correct=1), sparse_gpt(suite="b", correct=2)], "sparse-gpt")
+    assert row["against_top1_mean"] == 50
+
+
+def test_trials_that_failed_are_counted_and_a_row_without_any_other_is_told_to_have_failed():
+    def failed(**changes: object) -> Record:
+        return record(status="failed", reason="r", package=None, runtime=None, predictions=None, **changes)
+
+    records = [dense(), sparse_gpt(correct=3), record(correct=1), failed(trial=1), failed(algorithm="x")]
+    one, none = pairs(records, "sparse-gpt")
+    assert (one["trials"], one["failed_trials"], one["p_holm"]) == (1, 1, 0.5)
+    assert (none["trials"], none["failed_trials"], none["top1_mean"], none["p_holm"]) == (0, 1, None, None)
+    text = render_pairs(records, "sparse-gpt")
+    assert "| 25.00 (1 failed) |" in text
+    assert "| failed " in text
+
+
+def test_one_image_is_told_to_be_too_few():
+    def of_one_image(one: Record) -> Record:
+        assert one.predictions
+        changes = {"labels": one.predictions.labels[:1], "top5": one.predictions.top5[:1]}
+        return one.model_copy(update={"predictions": one.predictions.model_copy(update=changes)})
+
+    with pytest.raises(BenchError, match="resnet50 was measured on one image; a paired test needs two"):
+        pairs([of_one_image(sparse_gpt()), of_one_image(record())], "sparse-gpt")
 
 
 def test_the_readable_table_and_the_machine_readable_one():

@@ -95,6 +95,14 @@ def test_running_again_measures_nothing_and_prints_the_same_table(tiny_run, tiny
     assert render(second.records) == render(tiny_run.records) == render(read_records(tiny_results))
 
 
+def test_what_another_suite_measured_into_the_folder_is_a_row_of_the_one_that_is_run(
+    tiny_suite, copy_of_results, tmp_path
+):
+    other = again(Path(shutil.copy(tiny_suite, tmp_path / "other.toml")), copy_of_results)
+    assert other.measured == 0
+    assert {record.suite for record in other.records} == {"other"}
+
+
 def test_records_alone_are_enough_not_to_measure_again(tiny_suite, copy_of_results):
     shutil.rmtree(copy_of_results / "artifacts")
     assert again(tiny_suite, copy_of_results).measured == 0

@@ -13,6 +13,7 @@ import models.pruning.sensitivity
 from harness.charts import DotRow, Mark, Text, dots
 from harness.records import read_records
 from harness.sensitivity import kept_sensitivities
+from harness.suite import load_suite
 from models.weights import untrained_model
 from tests.tiny_network import TINY
 
@@ -95,7 +96,8 @@ def test_the_table_goes_to_a_file_too_and_a_layers_table_can_be_used_in_a_suite(
     assert (tmp_path / "out.txt").read_text() == output
     suite = tmp_path / "own.toml"
     head = 'description = "d"\nmodels = ["tiny"]\n[[configs]]\nalgorithm = "post-training"\n'
-    suite.write_text(head + output[output.index("[configs.layers]") :])
+    suite.write_text(head + output[output.index("# As large as 75% for all layers") :])
+    assert [config.name for config in load_suite(str(suite)).configs] == ["75%, by layer"]
     code, _, errors = run_bench(
         "build",
         "--suite",
@@ -165,12 +167,55 @@ def test_a_cell_with_an_allocation_is_as_large_as_the_uniform_one_and_is_named_f
         (("--levels", "0.5,1"), "--levels 0.5,1: expected fractions above 0 and below 1"),
         (("--levels", "half"), "--levels half: expected fractions"),
         (("--sparsity", "75"), "--sparsity 75: expected a fraction"),
+        (("--sparsity", "0.05"), "--sparsity 0.05: expected a fraction above 0.0625, which the mask takes"),
+        (("--out", "none/x.txt"), "--out none/x.txt: none is not a folder"),
+        (("--plot", "none/x.png"), "--plot none/x.png: none is not a folder"),
         (("--plot", "x.pdf"), "--plot x.pdf: expected a name that ends in .svg or .png"),
         (("--data", "digits"), "digits has 10 classes, the weights of tiny 3"),
     ],
 )
 def test_bad_options_are_one_line(refused, command, options, message):
     assert message in refused(*command, *options)
+
+
+def test_a_part_of_data_is_measured_on_its_training_images(run_bench, command, images):
+    whole = json.loads(run_bench(*command, "--json")[1])
+    part = json.loads(run_bench(*command, "--json", "--data", f"imagefolder:{images}#selection")[1])
+    assert part["layers"] == whole["layers"]
+
+
+OWN = """
+import torch
+
+
+class Net(torch.nn.Module):
+    def __init__(self, num_classes=3):
+        super().__init__()
+        self.features = torch.nn.Conv2d(3, 8, 3, stride=2)
+        self.never_called = torch.nn.Linear(8, 8)
+        self.head = torch.nn.Linear(8, num_classes)
+
+    def forward(self, images):
+        return self.head(self.features(images).relu().mean((2, 3))){}
+
+
+def build(num_classes: int = 3):
+    return Net(num_classes)
+"""
+
+
+def test_a_network_of_one_s_own(run_bench, refused, images, tmp_path):
+    def command(file: str, returned: str) -> tuple[object, ...]:
+        (tmp_path / file).write_text(OWN.format(returned))
+        return (
+            "sensitivity", f"{tmp_path}/{file}:build", "--data", f"imagefolder:{images}", "--samples", 4,
+            "--results", tmp_path / "results", "--sparsity", 0.5, "--json",
+        )  # fmt: skip
+
+    code, output, errors = run_bench(*command("net.py", ""))
+    assert code == 0, errors
+    assert json.loads(output)["allocation"].keys() == {"features", "head"}  # the layer that is never called stays dense
+    assert "expected [1, 3] of an image" in refused(*command("shape.py", ".shape"))
 
 
 def test_data_without_a_train_split(refused, command, images):

@@ -6,7 +6,7 @@ import pytest
 
 from harness.cells import lay_out
 from harness.errors import BenchError, SuiteError
-from harness.suite import choose, load_suite
+from harness.suite import choose, left_out, load_suite
 
 HEAD = 'description = "d"\nmodels = ["mobilenet_v2"]\n'
 CONFIG = '[[configs]]\nalgorithm = "post-training"\nsparsity = 0.5\n'
@@ -130,6 +130,24 @@ def test_choosing_what_a_suite_does_not_have_says_what_it_has():
         choose(load_suite("quick"), models=["vgg16"])
     with pytest.raises(SuiteError, match="no 'gptq' among its algorithms: post-training, sparse-gpt, magnitude-pruner"):
         choose(load_suite("quick"), algorithms=["gptq"])
+
+
+def test_configs_that_a_table_would_call_the_same_are_refused_unless_labels_tell_them_apart(tmp_path):
+    two = HEAD + 2 * CONFIG.replace("post-training", "sparse-gpt")
+    with pytest.raises(
+        SuiteError, match=r"2 .*sparse-gpt for mobilenet_v2 .* called 'Unstructured Sparsity 50%'.*label"
+    ):
+        load_suite(suite_file(tmp_path, two + "calibration_samples = 64\n"))
+    assert len(load_suite(suite_file(tmp_path, two + 'calibration_samples = 64\nlabel = "few"\n')).configs) == 2
+
+
+def test_a_network_of_one_s_own_in_a_suite_whose_configs_are_for_others():
+    own = "torchvision:efficientnet_b0"
+    with pytest.raises(SuiteError, match=r"configs for resnet50, mobilenet_v2, .* alone; .* own to prune"):
+        choose(load_suite("imagenet-best"), own=[own])
+    (line,) = left_out(choose(load_suite("reconstruction"), own=[own]), [own])
+    assert line.startswith(f"{own} is not pruned by blockwise-reconstruction: in suite reconstruction, ")
+    assert not left_out(choose(load_suite("imagenet"), own=[own]), [own])
 
 
 def test_a_suite_without_data_asks_for_it():

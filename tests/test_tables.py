@@ -67,8 +67,8 @@ def record(
     return Record.model_validate(content | changes)
 
 
-def dense(**changes: object) -> Record:
-    return record(algorithm="dense", correct=4, weight_bytes=1000, **changes)
+def dense(*, weight_bytes: int = 1000, **changes: object) -> Record:
+    return record(algorithm="dense", correct=4, weight_bytes=weight_bytes, **changes)
 
 
 def test_mean_sample_deviation_and_ratio_worked_out_by_hand():
@@ -80,6 +80,12 @@ def test_mean_sample_deviation_and_ratio_worked_out_by_hand():
     assert pruned["compression_ratio"] == 2
     assert pruned["top5_mean"] == 100
     assert (pruned["trials"], pruned["images"], pruned["runtime"]) == (3, 4, "portable")
+
+
+def test_a_dense_network_that_another_suite_measured_counts_where_the_row_s_own_has_none():
+    own = dense(suite="b", weight_bytes=2000)
+    assert [row["compression_ratio"] for row in rows([dense(suite="a"), record(suite="b")])] == [1, 2]
+    assert [row["compression_ratio"] for row in rows([dense(suite="a"), record(suite="b"), own])] == [1, 1, 4]
 
 
 def test_json_rows_have_the_stable_names():

@@ -12,6 +12,7 @@ from harness.commands.options import (
     CheckpointOption,
     DeviceOption,
     JsonOption,
+    ModelArgument,
     ResultsOption,
     SkipOption,
     WeightsOption,
@@ -28,12 +29,7 @@ if TYPE_CHECKING:
 
 
 def advise(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL", help="The network: mobilenet_v2, ..., or one of yours as `run --model` takes it."
-        ),
-    ],
+    model: ModelArgument,
     data: Annotated[
         str,
         typer.Option(
@@ -43,7 +39,9 @@ def advise(
             "judge the choice. 5,000 of each are used at most.",
         ),
     ],
-    max_drop: Annotated[float, typer.Option("--max-drop", min=0, help="Points of top-1 that may be lost.")] = 1.0,
+    max_drop: Annotated[
+        float, typer.Option("--max-drop", min=0, help="Points of top-1 that may be lost, above 0.")
+    ] = 1.0,
     min_ratio: Annotated[
         float | None,
         typer.Option(
@@ -79,8 +77,9 @@ def advise(
     """Find the smallest package of a network that loses no more than you allow, and say why it is that one.
 
     It goes the way of Core ML Tools' guide: configs without data to see sizes; then pruning without data, SparseGPT,
-    blockwise reconstruction and MagnitudePruner, each only where the one before it was not enough. Every package is an
-    ordinary cell of the results folder: a stopped search goes on where it was, and `table` and `report` show it all.
+    blockwise reconstruction and MagnitudePruner, with --min-ratio each only where the one before it was not enough.
+    Every package is an ordinary cell of the results folder: a stopped search goes on where it was, and `table` and
+    `report` show it all.
 
     For example: `advise mobilenet_v2 --data imagefolder:/data/x --max-drop 1 --min-ratio 1.7 --budget 1h`
 

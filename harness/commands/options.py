@@ -16,6 +16,10 @@ SuiteOption = Annotated[
     str,
     typer.Option("--suite", help="A shipped suite, such as quick, digits or imagenet, or the path of a .toml file."),
 ]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="The network: mobilenet_v2, ..., or one of yours as `run --model` takes it."),
+]
 DataOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -72,7 +76,7 @@ DeviceOption = Annotated[
     typer.Option(
         "--device",
         metavar="DEVICE",
-        help="Where networks are trained: cpu, cuda, cuda:N or mps; `auto` takes a GPU if there is one.",
+        help="Where networks are trained or fitted: cpu, cuda, cuda:N or mps; `auto` takes a GPU if there is one.",
     ),
 ]
 CheckpointOption = Annotated[

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.commands.options import RESULTS, JsonOption, ResultsOption, SkipOption, WeightsOption
-from harness.errors import BenchError
+from harness.commands.options import RESULTS, JsonOption, ModelArgument, ResultsOption, SkipOption, WeightsOption
+from harness.errors import BenchError, CellFailedError
 from harness.progress import Reporter
 
 if TYPE_CHECKING:
@@ -15,11 +15,19 @@ if TYPE_CHECKING:
     from harness.sensitivity import Sensitivity
 
 
+_LEAST = 1 / 16
+"""Below this share of zeros a sparse layer is larger than the dense one: a bit of mask for each Float16 weight."""
+
+
 def sensitivity(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The network, such as mobilenet_v2.")],
+    model: ModelArgument,
     data: Annotated[
         str,
-        typer.Option("--data", metavar="SPEC", help="`imagefolder:PATH`, `hf:NAME` or `hf:PATH`, with a train split."),
+        typer.Option(
+            "--data",
+            metavar="SPEC",
+            help="`imagenet:PATH`, `imagefolder:PATH`, `hf:NAME` or `hf:PATH`, with a train split.",
+        ),
     ],
     weights: WeightsOption = None,
     levels: Annotated[
@@ -30,7 +38,8 @@ def sensitivity(
         float | None,
         typer.Option(
             "--sparsity",
-            help="Print a `layers` table for a suite as well: as large as stored as with this sparsity for all layers.",
+            help="Print a `layers` table for post-training pruning or MagnitudePruner in a suite as well: as large as "
+            "stored as with this sparsity for all layers. (SparseGPT and blockwise reconstruction prune other layers.)",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write what is printed there too.")] = None,
@@ -50,8 +59,13 @@ def sensitivity(
     """
     if plot is not None and plot.suffix not in (".svg", ".png"):
         raise BenchError(f"--plot {plot}: expected a name that ends in .svg or .png")
-    if sparsity is not None and not 0 < sparsity < 1:
-        raise BenchError(f"--sparsity {sparsity:g}: expected a fraction above 0 and below 1")
+    if sparsity is not None and not _LEAST < sparsity < 1:
+        raise BenchError(
+            f"--sparsity {sparsity:g}: expected a fraction above {_LEAST:g}, which the mask takes, and below 1"
+        )
+    for option, file in (("--out", out), ("--plot", plot)):
+        if file is not None and not file.parent.is_dir():
+            raise BenchError(f"{option} {file}: {file.parent} is not a folder")
     chosen = _levels(levels)
 
     from harness.build import Builder
@@ -61,7 +75,10 @@ def sensitivity(
     subject = _subject(model, data, weights)
     with reporter.steps(subject.network.name, 1) as steps:
         builder = Builder(Store(results), steps.update, skip_bad_images=skip_bad_images)
-        found = builder.sensitivity(subject, samples, chosen)
+        try:
+            found = builder.sensitivity(subject, samples, chosen)
+        except CellFailedError as error:
+            raise BenchError(str(error)) from error
     layers = _allocation(subject, found, sparsity) if sparsity is not None else None
     text = _as_json(found, layers) if as_json else _told(found, layers, sparsity)
     typer.echo(text)
@@ -83,11 +100,11 @@ def _levels(text: str) -> tuple[float, ...]:
 
 def _subject(model: str, spec: str, weights: Path | None) -> "Subject":
     from harness.cells import Subject
-    from harness.data import open_data
+    from harness.parts import open_data_or_part
     from models.network import get_network
     from models.weights import head_classes, load_pretrained
 
-    network, data = get_network(model), open_data(spec)
+    network, data = get_network(model), open_data_or_part(spec)
     classes = head_classes(network, load_pretrained(network, weights))
     if classes != len(data.classes):
         raise BenchError(
@@ -107,10 +124,12 @@ def _subject(model: str, spec: str, weights: Path | None) -> "Subject":
 
 def _allocation(subject: "Subject", found: "Sensitivity", sparsity: float) -> dict[str, float]:
     from models.config import PostTrainingConfig
+    from models.layers import leave_dense, prunable_layers
     from models.pruning.allocation import allocated
     from models.weights import untrained_model
 
     model = untrained_model(subject.network, len(subject.data.classes))
+    leave_dense(model, prunable_layers(model).keys() - found.losses().keys())
     config = allocated(PostTrainingConfig(sparsity=sparsity), subject.network, model, found.losses())
     return dict(config.layers)
 
@@ -125,7 +144,13 @@ def _told(found: "Sensitivity", layers: dict[str, float] | None, sparsity: float
     if layers is None or sparsity is None:
         return table(found)
     lines = [f'"{name}" = {own:g}' for name, own in layers.items()]
-    return "\n".join([table(found), "", f"# as large as {100 * sparsity:g} % for all", "[configs.layers]", *lines])
+    percent = f"{100 * sparsity:g}%"
+    head = [
+        f"# As large as {percent} for all layers; of a [[configs]] table of post-training or magnitude-pruner.",
+        f'label = "{percent}, by layer"',
+        "[configs.layers]",
+    ]
+    return "\n".join([table(found), "", *head, *lines])
 
 
 def _draw(found: "Sensitivity", path: Path) -> None:

@@ -161,8 +161,11 @@ def _cells(
     evaluation: Evaluation = PORTABLE,
 ) -> "list[Cell]":
     from harness.cells import lay_out
+    from harness.suite import left_out
 
     chosen = _chosen(suite, data, models, own, algorithms, trials)
+    for line in left_out(chosen, own or []):
+        reporter.say(line)
 
     def fingerprint(opened: "DataSet") -> None:
         trains = chosen.training is not None or any(config.needs_data for config in chosen.configs)

@@ -35,12 +35,12 @@ def table(
     from harness.records import read_records
     from harness.tables import render, render_comparison
 
-    if against and (compare or kind):
+    if against is not None and (compare or kind):
         raise BenchError("--against is a table of its own: leave out --kind and --compare")
     if compare and kind:
         raise BenchError("--compare published is a table of accuracy and size: leave out --kind")
     records = read_records(results)
-    if against:
+    if against is not None:
         text = render_pairs(records, against, format)
     elif compare:
         text = render_comparison(records, format)

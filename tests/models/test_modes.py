@@ -401,7 +401,7 @@ def suite_file(tmp_path: Path, config: str) -> Path:
     path = tmp_path / "own.toml"
     path.write_text(
         'description = "d"\nmodels = ["tiny"]\nweights = "none"\ndata.default = "digits"\ntraining.epochs = 1000\n'
-        '[[configs]]\nalgorithm = "post-training"\nsparsity = 0.5\n'
+        '[[configs]]\nalgorithm = "post-training"\nsparsity = 0.75\n'
         f'[[configs]]\nalgorithm = "post-training"\n{config}\n'
     )
     return path

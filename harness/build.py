@@ -182,7 +182,8 @@ class Builder:
     def sensitivity(self, subject: Subject, samples: int = SAMPLES, levels: Sequence[float] = LEVELS) -> Sensitivity:
         """What pruning each layer alone does to the dense network, from the store or newly measured.
 
-        A measurement that was stopped goes on where it was. Raises BenchError for what the user can mend.
+        A measurement that was stopped goes on where it was. Raises BenchError for what the user can mend and
+        CellFailedError for a network of theirs that cannot be run on such images.
         """
         key = sensitivity_key(subject, samples, levels)
 

@@ -20,3 +20,11 @@ def newest_trials(records: Iterable[Record]) -> list[list[Record]]:
         if record.config_key == configs[row]:
             rows.setdefault(row, []).append(record)
     return [sorted(trials, key=lambda record: record.trial) for trials in rows.values()]
+
+
+def of_own_suite(row: list[Record], others: list[list[Record]]) -> list[list[Record]]:
+    """Those of `others` that have the suite of `row`; all of them where none has.
+
+    What one suite has measured into a folder no other one measures again.
+    """
+    return [other for other in others if other[0].suite == row[0].suite] or others

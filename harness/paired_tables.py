@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import BenchError
-from harness.newest import newest_trials
+from harness.newest import newest_trials, of_own_suite
 from harness.records import Record
 from harness.scored_records import right
 from harness.statistics import compare_predictions, holm
@@ -44,7 +44,8 @@ def pairs(records: Iterable[Record], algorithm: str) -> list[Row]:
     table = []
     for suite in dict.fromkeys(row[0].suite for row in rows):
         found = []
-        for row in (row for row in rows if row[0].suite == suite and not _is_dense(row)):
+        pruned = [row for row in rows if row[0].suite == suite and not _is_dense(row)]
+        for row in pruned:
             dense = next(iter(_counterparts(row, measured, "dense")), None)
             found += [_row(row, other, dense) for other in _counterparts(row, measured, algorithm)]
         tested = [pair for pair in found if pair["p"] is not None]
@@ -61,9 +62,7 @@ def pairs(records: Iterable[Record], algorithm: str) -> list[Row]:
 
 
 def _counterparts(row: list[Record], rows: list[list[Record]], algorithm: str) -> list[list[Record]]:
-    """Of the row's own suite, or where that has none, of others."""
-    found = [other for other in rows if _is_pair(row, other, algorithm)]
-    return [other for other in found if other[0].suite == row[0].suite] or found
+    return of_own_suite(row, [other for other in rows if _is_pair(row, other, algorithm)])
 
 
 def _measured(trials: list[Record]) -> list[Record]:
@@ -148,7 +147,6 @@ def _row(trials: list[Record], other: list[Record], dense: list[Record] | None) 
     images = len(first.predictions.labels) if first.predictions else 0
     if images == 1:
         raise BenchError(f"{first.network.name} was measured on one image; a paired test needs two")
-    finding = compare_predictions(_right(other), _right(trials), allowed=0, margin=0, alpha=_ALPHA) if images else None
     return {
         "suite": first.suite,
         "data": first.data.spec,
@@ -157,15 +155,24 @@ def _row(trials: list[Record], other: list[Record], dense: list[Record] | None) 
         "sparsity": _asked(trials),
         **_side("", trials, dense),
         **_side("against_", other, dense),
-        "top1_difference": 100 * finding.effect if finding else None,
-        "low": 100 * finding.low if finding else None,
-        "high": 100 * finding.high if finding else None,
-        "p": min(1.0, 2 * min(finding.p_below, finding.p_above)) if finding else None,
-        "p_holm": None,
-        "method": finding.method if finding else None,
+        **(_tested(trials, other) if images else _NOT_TESTED),
         "dense_top1": mean(_top1(dense)) if dense else None,
         "images": images,
         "runtime": first.runtime.name if first.runtime else None,
+    }
+
+
+_NOT_TESTED: Row = dict.fromkeys(("top1_difference", "low", "high", "p", "p_holm", "method"))
+
+
+def _tested(trials: list[Record], other: list[Record]) -> Row:
+    finding = compare_predictions(_right(other), _right(trials), allowed=0, margin=0, alpha=_ALPHA)
+    return _NOT_TESTED | {
+        "top1_difference": 100 * finding.effect,
+        "low": 100 * finding.low,
+        "high": 100 * finding.high,
+        "p": min(1.0, 2 * min(finding.p_below, finding.p_above)),
+        "method": finding.method,
     }
 
 

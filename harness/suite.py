@@ -159,7 +159,7 @@ def choose(
         changes["data"] = {**suite.data, **dict(_read_data(networks, text) for text in data)}
     chosen = suite.model_copy(update=changes)
     for spec in own or ():
-        if chosen.configs and set(_lacking(chosen, spec)) == {config.algorithm for config in chosen.configs}:
+        if chosen.configs and not any(config.is_for(get_network(spec).spec) for config in chosen.configs):
             raise SuiteError(f"suite {suite.name}: {_for_others(chosen)}; give a suite of your own to prune {spec}")
     return chosen
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from tabulate import tabulate
 
-from harness.newest import newest_trials
+from harness.newest import newest_trials, of_own_suite
 from harness.published import (
     IMAGENET_CLASSES,
     IMAGENET_VALIDATION_IMAGES,
@@ -69,22 +69,17 @@ def rows(records: Iterable[Record]) -> list[Row]:
     measured the dense network. None stands where nothing was measured.
     """
     published = read_table()
+    newest = newest_trials(records)
+    built_dense = [trials for trials in newest if trials[0].pruning.algorithm == "dense" and trials[0].package]
     by_subject: dict[tuple[str, str], list[list[Record]]] = {}
-    dense_of_any: dict[str, Record] = {}
-    for trials in newest_trials(records):
+    for trials in newest:
         by_subject.setdefault((trials[0].suite, trials[0].subject_key), []).append(trials)
-        if _is_built_dense(trials):
-            dense_of_any[trials[0].subject_key] = trials[0]
     table = []
     for (_, subject_key), group in by_subject.items():
         group.sort(key=lambda trials: trials[0].pruning.algorithm != "dense")
-        dense = next((trials[0] for trials in group if _is_built_dense(trials)), dense_of_any.get(subject_key))
-        table += [_row(trials, dense, published) for trials in group]
+        dense = of_own_suite(group[0], [trials for trials in built_dense if trials[0].subject_key == subject_key])
+        table += [_row(trials, dense[-1][0] if dense else None, published) for trials in group]
     return table
-
-
-def _is_built_dense(trials: list[Record]) -> bool:
-    return trials[0].pruning.algorithm == "dense" and trials[0].package is not None
 
 
 def compared(table: list[Row]) -> list[Row]:

@@ -11,7 +11,7 @@ help:
 	@echo "make bench      the main job on embedded digits: prune, convert, evaluate, print the table"
 	@echo "make test       the tests"
 	@echo "make test-slow  the tests that take minutes"
-	@echo "make lint       ruff and mypy"
+	@echo "make lint       ruff, mypy and the import contracts"
 	@echo "make benchmark  speed, as ratios taken in one run"
 	@echo "make conformance  coremltools' tests of operations and torchvision's networks over the portable runtime (an hour)"
 
@@ -43,15 +43,16 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 benchmark: setup
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only -m ''
 
 MIL_TESTS := coremltools.converters.mil.mil.ops.tests
 conformance: setup
-	$(BIN)/python -m pytest -q -p no:cacheprovider -p tests.coremltools_conformance -W ignore \
+	$(BIN)/python -m pytest -q -p no:cacheprovider -p tests.runtimes.coremltools_conformance -W ignore \
 	  --pyargs $(foreach version,iOS14 iOS15 iOS16 iOS17 iOS18,$(MIL_TESTS).$(version))
-	$(BIN)/python -m tests.zoo
+	$(BIN)/python -m tests.runtimes.zoo
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -1,6 +1,6 @@
-"""Measuring pruned Core ML models: suites, cells, building, accuracy, records and tables."""
+"""Accuracy, size and latency of pruned Core ML models, measured on the final package."""
 
-from harness.quiet import quiet_coremltools
+from coreml_prune_bench.models.quiet import quiet_coremltools
 
 # Here, so that no module of the project can import coremltools before: off macOS it warns eight times.
 quiet_coremltools()

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from models.pattern import Pattern
+from coreml_prune_bench.models.pattern import Pattern
 
 
 class _Config(BaseModel):

@@ -17,11 +17,11 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from harness.quiet import silenced
-from models.layers import prunable_layers
-from models.mends import mended_converter
-from models.observation import after_batchnorm, observe
-from models.training import IMAGE_MEAN, IMAGE_STD
+from coreml_prune_bench.models.coremltools_fixes import mended_converter
+from coreml_prune_bench.models.layers import prunable_layers
+from coreml_prune_bench.models.quiet import silenced
+from coreml_prune_bench.models.tracing import after_batchnorm, observe
+from coreml_prune_bench.models.training import IMAGE_MEAN, IMAGE_STD
 
 INPUT_NAME = "image"
 OUTPUT_NAME = "logits"

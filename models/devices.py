@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from harness.errors import BenchError
+from coreml_prune_bench.models.errors import BenchError
 
 CPU = torch.device("cpu")
 

@@ -21,8 +21,8 @@ from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from harness.errors import BenchError
-from models.checkpoints import State, pack, unpack
+from coreml_prune_bench.models.checkpoints import State, pack, unpack
+from coreml_prune_bench.models.errors import BenchError
 
 _BETWEEN_TRAININGS = timedelta(days=30)
 """How long the others wait for the first process, which may evaluate for hours."""

@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from models.config import Scope
+from coreml_prune_bench.models.config import Scope
 
 PrunableLayer = nn.Conv2d | nn.Linear
 

@@ -19,9 +19,9 @@ from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import BenchError, WeightsError
-from models.config import Scope
-from models.network import Network, Own
+from coreml_prune_bench.models.config import Scope
+from coreml_prune_bench.models.errors import BenchError, WeightsError
+from coreml_prune_bench.models.network import Network, Own
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -129,7 +129,7 @@ def _renormalized(model: nn.Module) -> nn.Module:
     """`model`, taking pixels normalized as ImageNet's are, where it was trained with other means and deviations."""
     import torch
 
-    from models.training import IMAGE_MEAN, IMAGE_STD
+    from coreml_prune_bench.models.training import IMAGE_MEAN, IMAGE_STD
 
     trained: dict[str, Any] = getattr(model, "pretrained_cfg", {})
     mean, std = (torch.tensor(trained.get(key, given)) for key, given in (("mean", IMAGE_MEAN), ("std", IMAGE_STD)))
@@ -299,7 +299,7 @@ def _place(error: BaseException, path: Path) -> str:
 
 def _ready(model: nn.Module) -> nn.Module:
     """Attention with projections that can be pruned."""
-    from models.attention import with_callable_projections
+    from coreml_prune_bench.models.attention import with_callable_projections
 
     return with_callable_projections(model)
 

@@ -2,7 +2,7 @@
 
 import math
 
-from models.config import TrainingConfig
+from coreml_prune_bench.models.config import TrainingConfig
 
 # One-cycle as torch.optim.lr_scheduler.OneCycleLR has it by default, which it equals bit for bit.
 _RISE = 0.3

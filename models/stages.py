@@ -14,9 +14,9 @@ from typing import Any
 
 from torch import fx, nn
 
-from harness.errors import CellFailedError
-from models.attention import Attention
-from models.layers import PrunableLayer
+from coreml_prune_bench.models.attention import Attention
+from coreml_prune_bench.models.errors import CellFailedError
+from coreml_prune_bench.models.layers import PrunableLayer
 
 _BLOCK_LAYERS = 6
 """A module of the author's own with this many convolutions and linear layers, or fewer, is one stage: a block."""

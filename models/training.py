@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.errors import BenchError
-from models.checkpoints import Checkpoint, State, signals_held_back
-from models.config import Distillation, TrainingConfig
-from models.devices import (
+from coreml_prune_bench.models.checkpoints import Checkpoint, State, signals_held_back
+from coreml_prune_bench.models.config import Distillation, TrainingConfig
+from coreml_prune_bench.models.devices import (
     CPU,
     describe,
     low_precision,
@@ -30,9 +29,10 @@ from models.devices import (
     to_device,
     tuned,
 )
-from models.distributed import ALONE, Team, training_together
-from models.loading import LabelledImages, load_ahead
-from models.schedules import rate_and_momentum
+from coreml_prune_bench.models.distributed import ALONE, Team, training_together
+from coreml_prune_bench.models.errors import BenchError
+from coreml_prune_bench.models.loading import LabelledImages, load_ahead
+from coreml_prune_bench.models.schedules import rate_and_momentum
 
 # ImageNet's channel statistics, for pixels in [0, 1]; conversion puts the same numbers into the Core ML model.
 IMAGE_MEAN = (0.485, 0.456, 0.406)

@@ -3,8 +3,8 @@
 import hashlib
 from pathlib import Path
 
-from harness.errors import WeightsError
-from models.network import Network
+from coreml_prune_bench.models.errors import WeightsError
+from coreml_prune_bench.models.network import Network
 
 
 def weights_file(network: Network, folder: Path) -> Path:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_weight
 
-from harness.errors import WeightsError
-from models.network import Network
-from models.own import last_linear
-from models.weight_files import weights_file
+from coreml_prune_bench.models.errors import WeightsError
+from coreml_prune_bench.models.network import Network
+from coreml_prune_bench.models.own import last_linear
+from coreml_prune_bench.models.weight_files import weights_file
 
 StateDict = dict[str, Tensor]
 

@@ -8,15 +8,15 @@ import numpy as np
 import PIL.Image
 import pytest
 
-import harness.cli
-from harness.cache_folder import CACHE_VARIABLE
-from harness.cells import lay_out
-from harness.progress import Reporter
-from harness.run import Outcome, run
-from harness.store import Store
-from harness.suite import load_suite
-from models.conversion import to_coreml
-from models.weights import untrained_model
+import coreml_prune_bench.cli.app
+from coreml_prune_bench.bench.cells import lay_out
+from coreml_prune_bench.bench.run import Outcome, run
+from coreml_prune_bench.bench.suite import load_suite
+from coreml_prune_bench.core.cache_folder import CACHE_VARIABLE
+from coreml_prune_bench.core.progress import Reporter
+from coreml_prune_bench.models.conversion import to_coreml
+from coreml_prune_bench.models.weights import untrained_model
+from coreml_prune_bench.records.store import Store
 from tests.tiny_network import TINY  # (its module registers the network)
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -89,7 +89,7 @@ def run_bench(capsys, monkeypatch):
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["run_bench.py", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
-            harness.cli.main()
+            coreml_prune_bench.cli.app.main()
         output, errors = capsys.readouterr()
         return ended.value.code or 0, output, errors
 

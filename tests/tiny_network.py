@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from models.config import Scope
-from models.network import Network, register
+from coreml_prune_bench.models.config import Scope
+from coreml_prune_bench.models.network import Network
+from coreml_prune_bench.models.registry import register
 
 
 class Tiny(nn.Module):

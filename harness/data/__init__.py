@@ -15,13 +15,18 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from harness.data.folders import open_folder
-from harness.data.hub import open_hub
-from harness.data.imagenet_files import open_imagenet
-from harness.data.images import Batch, augment, iterate, load_images
-from harness.data.split import DataSet, Progress, Split
-from harness.data.transform import preprocess
-from harness.errors import DataError
+from coreml_prune_bench.core.errors import DataError
+from coreml_prune_bench.data.folders import open_folder
+from coreml_prune_bench.data.hub import open_hub
+from coreml_prune_bench.data.imagenet_files import open_imagenet
+from coreml_prune_bench.data.images import (
+    Batch,
+    augment,
+    iterate,
+    load_images,
+)
+from coreml_prune_bench.data.split import DataSet, Progress, Split
+from coreml_prune_bench.data.transform import preprocess
 
 __all__ = [
     "Batch",

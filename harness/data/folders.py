@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from harness.data.imagenet import check_known_images, wordnet_ids
-from harness.data.remembered import DigestCache
-from harness.data.split import Progress, Split, map_in_threads
-from harness.errors import DataError
+from coreml_prune_bench.core.errors import DataError
+from coreml_prune_bench.data.imagenet import check_known_images, wordnet_ids
+from coreml_prune_bench.data.remembered import DigestCache
+from coreml_prune_bench.data.split import Progress, Split, map_in_threads
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 

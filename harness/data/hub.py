@@ -20,10 +20,10 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from harness.data.imagenet import check_class_names
-from harness.data.remembered import Arrays, remembered
-from harness.data.split import Progress, Split, map_in_threads
-from harness.errors import DataError
+from coreml_prune_bench.core.errors import DataError
+from coreml_prune_bench.data.imagenet import check_class_names
+from coreml_prune_bench.data.remembered import Arrays, remembered
+from coreml_prune_bench.data.split import Progress, Split, map_in_threads
 
 if TYPE_CHECKING:
     import datasets  # type: ignore[import-untyped]

@@ -29,11 +29,11 @@ import PIL.features
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from harness.cache_folder import CACHE_VARIABLE, cache_folder
-from harness.data.images import Batch, decode, spans
-from harness.data.split import Progress, Split
-from harness.errors import DataError
-from harness.keys import code_version, package_versions
+from coreml_prune_bench.core.cache_folder import CACHE_VARIABLE, cache_folder
+from coreml_prune_bench.core.errors import DataError
+from coreml_prune_bench.core.keys import code_version, package_versions
+from coreml_prune_bench.data.images import Batch, decode, spans
+from coreml_prune_bench.data.split import Progress, Split
 
 BLOCK_IMAGES = 64
 
@@ -257,7 +257,7 @@ class ImageCache:
 def transform_version() -> dict[str, str]:
     """What prepared images depend on beside the split and their size."""
     return {
-        "code": code_version("harness/data/transform.py"),
+        "code": code_version("data/transform.py"),
         "libjpeg": str(PIL.features.version("jpg")),
         **package_versions("pillow"),
     }

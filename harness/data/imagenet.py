@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from harness.errors import DataError
+from coreml_prune_bench.core.errors import DataError
 
 CLASSES = 1000
 VAL_IMAGES = 50_000
@@ -34,7 +34,9 @@ _KNOWN_CLASSES = {
 @cache
 def wordnet_ids() -> tuple[str, ...]:
     """The WordNet id of each class, in class order, which is that of the ids."""
-    return tuple(files("harness").joinpath("imagenet_wordnet_ids.txt").read_text(encoding="ascii").split())
+    return tuple(
+        files("coreml_prune_bench.data").joinpath("imagenet_wordnet_ids.txt").read_text(encoding="ascii").split()
+    )
 
 
 @cache

@@ -17,11 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from harness.data import imagenet
-from harness.data.folders import FileSource, class_folders, is_image, split_of_folders
-from harness.data.split import ImageSource, Split
-from harness.data.tars import TarSource, list_tar
-from harness.errors import DataError
+from coreml_prune_bench.core.errors import DataError
+from coreml_prune_bench.data import imagenet
+from coreml_prune_bench.data.folders import (
+    FileSource,
+    class_folders,
+    is_image,
+    split_of_folders,
+)
+from coreml_prune_bench.data.split import ImageSource, Split
+from coreml_prune_bench.data.tars import TarSource, list_tar
 
 _DEVKIT = "ILSVRC2012_devkit_t12"
 _META = "data/meta.mat"

@@ -14,9 +14,9 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from harness.data.split import Split, default_workers, map_in_threads
-from harness.data.transform import BILINEAR, preprocess, to_rgb
-from harness.errors import DataError
+from coreml_prune_bench.core.errors import DataError
+from coreml_prune_bench.data.split import Split, default_workers, map_in_threads
+from coreml_prune_bench.data.transform import BILINEAR, preprocess, to_rgb
 
 _CROP_SCALE = (0.25, 1.0)  # fraction of the image's area; gentler than 0.08, as fine-tuning is short
 _CROP_RATIO = (3 / 4, 4 / 3)  # width : height

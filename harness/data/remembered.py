@@ -17,7 +17,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.cache_folder import cache_folder
+from coreml_prune_bench.core.cache_folder import cache_folder
 
 Arrays = dict[str, NDArray]
 

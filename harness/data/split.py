@@ -19,8 +19,8 @@ import PIL
 import PIL.Image
 from numpy.typing import NDArray
 
-from harness.data.transform import to_rgb
-from harness.errors import DataError
+from coreml_prune_bench.core.errors import DataError
+from coreml_prune_bench.data.transform import to_rgb
 
 Progress = Callable[[int, int], None]
 T = TypeVar("T")

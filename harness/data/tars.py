@@ -15,9 +15,9 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from harness.data.remembered import Arrays, remembered
-from harness.data.split import Progress, map_in_threads
-from harness.errors import DataError
+from coreml_prune_bench.core.errors import DataError
+from coreml_prune_bench.data.remembered import Arrays, remembered
+from coreml_prune_bench.data.split import Progress, map_in_threads
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from harness.latency.steady import BATCH, is_steady
-from harness.latency.targets import Target
-from harness.latency_records import Placement
-from harness.latency_records import Protocol as Timing
+from coreml_prune_bench.latency.steady import BATCH, is_steady
+from coreml_prune_bench.latency.targets import Target
+from coreml_prune_bench.records.latency import Placement
+from coreml_prune_bench.records.latency import Protocol as Timing
 
 WARM_UP_LIMIT_CALLS = 1000
 WARM_UP_LIMIT_SECONDS = 20.0

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from harness.errors import PackageError
-from harness.runtimes.portable.reader import Feature
+from coreml_prune_bench.core.errors import PackageError
+from coreml_prune_bench.mlprogram.reader import Feature
 
 _SEED = 0
 

@@ -5,15 +5,20 @@ import sys
 import time
 from importlib.metadata import version
 
-from harness.devices import Credentials, DeviceRuntime, find_device
-from harness.latency.runtimes import CoreMLRuntime, PortableRuntime
-from harness.latency.session import Machine
-from harness.latency.worker import OpenRuntime
-from harness.latency_records import Device, State
-from harness.machine import Tool, read_machine, read_state, run_tool
-from harness.records import Runtime
-from harness.runtimes.choice import RuntimeName
-from harness.runtimes.coreml import CoreMLMissingError, missing
+from coreml_prune_bench.latency.iphone import Credentials, DeviceRuntime, find_device
+from coreml_prune_bench.latency.mac import (
+    Tool,
+    read_machine,
+    read_state,
+    run_tool,
+)
+from coreml_prune_bench.latency.runtimes import CoreMLRuntime, PortableRuntime
+from coreml_prune_bench.latency.session import Machine
+from coreml_prune_bench.latency.worker import OpenRuntime
+from coreml_prune_bench.records.accuracy import Runtime
+from coreml_prune_bench.records.latency import Device, State
+from coreml_prune_bench.runtimes.choice import RuntimeName
+from coreml_prune_bench.runtimes.coreml import CoreMLMissingError, missing
 
 
 def this_machine(

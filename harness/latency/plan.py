@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.latency.bench import WARM_UP_LIMIT_CALLS, WARM_UP_LIMIT_SECONDS
-from harness.latency.session import COOL_DOWN_SECONDS
-from harness.latency.steady import FEWEST
-from harness.latency_records import LatencyRecord, Protocol
+from coreml_prune_bench.latency.bench import WARM_UP_LIMIT_CALLS, WARM_UP_LIMIT_SECONDS
+from coreml_prune_bench.latency.session import COOL_DOWN_SECONDS
+from coreml_prune_bench.latency.steady import FEWEST
+from coreml_prune_bench.records.latency import LatencyRecord, Protocol
 
 LOAD_SECONDS = 10.0
 """What compiling and two loads of a package are taken to last where there is no record of it."""

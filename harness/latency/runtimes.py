@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.errors import BenchError
-from harness.latency.bench import Loaded, Opened
-from harness.latency.inputs import sample_inputs
-from harness.latency.targets import Target
+from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.latency.bench import Loaded, Opened
+from coreml_prune_bench.latency.inputs import sample_inputs
+from coreml_prune_bench.latency.targets import Target
 
 if TYPE_CHECKING:
-    from harness.latency_records import Placement
-    from harness.runtimes import coreml
-    from harness.runtimes.portable.session import Model as PortableModel
+    from coreml_prune_bench.records.latency import Placement
+    from coreml_prune_bench.runtimes import coreml
+    from coreml_prune_bench.runtimes.portable.session import Model as PortableModel
 
 
 class CoreMLRuntime:
     """Core ML. Raises BenchError where it is not."""
 
     def __init__(self) -> None:
-        from harness.runtimes import coreml
+        from coreml_prune_bench.runtimes import coreml
 
         coreml.require_available()
 
@@ -54,13 +54,13 @@ class CoreMLRuntime:
         """Nothing: what it loaded goes with the process."""
 
     def _load(self, target: Target) -> "coreml.Model":
-        from harness.runtimes import coreml
+        from coreml_prune_bench.runtimes import coreml
 
         return coreml.Model(target.path, compute_units=target.compute_units)
 
     def _placement(self, compiled: Path, target: Target) -> "tuple[Placement | None, tuple[str, ...]]":
-        from harness.placement import placement
-        from harness.runtimes import coreml
+        from coreml_prune_bench.latency.placement import placement
+        from coreml_prune_bench.runtimes import coreml
 
         try:
             return placement(coreml.compute_plan(compiled, target.compute_units)), ()
@@ -101,7 +101,7 @@ class PortableRuntime:
         """Nothing: what it loaded goes with the process."""
 
     def _load(self, target: Target, *, cache: bool = True) -> "tuple[int, PortableModel]":
-        from harness.runtimes import portable
+        from coreml_prune_bench.runtimes import portable
 
         started = time.perf_counter_ns()
         model = portable.load(target.path, cache=cache)

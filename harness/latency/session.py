@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 from typing import Protocol as Typed
 
-from harness.keys import key_of
-from harness.latency.bench import Prepared, Visit
-from harness.latency.targets import Target
-from harness.latency.worker import Step, StepFailedError
-from harness.latency_records import (
+from coreml_prune_bench.core.keys import key_of
+from coreml_prune_bench.core.progress import Steps
+from coreml_prune_bench.latency.bench import Prepared, Visit
+from coreml_prune_bench.latency.targets import Target
+from coreml_prune_bench.latency.worker import Step, StepFailedError
+from coreml_prune_bench.records.accuracy import Runtime
+from coreml_prune_bench.records.latency import (
     Device,
     LatencyRecord,
     Protocol,
@@ -27,9 +29,7 @@ from harness.latency_records import (
     read_latency_record,
     write_latency_record,
 )
-from harness.progress import Steps
-from harness.provenance import provenance
-from harness.records import Runtime
+from coreml_prune_bench.records.provenance import provenance
 
 COOL_DOWN_SECONDS = 600.0
 """How long a whole run may wait for the device to cool down; then it measures on, and the records show the state."""

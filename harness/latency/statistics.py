@@ -4,7 +4,7 @@ The unit of repetition is the round, not the call: calls of one round share its 
 them for independent would make every interval too narrow (Kalibera and Jones, "Rigorous benchmarking in reasonable
 time", ISMM 2013). The median that is reported is the median over the rounds of each round's median.
 
-What two runs say of a change is `harness.statistics`' business; here is one run, and rows that were measured in turns.
+What two runs say of a change is `records.statistics`' business; here is one run, and rows that were measured in turns.
 """
 
 import math
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from harness.latency_records import LatencyRecord, Round, State
+from coreml_prune_bench.records.latency import LatencyRecord, Round, State
 
 CONFIDENCE = 0.95
 DISAGREEMENT = 0.05

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.cache_folder import cache_folder
-from harness.errors import BenchError, PackageError
-from harness.keys import key_of
-from harness.latency_records import MeasuredPackage
-from harness.newest import newest_trials
-from harness.records import Record, read_records
-from harness.store import tree_hashes
+from coreml_prune_bench.core.cache_folder import cache_folder
+from coreml_prune_bench.core.errors import BenchError, PackageError
+from coreml_prune_bench.core.files import tree_hashes
+from coreml_prune_bench.core.keys import key_of
+from coreml_prune_bench.records.accuracy import Record, read_records
+from coreml_prune_bench.records.latency import MeasuredPackage
+from coreml_prune_bench.records.latest import newest_trials
 
 
 @dataclass(frozen=True)

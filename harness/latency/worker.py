@@ -16,8 +16,8 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Literal
 
-from harness.errors import BenchError
-from harness.latency.bench import Bench, Runtime
+from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.latency.bench import Bench, Runtime
 
 OpenRuntime = Callable[[], Runtime]
 """Makes the runtime in the worker; has to be picklable. BenchError from it ends the run."""

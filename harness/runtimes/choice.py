@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from harness.errors import BenchError
+from coreml_prune_bench.core.errors import BenchError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from harness.records import Precision
-    from harness.runtimes.portable.reader import Feature
+    from coreml_prune_bench.mlprogram.reader import Feature
+    from coreml_prune_bench.records.accuracy import Precision
 
 RuntimeName = Literal["portable", "coreml"]
 
@@ -49,10 +49,10 @@ def loader(runtime: RuntimeName, *, precision: Precision = "float32", compute_un
     Raises CoreMLMissingError without Core ML, BenchError for unknown compute units.
     """
     if runtime == "portable":
-        from harness.runtimes import portable
+        from coreml_prune_bench.runtimes import portable
 
         return partial(portable.load, precision=precision)
-    from harness.runtimes import coreml
+    from coreml_prune_bench.runtimes import coreml
 
     coreml.require_available()
     if compute_units not in COMPUTE_UNITS:

@@ -25,15 +25,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import FileLock
 
-from harness.cache_folder import cache_folder
-from harness.errors import BenchError, PackageError
-from harness.keys import key_of
-from harness.quiet import quiet_coremltools
-from harness.runtimes.portable.reader import Immediate, Operation, Program, Reference, read
-from harness.store import tree_hashes, write_atomically
+from coreml_prune_bench.core.cache_folder import cache_folder
+from coreml_prune_bench.core.errors import BenchError, PackageError
+from coreml_prune_bench.core.files import tree_hashes, write_atomically
+from coreml_prune_bench.core.keys import key_of
+from coreml_prune_bench.mlprogram.reader import (
+    Immediate,
+    Operation,
+    Program,
+    Reference,
+    read,
+)
+from coreml_prune_bench.models.quiet import quiet_coremltools
 
 if TYPE_CHECKING:
-    from harness.placement import ComputePlan
+    from coreml_prune_bench.latency.placement import ComputePlan
 
 _NOTES = "notes.json"
 
@@ -47,7 +53,7 @@ def is_available() -> bool:
     quiet_coremltools()
     from coremltools.models import model, utils
 
-    from harness.runtimes.portable import native
+    from coreml_prune_bench.runtimes.portable import native
 
     return bool(utils._is_macos() and model._MLModelProxy is not None and not native.is_installed())
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from models.config import Scope
-from models.network import Network, register
+from coreml_prune_bench.models.config import Scope
+from coreml_prune_bench.models.network import Network
+from coreml_prune_bench.models.registry import register
 
 if TYPE_CHECKING:
     from torch import nn

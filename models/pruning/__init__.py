@@ -2,16 +2,21 @@
 
 from typing import assert_never
 
-from models.config import (
+from coreml_prune_bench.models.config import (
     AnyPruningConfig,
     MagnitudePrunerConfig,
     PostTrainingConfig,
     ReconstructionConfig,
     SparseGPTConfig,
 )
-from models.conversion import zero_what_float16_loses
-from models.pruning import magnitude_pruner, post_training, reconstruction, sparse_gpt
-from models.pruning.job import Pruned, PruningJob
+from coreml_prune_bench.models.conversion import zero_what_float16_loses
+from coreml_prune_bench.models.pruning import (
+    magnitude_pruner,
+    post_training,
+    reconstruction,
+    sparse_gpt,
+)
+from coreml_prune_bench.models.pruning.task import Pruned, PruningJob
 
 __all__ = ["Pruned", "PruningJob", "prune"]
 

@@ -13,10 +13,10 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from torch import nn
 
-from models.config import PruningConfig
-from models.layers import prunable_layers
-from models.network import Network
-from models.pruning.job import layer_sparsities
+from coreml_prune_bench.models.config import PruningConfig
+from coreml_prune_bench.models.layers import prunable_layers
+from coreml_prune_bench.models.network import Network
+from coreml_prune_bench.models.pruning.task import layer_sparsities
 
 Losses = Mapping[str, Mapping[float, float]]
 """By layer and sparsity: what is lost when that layer alone is pruned so far."""

@@ -4,17 +4,17 @@ from typing import Any, assert_never
 
 import yaml
 
-from models.config import (
+from coreml_prune_bench.models.config import (
     AnyPruningConfig,
     MagnitudePrunerConfig,
     PostTrainingConfig,
     ReconstructionConfig,
     SparseGPTConfig,
 )
-from models.conversion import weight_name
-from models.pruning import magnitude_pruner, post_training, sparse_gpt
-from models.pruning.job import Targets
-from models.training import total_steps
+from coreml_prune_bench.models.conversion import weight_name
+from coreml_prune_bench.models.pruning import magnitude_pruner, post_training, sparse_gpt
+from coreml_prune_bench.models.pruning.task import Targets
+from coreml_prune_bench.models.training import total_steps
 
 PRUNING, STORAGE = "pruning.yaml", "storage.yaml"
 

@@ -9,12 +9,12 @@ from coremltools.optimize.torch.pruning import MagnitudePruner, PolynomialDecayS
 from coremltools.optimize.torch.pruning import MagnitudePrunerConfig as OwnConfig
 from torch import nn
 
-from harness.errors import BenchError
-from models.checkpoints import State
-from models.config import MagnitudePrunerConfig
-from models.layers import prunable_layers
-from models.pattern import Pattern
-from models.pruning.job import (
+from coreml_prune_bench.models.checkpoints import State
+from coreml_prune_bench.models.config import MagnitudePrunerConfig
+from coreml_prune_bench.models.errors import BenchError
+from coreml_prune_bench.models.layers import prunable_layers
+from coreml_prune_bench.models.pattern import Pattern
+from coreml_prune_bench.models.pruning.task import (
     Pruned,
     PruningJob,
     Targets,
@@ -24,7 +24,7 @@ from models.pruning.job import (
     scope_in_words,
     scope_of_own_config,
 )
-from models.training import Teacher, total_steps, train
+from coreml_prune_bench.models.training import Teacher, total_steps, train
 
 
 def prune(config: MagnitudePrunerConfig, job: PruningJob) -> Pruned:

@@ -7,11 +7,17 @@ import coremltools.optimize.coreml as cto
 import torch
 from torch import nn
 
-from models.config import PostTrainingConfig
-from models.conversion import encode_zeros, fold_batchnorm, prune_weights, to_coreml, weight_name
-from models.layers import prunable_layers
-from models.pattern import Pattern, smallest
-from models.pruning.job import (
+from coreml_prune_bench.models.config import PostTrainingConfig
+from coreml_prune_bench.models.conversion import (
+    encode_zeros,
+    fold_batchnorm,
+    prune_weights,
+    to_coreml,
+    weight_name,
+)
+from coreml_prune_bench.models.layers import prunable_layers
+from coreml_prune_bench.models.pattern import Pattern, smallest
+from coreml_prune_bench.models.pruning.task import (
     Pruned,
     PruningJob,
     Targets,

@@ -26,17 +26,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.errors import BenchError
-from models.checkpoints import State
-from models.config import ReconstructionConfig, SparseGPTConfig
-from models.conversion import without_metadata
-from models.devices import CPU, describe, to_device
-from models.layers import PrunableLayer
-from models.loading import LabelledImages
-from models.pruning import sparse_gpt
-from models.pruning.job import Pruned, PruningJob, Targets, converted, layer_sparsities, scope_in_words
-from models.pruning.post_training import break_ties
-from models.training import Progress, calibration_order, measured_batchnorm, normalize
+from coreml_prune_bench.models.checkpoints import State
+from coreml_prune_bench.models.config import ReconstructionConfig, SparseGPTConfig
+from coreml_prune_bench.models.conversion import without_metadata
+from coreml_prune_bench.models.devices import CPU, describe, to_device
+from coreml_prune_bench.models.errors import BenchError
+from coreml_prune_bench.models.layers import PrunableLayer
+from coreml_prune_bench.models.loading import LabelledImages
+from coreml_prune_bench.models.pruning import sparse_gpt
+from coreml_prune_bench.models.pruning.post_training import break_ties
+from coreml_prune_bench.models.pruning.task import (
+    Pruned,
+    PruningJob,
+    Targets,
+    converted,
+    layer_sparsities,
+    scope_in_words,
+)
+from coreml_prune_bench.models.training import (
+    Progress,
+    calibration_order,
+    measured_batchnorm,
+    normalize,
+)
 
 Masks = Mapping[str, Tensor]
 """By the dotted name of a pruned layer: 1 where a weight stays and 0 where it went, in the weight's shape."""

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from harness.errors import CellFailedError
-from models.layers import PrunableLayer, prunable_layers, stage_names
-from models.network import Network
-from models.pruning.post_training import break_ties
+from coreml_prune_bench.models.errors import CellFailedError
+from coreml_prune_bench.models.layers import PrunableLayer, prunable_layers, stage_names
+from coreml_prune_bench.models.network import Network
+from coreml_prune_bench.models.pruning.post_training import break_ties
 
 LEVELS = (0.5, 0.75, 0.9)
 SAMPLES = 32

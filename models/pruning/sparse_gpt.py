@@ -17,12 +17,18 @@ from coremltools.optimize.torch.layerwise_compression import (
 )
 from torch import nn
 
-from models.config import SparseGPTConfig
-from models.conversion import quantization_scale
-from models.layers import PrunableLayer, is_depthwise, left_dense, prunable_layers, stage_names
-from models.mends import mended_compressor
-from models.pattern import Pattern
-from models.pruning.job import (
+from coreml_prune_bench.models.config import SparseGPTConfig
+from coreml_prune_bench.models.conversion import quantization_scale
+from coreml_prune_bench.models.coremltools_fixes import mended_compressor
+from coreml_prune_bench.models.layers import (
+    PrunableLayer,
+    is_depthwise,
+    left_dense,
+    prunable_layers,
+    stage_names,
+)
+from coreml_prune_bench.models.pattern import Pattern
+from coreml_prune_bench.models.pruning.task import (
     Pruned,
     PruningJob,
     Targets,
@@ -32,7 +38,7 @@ from models.pruning.job import (
     scope_in_words,
     scope_of_own_config,
 )
-from models.training import calibration_batches, reestimate_batchnorm
+from coreml_prune_bench.models.training import calibration_batches, reestimate_batchnorm
 
 # Bounds the memory of the unfolded inputs. LayerwiseCompressor averages over batches: the result does not depend on it.
 _BATCH_SIZE = 16

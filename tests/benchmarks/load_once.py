@@ -22,14 +22,14 @@ def peak_bytes() -> int:
 
 def main(state: str, package: str) -> None:
     started = time.perf_counter()
-    import harness.runtimes.portable.session
-    from harness.runtimes import portable
+    import coreml_prune_bench.runtimes.portable.session
+    from coreml_prune_bench.runtimes import portable
 
     if state == "cold":
         import filelock  # noqa: F401
 
-        import harness.runtimes.portable.model_file  # noqa: F401
-        from harness.runtimes.portable.specification import new_specification
+        import coreml_prune_bench.runtimes.portable.model_file  # noqa: F401
+        from coreml_prune_bench.mlprogram.specification import new_specification
 
         new_specification()
     imported = time.perf_counter()

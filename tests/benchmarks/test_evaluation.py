@@ -16,16 +16,16 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-import models.networks  # noqa: F401
-from harness.accuracy import evaluate
-from harness.cache_folder import cache_folder
-from harness.data import Split, open_data
-from models.config import PostTrainingConfig
-from models.conversion import to_coreml
-from models.network import get_network
-from models.pruning import PruningJob, prune
-from models.training import IMAGE_MEAN, IMAGE_STD
-from models.weights import initial_model, load_pretrained, untrained_model
+import coreml_prune_bench.models.networks  # noqa: F401
+from coreml_prune_bench.accuracy.evaluate import evaluate
+from coreml_prune_bench.core.cache_folder import cache_folder
+from coreml_prune_bench.data import Split, open_data
+from coreml_prune_bench.models.config import PostTrainingConfig
+from coreml_prune_bench.models.conversion import to_coreml
+from coreml_prune_bench.models.pruning import PruningJob, prune
+from coreml_prune_bench.models.registry import get_network
+from coreml_prune_bench.models.training import IMAGE_MEAN, IMAGE_STD
+from coreml_prune_bench.models.weights import initial_model, load_pretrained, untrained_model
 from tests.benchmarks.test_speed import seconds_of
 from tests.conftest import SAMPLE, needs_sample
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.baseline import read_results, write_baseline
-from tests.gate_samples import accuracy_record
+from coreml_prune_bench.gate.baseline import read_results, write_baseline
+from tests.gate.samples import accuracy_record
 
 ROOT = Path(__file__).parents[2]
 _ROWS = 27

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.latency.bench import Bench
-from harness.latency.session import Machine, Session
-from harness.latency.targets import Target, package_at
-from harness.latency_records import Protocol, State
-from harness.progress import Reporter
-from tests.fake_runtime import FakeRuntime
-from tests.latency_sessions import COOL, MAC, InProcess, runtime
+from coreml_prune_bench.core.progress import Reporter
+from coreml_prune_bench.latency.bench import Bench
+from coreml_prune_bench.latency.session import Machine, Session
+from coreml_prune_bench.latency.targets import Target, package_at
+from coreml_prune_bench.records.latency import Protocol, State
+from tests.latency.sessions import COOL, MAC, InProcess, runtime
+from tests.runtimes.fake_runtime import FakeRuntime
 
 PREDICTION_NS = 480_000
 PREDICTIONS = 100_000

@@ -22,15 +22,15 @@ import pytest
 import torch
 from torch import nn
 
-import models.networks  # noqa: F401
-from harness.cache_folder import CACHE_VARIABLE
-from harness.runtimes import portable
-from models.config import PostTrainingConfig
-from models.conversion import fold_batchnorm
-from models.network import get_network
-from models.pruning import PruningJob, prune
-from models.training import IMAGE_MEAN, IMAGE_STD, normalize
-from models.weights import untrained_model
+import coreml_prune_bench.models.networks  # noqa: F401
+from coreml_prune_bench.core.cache_folder import CACHE_VARIABLE
+from coreml_prune_bench.models.config import PostTrainingConfig
+from coreml_prune_bench.models.conversion import fold_batchnorm
+from coreml_prune_bench.models.pruning import PruningJob, prune
+from coreml_prune_bench.models.registry import get_network
+from coreml_prune_bench.models.training import IMAGE_MEAN, IMAGE_STD, normalize
+from coreml_prune_bench.models.weights import untrained_model
+from coreml_prune_bench.runtimes import portable
 
 SIZE = 224
 THREADS = 2

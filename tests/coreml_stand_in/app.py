@@ -63,8 +63,8 @@ class App:
         os.replace(to / "message.part", to / "message.json")
 
     def load(self, params: dict[str, Any], resource: Path, to: Path) -> dict[str, Any]:
-        from harness.runtimes import portable
-        from harness.runtimes.portable.native import compiled
+        from coreml_prune_bench.runtimes import portable
+        from coreml_prune_bench.runtimes.portable.native import compiled
 
         assert resource.suffix == ".mlmodelc"
         package = compiled.package_in(resource)
@@ -98,7 +98,7 @@ class App:
         sys.modules.update(dict.fromkeys(("torch", "sklearn")))  # which coremltools would import, for seconds
         from coremltools.models.ml_program.experimental.model_structure_path import map_model_structure_to_path
 
-        from harness.runtimes.portable.native.structure import model_structure
+        from coreml_prune_bench.runtimes.portable.native.structure import model_structure
 
         key = next(key for key in self._models if key[0] == params["modelID"])
         infos = []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from harness.quiet import quiet_coremltools
+from coreml_prune_bench.models.quiet import quiet_coremltools
 from tests.coreml_stand_in import native
 from tests.coreml_stand_in.clock import Clock
 from tests.coreml_stand_in.script import Script

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from harness.runtimes.portable.native import compiled, proxies
-from harness.runtimes.portable.native.structure import LayerProxy, OperationProxy
+from coreml_prune_bench.runtimes.portable.native import compiled, proxies
+from coreml_prune_bench.runtimes.portable.native.structure import LayerProxy, OperationProxy
 from tests.coreml_stand_in.clock import Clock
 from tests.coreml_stand_in.script import Failure, Script
 

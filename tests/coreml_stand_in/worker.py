@@ -5,8 +5,8 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.latency.bench import Runtime
-from harness.latency.worker import OpenRuntime
+from coreml_prune_bench.latency.bench import Runtime
+from coreml_prune_bench.latency.worker import OpenRuntime
 from tests.coreml_stand_in.install import installed
 from tests.coreml_stand_in.script import Script
 
@@ -19,7 +19,7 @@ def on_stand_in(script: Script, open_runtime: Callable[[], Runtime], project: Pa
 
 
 def _open(script: Script, open_runtime: Callable[[], Runtime], project: Path | None) -> Runtime:
-    import harness.runtimes.portable.translate  # noqa: F401  (now, not while the first step's time runs)
+    import coreml_prune_bench.runtimes.portable.translate  # noqa: F401  (now, not while the first step's time runs)
 
     _UNTIL_THE_END.enter_context(installed(script))
     if project is not None:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-import harness.data.hub
-from harness.data import open_data
-from harness.errors import DataError
-from tests.test_data import noise, opening_fails, table
+import coreml_prune_bench.data.hub
+from coreml_prune_bench.core.errors import DataError
+from coreml_prune_bench.data import open_data
+from tests.data.test_data import noise, opening_fails, table
 
 NAME = "someone/cats"
 
@@ -137,7 +137,7 @@ def test_a_hub_that_cannot_be_reached_is_asked_once(hub: Hub, capfd: pytest.Capt
 
 
 def test_a_hub_that_does_not_answer_is_given_up(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harness.data.hub, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(coreml_prune_bench.data.hub, "_PATIENCE_S", 0.2)
     hub.delay_s = 2
     opening_fails(f"hf:{NAME}", NAME, "timed out")
     assert hub.asked == 1
@@ -204,7 +204,7 @@ def test_hashes_of_rows_are_remembered_until_their_file_changes(
     table([0, 1]).to_parquet(file)
     before = open_data(f"hf:{file}").val.fingerprint
     with monkeypatch.context() as patch:
-        patch.setattr(harness.data.hub.RowSource, "_digest", None)  # hashing again would fail
+        patch.setattr(coreml_prune_bench.data.hub.RowSource, "_digest", None)  # hashing again would fail
         assert open_data(f"hf:{file}").val.fingerprint == before
     table([0, 1], size=21).to_parquet(file)
     assert open_data(f"hf:{file}").val.fingerprint != before
@@ -224,7 +224,7 @@ def test_imagenets_classes_in_another_order_are_refused(hub: Hub, tmp_path: Path
 def test_the_known_classes_stand_where_torchvision_has_them() -> None:
     from torchvision.models import MobileNet_V2_Weights
 
-    from harness.data.imagenet import _KNOWN_CLASSES
+    from coreml_prune_bench.data.imagenet import _KNOWN_CLASSES
 
     categories = MobileNet_V2_Weights.IMAGENET1K_V1.meta["categories"]
     assert {position: categories[position] for position in _KNOWN_CLASSES} == _KNOWN_CLASSES

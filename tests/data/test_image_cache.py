@@ -13,9 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.data import Batch, Split, image_cache, iterate
-from harness.data.image_cache import BLOCK_IMAGES, ImageCache, is_worth_keeping
-from harness.errors import DataError
+from coreml_prune_bench.core.errors import DataError
+from coreml_prune_bench.data import (
+    Batch,
+    Split,
+    image_cache,
+    iterate,
+)
+from coreml_prune_bench.data.image_cache import BLOCK_IMAGES, ImageCache, is_worth_keeping
 
 SIZE = 32
 COUNT = 2 * BLOCK_IMAGES + 10
@@ -132,7 +137,7 @@ def test_few_images_are_not_worth_a_file(split: Split) -> None:
 
 _BUILD = """
 import sys
-from harness.data.image_cache import ImageCache
+from coreml_prune_bench.data.image_cache import ImageCache
 from tests.data.test_image_cache import SIZE, Drawn, split_of
 with ImageCache(split_of(Drawn(wait_s=0.01)), SIZE) as images:
     images.prepare(lambda done, total: print(done, flush=True))

@@ -13,10 +13,15 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from harness.data import Split, imagenet, load_images, open_data
-from tests.test_data import opening_fails
+from coreml_prune_bench.data import (
+    Split,
+    imagenet,
+    load_images,
+    open_data,
+)
+from tests.data.test_data import opening_fails
 
-IDS = Path(imagenet.__file__).parents[1].joinpath("imagenet_wordnet_ids.txt").read_text().split()
+IDS = Path(imagenet.__file__).parent.joinpath("imagenet_wordnet_ids.txt").read_text().split()
 FIRST_LABELS = [65, 970, 230, 809, 516, 57, 334, 415, 674, 332]  # caffe's val.txt
 
 # The devkit numbers classes in an order of its own; so does this one.
@@ -160,8 +165,8 @@ def test_a_flat_folder_and_an_unpacked_devkit_do_as_well(originals: Path, tmp_pa
 
 def test_an_archive_is_read_through_once(originals: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = open_data(f"imagenet:{originals}").val.fingerprint
-    monkeypatch.setattr("harness.data.tars._members", None)  # reading it again would fail
-    monkeypatch.setattr("harness.data.tars.TarSource._digest", None)
+    monkeypatch.setattr("coreml_prune_bench.data.tars._members", None)  # reading it again would fail
+    monkeypatch.setattr("coreml_prune_bench.data.tars.TarSource._digest", None)
     assert open_data(f"imagenet:{originals}").val.fingerprint == before
 
 

@@ -8,13 +8,13 @@ import sys
 import torch
 from torch import nn
 
-from models.config import Distillation, MagnitudePrunerConfig, TrainingConfig
-from models.distributed import ALONE, Team, join
-from models.pruning.job import PruningJob
-from models.pruning.magnitude_pruner import fine_tune
-from models.training import Session
-from models.weights import untrained_model
-from tests.noise import Noise
+from coreml_prune_bench.models.config import Distillation, MagnitudePrunerConfig, TrainingConfig
+from coreml_prune_bench.models.distributed import ALONE, Team, join
+from coreml_prune_bench.models.pruning.magnitude_pruner import fine_tune
+from coreml_prune_bench.models.pruning.task import PruningJob
+from coreml_prune_bench.models.training import Session
+from coreml_prune_bench.models.weights import untrained_model
+from tests.latency.noise import Noise
 from tests.tiny_network import TINY
 
 TRAINING = TrainingConfig(epochs=4, batch_size=8, learning_rate=0.05, label_smoothing=0.1, batchnorm_samples=40)

@@ -7,9 +7,14 @@ import pytest
 from pydantic import ValidationError
 from scipy.optimize import linprog
 
-from models.config import PostTrainingConfig, ReconstructionConfig, Scope, SparseGPTConfig
-from models.pruning.allocation import allocate, allocated, loss_at
-from models.weights import untrained_model
+from coreml_prune_bench.models.config import (
+    PostTrainingConfig,
+    ReconstructionConfig,
+    Scope,
+    SparseGPTConfig,
+)
+from coreml_prune_bench.models.pruning.allocation import allocate, allocated, loss_at
+from coreml_prune_bench.models.weights import untrained_model
 from tests.tiny_network import TINY
 
 LEVELS = (0.5, 0.75, 0.9)

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from models.checkpoints import Checkpoint, signals_held_back
-from models.config import Distillation, MagnitudePrunerConfig, TrainingConfig
-from models.pruning.job import PruningJob
-from models.pruning.magnitude_pruner import fine_tune
-from models.training import Session, train
-from models.weights import untrained_model
-from tests.noise import Noise
+from coreml_prune_bench.models.checkpoints import Checkpoint, signals_held_back
+from coreml_prune_bench.models.config import Distillation, MagnitudePrunerConfig, TrainingConfig
+from coreml_prune_bench.models.pruning.magnitude_pruner import fine_tune
+from coreml_prune_bench.models.pruning.task import PruningJob
+from coreml_prune_bench.models.training import Session, train
+from coreml_prune_bench.models.weights import untrained_model
+from tests.latency.noise import Noise
 from tests.tiny_network import TINY
 
 STEPS = 20

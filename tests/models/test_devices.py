@@ -3,9 +3,16 @@
 import pytest
 import torch
 
-from harness.errors import BenchError
-from models import devices
-from models.devices import CPU, choose_device, describe, low_precision, own_random_numbers, random_state
+from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.models import devices
+from coreml_prune_bench.models.devices import (
+    CPU,
+    choose_device,
+    describe,
+    low_precision,
+    own_random_numbers,
+    random_state,
+)
 
 
 @pytest.fixture

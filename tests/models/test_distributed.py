@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.errors import BenchError
-from models.distributed import ALONE, Team
+from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.models.distributed import ALONE, Team
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torchvision.models import MobileNet_V3_Small_Weights
 
-from harness.errors import WeightsError
-from models import weights as weights_module
-from models.network import get_network
-from models.weights import load_pretrained, untrained_model
+from coreml_prune_bench.core.errors import WeightsError
+from coreml_prune_bench.models import weights as weights_module
+from coreml_prune_bench.models.registry import get_network
+from coreml_prune_bench.models.weights import load_pretrained, untrained_model
 
 
 class _Quiet(SimpleHTTPRequestHandler):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness.errors import DataError
-from models.devices import CPU
-from models.loading import load_ahead
+from coreml_prune_bench.core.errors import DataError
+from coreml_prune_bench.models.devices import CPU
+from coreml_prune_bench.models.loading import load_ahead
 
 
 class Numbered:

@@ -11,16 +11,19 @@ import torch
 from coremltools.optimize.coreml._quantization_passes import prune_weights as OwnPruner
 from pydantic import ValidationError
 
-from harness.cells import Cell, lay_out
-from harness.errors import BenchError, CellFailedError
-from harness.feasibility import refuse_impossible
-from harness.package import read_package
-from harness.published import published_counterpart, read_table
-from harness.runtimes import portable
-from harness.suite import load_suite
-from harness.verify import check_package
-from models.config import MagnitudePrunerConfig, PostTrainingConfig, Scope, SparseGPTConfig
-from models.conversion import (
+from coreml_prune_bench.bench.cells import Cell, lay_out
+from coreml_prune_bench.bench.precheck import refuse_impossible
+from coreml_prune_bench.bench.suite import load_suite
+from coreml_prune_bench.bench.verify import check_package
+from coreml_prune_bench.core.errors import BenchError, CellFailedError
+from coreml_prune_bench.mlprogram.summary import read_package
+from coreml_prune_bench.models.config import (
+    MagnitudePrunerConfig,
+    PostTrainingConfig,
+    Scope,
+    SparseGPTConfig,
+)
+from coreml_prune_bench.models.conversion import (
     encode_zeros,
     fold_batchnorm,
     folded_scales,
@@ -28,11 +31,13 @@ from models.conversion import (
     to_coreml,
     weight_name,
 )
-from models.pattern import Pattern, smallest
-from models.pruning.job import layer_sparsities, scope_in_words
-from models.training import normalize
+from coreml_prune_bench.models.pattern import Pattern, smallest
+from coreml_prune_bench.models.pruning.task import layer_sparsities, scope_in_words
+from coreml_prune_bench.models.training import normalize
+from coreml_prune_bench.published.table import published_counterpart, read_table
+from coreml_prune_bench.runtimes import portable
+from tests.latency.noise import Noise
 from tests.models.test_pruning import SIZE, TRAINING, dense, pruned
-from tests.noise import Noise
 from tests.tiny_network import TINY
 
 THREE_INPUTS = {"features.0": 0}

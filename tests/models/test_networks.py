@@ -6,12 +6,12 @@ import pytest
 import torch
 import torchvision
 
-import models.networks  # noqa: F401
-from harness.errors import BenchError, WeightsError
-from models.config import Scope
-from models.layers import layers_in_scope, prunable_layers, stage_names
-from models.network import get_network, register
-from models.weights import initial_model, load_pretrained, untrained_model
+import coreml_prune_bench.models.networks  # noqa: F401
+from coreml_prune_bench.core.errors import BenchError, WeightsError
+from coreml_prune_bench.models.config import Scope
+from coreml_prune_bench.models.layers import layers_in_scope, prunable_layers, stage_names
+from coreml_prune_bench.models.registry import get_network, register
+from coreml_prune_bench.models.weights import initial_model, load_pretrained, untrained_model
 from tests.tiny_network import TINY
 
 NAMES = ["mobilenet_v2", "mobilenet_v3_small", "resnet50", "tiny"]

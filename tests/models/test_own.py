@@ -12,26 +12,31 @@ import torch
 import torchvision
 from torch import nn
 
-from harness.cells import lay_out
-from harness.data import load_images, open_data
-from harness.errors import BenchError, CellFailedError, SuiteError, WeightsError
-from harness.package import read_package
-from harness.progress import Reporter
-from harness.run import build_all, run
-from harness.runtimes import portable
-from harness.store import Store
-from harness.suite import choose, load_suite
-from models.attention import Attention, with_callable_projections
-from models.conversion import fold_batchnorm, to_coreml, weight_output
-from models.layers import leave_dense, prunable_layers, stage_names
-from models.network import get_network
-from models.observation import observe
-from models.own import is_spec, own_network
-from models.pruning.reconstruction import relative_error
-from models.stages import sequential_view
-from models.training import normalize
-from models.weight_files import weights_fingerprint
-from models.weights import initial_model, load_pretrained, untrained_model
+from coreml_prune_bench.bench.cells import lay_out
+from coreml_prune_bench.bench.run import build_all, run
+from coreml_prune_bench.bench.suite import choose, load_suite
+from coreml_prune_bench.core.errors import (
+    BenchError,
+    CellFailedError,
+    SuiteError,
+    WeightsError,
+)
+from coreml_prune_bench.core.progress import Reporter
+from coreml_prune_bench.data import load_images, open_data
+from coreml_prune_bench.mlprogram.summary import read_package
+from coreml_prune_bench.models.attention import Attention, with_callable_projections
+from coreml_prune_bench.models.conversion import fold_batchnorm, to_coreml, weight_output
+from coreml_prune_bench.models.layers import leave_dense, prunable_layers, stage_names
+from coreml_prune_bench.models.own import is_spec, own_network
+from coreml_prune_bench.models.pruning.reconstruction import relative_error
+from coreml_prune_bench.models.registry import get_network
+from coreml_prune_bench.models.stages import sequential_view
+from coreml_prune_bench.models.tracing import observe
+from coreml_prune_bench.models.training import normalize
+from coreml_prune_bench.models.weight_files import weights_fingerprint
+from coreml_prune_bench.models.weights import initial_model, load_pretrained, untrained_model
+from coreml_prune_bench.records.store import Store
+from coreml_prune_bench.runtimes import portable
 
 NET = """
 import torch
@@ -315,7 +320,8 @@ def loaded():
 
 def test_laying_out_imports_no_torch(folder):
     code = (
-        "import sys; from harness.cells import lay_out; from harness.suite import load_suite;"
+        "import sys; from coreml_prune_bench.bench.cells import lay_out; "
+        "from coreml_prune_bench.bench.suite import load_suite;"
         "[cell.key for cell in lay_out(load_suite(sys.argv[1]), None)]; print('torch' in sys.modules)"
     )
     command = [sys.executable, "-c", code, str(folder / "mine.toml")]

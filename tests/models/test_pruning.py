@@ -10,17 +10,29 @@ from coremltools.optimize.torch.pruning import MagnitudePruner
 from pydantic import ValidationError
 from torch import nn
 
-from harness.errors import BenchError
-from harness.package import read_package
-from harness.runtimes import portable
-from models.config import AnyPruningConfig, MagnitudePrunerConfig, PostTrainingConfig, Scope, SparseGPTConfig
-from models.conversion import encode_zeros, fold_batchnorm, prune_weights, to_coreml, weight_name
-from models.pruning import Pruned, PruningJob, prune
-from models.pruning.magnitude_pruner import fine_tune
-from models.pruning.post_training import break_ties
-from models.training import normalize, reestimate_batchnorm
-from models.weights import untrained_model
-from tests.noise import Noise
+from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.mlprogram.summary import read_package
+from coreml_prune_bench.models.config import (
+    AnyPruningConfig,
+    MagnitudePrunerConfig,
+    PostTrainingConfig,
+    Scope,
+    SparseGPTConfig,
+)
+from coreml_prune_bench.models.conversion import (
+    encode_zeros,
+    fold_batchnorm,
+    prune_weights,
+    to_coreml,
+    weight_name,
+)
+from coreml_prune_bench.models.pruning import Pruned, PruningJob, prune
+from coreml_prune_bench.models.pruning.magnitude_pruner import fine_tune
+from coreml_prune_bench.models.pruning.post_training import break_ties
+from coreml_prune_bench.models.training import normalize, reestimate_batchnorm
+from coreml_prune_bench.models.weights import untrained_model
+from coreml_prune_bench.runtimes import portable
+from tests.latency.noise import Noise
 from tests.tiny_network import TINY, Tiny
 
 SIZE = 16

@@ -9,13 +9,13 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from harness.errors import BenchError
-from harness.package import read_package
-from models.checkpoints import Checkpoint
-from models.config import ReconstructionConfig, SparseGPTConfig
-from models.devices import CPU
-from models.pruning import PruningJob, prune
-from models.pruning.reconstruction import (
+from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.mlprogram.summary import read_package
+from coreml_prune_bench.models.checkpoints import Checkpoint
+from coreml_prune_bench.models.config import ReconstructionConfig, SparseGPTConfig
+from coreml_prune_bench.models.devices import CPU
+from coreml_prune_bench.models.pruning import PruningJob, prune
+from coreml_prune_bench.models.pruning.reconstruction import (
     BlockError,
     Masks,
     calibration_images,
@@ -23,9 +23,14 @@ from models.pruning.reconstruction import (
     masks_of,
     relative_error,
 )
-from models.training import Session, calibration_batches, calibration_order, normalize
+from coreml_prune_bench.models.training import (
+    Session,
+    calibration_batches,
+    calibration_order,
+    normalize,
+)
+from tests.latency.noise import Noise
 from tests.models.test_pruning import SIZE, dense
-from tests.noise import Noise
 from tests.tiny_network import TINY
 
 IMAGES = Noise(60)

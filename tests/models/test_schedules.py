@@ -4,8 +4,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from models.config import TrainingConfig
-from models.schedules import rate_and_momentum
+from coreml_prune_bench.models.config import TrainingConfig
+from coreml_prune_bench.models.schedules import rate_and_momentum
 
 
 def ours(total: int, **config) -> list[tuple[float, float]]:

@@ -11,12 +11,12 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import prune
 
-from harness.errors import CellFailedError
-from models.network import Network
-from models.pruning.sensitivity import dense_top1, layer_effects
-from models.training import normalize
-from models.weights import untrained_model
-from tests.noise import Noise
+from coreml_prune_bench.core.errors import CellFailedError
+from coreml_prune_bench.models.network import Network
+from coreml_prune_bench.models.pruning.sensitivity import dense_top1, layer_effects
+from coreml_prune_bench.models.training import normalize
+from coreml_prune_bench.models.weights import untrained_model
+from tests.latency.noise import Noise
 from tests.tiny_network import TINY
 
 LEVELS = (0.5, 0.9)

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
-import models.training
-from harness.errors import BenchError
-from models.config import Distillation, TrainingConfig
-from models.training import (
+import coreml_prune_bench.models.training
+from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.models.config import Distillation, TrainingConfig
+from coreml_prune_bench.models.training import (
     IMAGE_MEAN,
     IMAGE_STD,
     Teacher,
@@ -22,8 +22,8 @@ from models.training import (
     total_steps,
     train,
 )
-from models.weights import untrained_model
-from tests.noise import Noise
+from coreml_prune_bench.models.weights import untrained_model
+from tests.latency.noise import Noise
 from tests.tiny_network import TINY
 
 
@@ -80,7 +80,7 @@ def test_it_is_plain_torch_to_the_last_bit():
 
 def test_mixed_precision_learns_and_keeps_float32_weights(monkeypatch):
     """Where a GPU would, on the CPU: bfloat16 has the range of float32, so that no scaling is needed."""
-    monkeypatch.setattr(models.training, "low_precision", lambda device: torch.bfloat16)
+    monkeypatch.setattr(coreml_prune_bench.models.training, "low_precision", lambda device: torch.bfloat16)
     mixed, full = trained(0, epochs=20), trained(0, epochs=20, mixed_precision=False)
     assert {parameter.dtype for parameter in mixed.parameters()} == {torch.float32}
     assert not torch.equal(weights(mixed), weights(full))

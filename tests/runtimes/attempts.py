@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.errors import BenchError
+from coreml_prune_bench.core.errors import BenchError
 
 _SECONDS = 60.0
 _BYTES = 3 << 30
@@ -58,8 +58,8 @@ class Attempts:
 def _serve(connection: Connection) -> None:
     from coremltools.proto import Model_pb2  # noqa: F401
 
-    from harness.package import read_package  # noqa: F401
-    from harness.runtimes.portable.session import Model  # noqa: F401
+    from coreml_prune_bench.mlprogram.summary import read_package  # noqa: F401
+    from coreml_prune_bench.runtimes.portable.session import Model  # noqa: F401
 
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + _BYTES, used + _BYTES))
@@ -70,8 +70,8 @@ def _serve(connection: Connection) -> None:
 
 
 def _attempt(package: Path) -> str:
-    from harness.package import read_package
-    from harness.runtimes.portable import load
+    from coreml_prune_bench.mlprogram.summary import read_package
+    from coreml_prune_bench.runtimes.portable import load
 
     try:
         refusal = ""

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from harness.quiet import quiet_coremltools
+from coreml_prune_bench.models.quiet import quiet_coremltools
 
 quiet_coremltools()
 import coremltools as ct  # noqa: E402

@@ -13,11 +13,11 @@ import pytest
 from coremltools.converters.mil import Builder as mb
 from filelock import FileLock
 
-from harness.cache_folder import CACHE_VARIABLE
-from harness.errors import PackageError
-from harness.runtimes.portable import cache, load, model_file
-from harness.runtimes.portable.interface import Classifier, Interface
-from harness.runtimes.portable.reader import Feature
+from coreml_prune_bench.core.cache_folder import CACHE_VARIABLE
+from coreml_prune_bench.core.errors import PackageError
+from coreml_prune_bench.mlprogram.reader import Feature
+from coreml_prune_bench.runtimes.portable import cache, load, model_file
+from coreml_prune_bench.runtimes.portable.interface import Classifier, Interface
 from tests.runtimes.packages import from_mil
 
 WIDTH = 600
@@ -215,7 +215,7 @@ def test_onnx_file_of_a_cached_model_holds_its_weights(package: Path, folder: Pa
 
 IMPORTS = """
 import sys
-from harness.runtimes.portable import load
+from coreml_prune_bench.runtimes.portable import load
 load(sys.argv[1])
 print(sorted({"coremltools", "onnx", "torch"} & set(sys.modules)))
 """
@@ -251,7 +251,7 @@ def test_interface_survives_its_file() -> None:
 def test_coremltools_works_after_a_package_was_read() -> None:
     """Both have the same protobuf classes."""
     code = """
-from harness.runtimes.portable.specification import new_specification
+from coreml_prune_bench.mlprogram.specification import new_specification
 before = type(new_specification())
 from coremltools.proto import Model_pb2
 assert Model_pb2.Model is before is type(new_specification())

@@ -15,10 +15,11 @@ from coremltools.converters.mil.mil import types
 from coremltools.converters.mil.mil.ops.defs import iOS16, iOS18
 from coremltools.optimize import _utils as packing
 
-from harness.errors import PackageError
-from harness.package import WeightSummary, read_package
-from harness.runtimes.portable import decompress, load
-from harness.runtimes.portable.reader import Stored, TensorType, Weights
+from coreml_prune_bench.core.errors import PackageError
+from coreml_prune_bench.mlprogram import decompress
+from coreml_prune_bench.mlprogram.reader import Stored, TensorType, Weights
+from coreml_prune_bench.mlprogram.summary import WeightSummary, read_package
+from coreml_prune_bench.runtimes.portable import load
 from tests.runtimes.packages import from_mil, from_torch
 
 X = np.random.default_rng(0).normal(size=(1, 4, 6, 6)).astype(np.float16).astype(np.float32)

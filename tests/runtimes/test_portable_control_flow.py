@@ -11,9 +11,9 @@ import torch
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import types
 
-from harness.errors import PackageError
-from harness.runtimes.portable import load
-from harness.runtimes.portable.session import Model
+from coreml_prune_bench.core.errors import PackageError
+from coreml_prune_bench.runtimes.portable import load
+from coreml_prune_bench.runtimes.portable.session import Model
 from tests.runtimes.packages import from_mil, from_torch
 
 X = np.array([1.0, -2.0, 3.0], np.float32)

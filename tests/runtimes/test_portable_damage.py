@@ -19,9 +19,9 @@ from coremltools.proto import MIL_pb2, Model_pb2
 from coremltools.proto.FeatureTypes_pb2 import ImageFeatureType
 from PIL import Image
 
-from harness.errors import PackageError
-from harness.package import read_package
-from harness.runtimes.portable import load
+from coreml_prune_bench.core.errors import PackageError
+from coreml_prune_bench.mlprogram.summary import read_package
+from coreml_prune_bench.runtimes.portable import load
 from tests.runtimes.packages import from_mil, from_torch
 
 SPECIFICATION = "Data/com.apple.CoreML/model.mlmodel"

@@ -23,7 +23,7 @@ from google.protobuf.descriptor import FieldDescriptor as Field
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from harness.runtimes.portable import registry, translate  # noqa: F401  (which fills the registry)
+from coreml_prune_bench.runtimes.portable import registry, translate  # noqa: F401  (which fills the registry)
 from tests.runtimes.attempts import Attempts
 from tests.runtimes.packages import from_mil, from_torch
 

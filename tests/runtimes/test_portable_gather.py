@@ -11,9 +11,9 @@ from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import types
 from coremltools.converters.mil.mil.ops.defs._utils import compute_gather
 
-from harness.errors import BenchError, PackageError
-from harness.runtimes.portable import load
-from harness.runtimes.portable.session import Model
+from coreml_prune_bench.core.errors import BenchError, PackageError
+from coreml_prune_bench.runtimes.portable import load
+from coreml_prune_bench.runtimes.portable.session import Model
 from tests.runtimes.packages import from_mil
 
 Operations = dict[str, Callable[..., Any]]

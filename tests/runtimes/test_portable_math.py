@@ -17,8 +17,8 @@ from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import types
 from torch.nn import functional
 
-from harness.errors import UnsupportedOperationError
-from harness.runtimes.portable import load
+from coreml_prune_bench.core.errors import UnsupportedOperationError
+from coreml_prune_bench.runtimes.portable import load
 from tests.runtimes.packages import from_mil
 
 Results = dict[str, np.ndarray]

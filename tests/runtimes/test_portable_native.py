@@ -22,9 +22,9 @@ from coremltools.models.model import MLModelAsset
 from coremltools.models.utils import compile_model, load_spec
 from PIL import Image
 
-from harness.errors import BenchError
-from harness.runtimes.portable import native
-from harness.runtimes.portable.native.proxies import AppleHardwareError
+from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.runtimes.portable import native
+from coreml_prune_bench.runtimes.portable.native.proxies import AppleHardwareError
 from tests.runtimes.packages import from_mil, from_torch
 
 NAME = "coremltools.libcoremlpython"
@@ -405,7 +405,7 @@ def test_before_and_after_coremltools_is_imported(order: str, scaled: Path) -> N
     steps = ["native.install(threads=1)", "import coremltools as ct"]
     script = [
         "import sys",
-        "from harness.runtimes.portable import native",
+        "from coreml_prune_bench.runtimes.portable import native",
         "assert 'coremltools' not in sys.modules",
         *(steps if order == "before" else reversed(steps)),
         f"print(ct.models.MLModel({str(scaled)!r}).predict({{'x': [[1, 2, 3]]}})['y'][0, 0])",

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
-from harness.package import read_package
-from harness.runtimes.portable import load
-from harness.runtimes.portable.session import Model
+from coreml_prune_bench.mlprogram.summary import read_package
+from coreml_prune_bench.runtimes.portable import load
+from coreml_prune_bench.runtimes.portable.session import Model
 from tests.runtimes.packages import from_torch, settle
 
 SIZE = 64

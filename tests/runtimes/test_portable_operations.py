@@ -12,8 +12,8 @@ from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import types
 from torch.nn import functional
 
-from harness.runtimes.portable import load
-from harness.runtimes.portable.reader import read
+from coreml_prune_bench.mlprogram.reader import read
+from coreml_prune_bench.runtimes.portable import load
 from tests.runtimes.packages import from_mil, from_torch
 
 # [2, 3, 4], with the values that activations turn at, and none where a function has a pole.

@@ -10,8 +10,8 @@ import pytest
 import torch
 from coremltools.converters.mil import Builder as mb
 
-from harness.errors import UnsupportedOperationError
-from harness.runtimes.portable import load
+from coreml_prune_bench.core.errors import UnsupportedOperationError
+from coreml_prune_bench.runtimes.portable import load
 from tests.runtimes.packages import from_mil, from_torch
 
 STEPS, BATCH, SIZE, HIDDEN = 4, 2, 3, 5

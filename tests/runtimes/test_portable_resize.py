@@ -12,9 +12,9 @@ from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import types
 from torch.nn import functional
 
-from harness.errors import PackageError, UnsupportedOperationError
-from harness.runtimes.portable import load
-from harness.runtimes.portable.session import Model
+from coreml_prune_bench.core.errors import PackageError, UnsupportedOperationError
+from coreml_prune_bench.runtimes.portable import load
+from coreml_prune_bench.runtimes.portable.session import Model
 from tests.runtimes.packages import from_mil, from_torch
 
 Operations = dict[str, Callable[..., Any]]

@@ -13,9 +13,9 @@ from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import types
 from PIL import Image
 
-from harness.errors import PackageError, UnsupportedOperationError
-from harness.runtimes.portable import load, registry
-from harness.runtimes.portable.session import Model
+from coreml_prune_bench.core.errors import PackageError, UnsupportedOperationError
+from coreml_prune_bench.runtimes.portable import load, registry
+from coreml_prune_bench.runtimes.portable.session import Model
 from tests.runtimes.packages import from_mil, from_torch
 
 # Programs on x [1, 3, 4]; whether they may run a batch at once.

@@ -12,8 +12,8 @@ import torchvision
 from coremltools.converters.mil import Builder as mb
 from torch import nn
 
-from harness.errors import PackageError
-from harness.runtimes.portable import load
+from coreml_prune_bench.core.errors import PackageError
+from coreml_prune_bench.runtimes.portable import load
 from tests.runtimes.packages import from_mil, from_torch
 
 RNG = np.random.default_rng(0)

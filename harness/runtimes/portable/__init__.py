@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harness.runtimes.portable.graph import Precision
-    from harness.runtimes.portable.session import Model
+    from coreml_prune_bench.runtimes.portable.graph import Precision
+    from coreml_prune_bench.runtimes.portable.session import Model
 
 __all__ = ["install", "load", "uninstall"]
 
@@ -43,20 +43,20 @@ def load(
 
     Raises PackageError where the package cannot be read, UnsupportedOperationError where an operation is not known.
     """
-    from harness.runtimes.portable.session import Model
+    from coreml_prune_bench.runtimes.portable.session import Model
 
     return Model(path, function=function, precision=precision, threads=threads, cached=cache)
 
 
 def install(*, precision: Precision = "float32", threads: int | None = None, force: bool = False) -> None:
-    """Let coremltools itself predict on this machine: see `harness.runtimes.portable.native`."""
-    from harness.runtimes.portable import native
+    """Let coremltools itself predict on this machine: see `coreml_prune_bench.runtimes.portable.native`."""
+    from coreml_prune_bench.runtimes.portable import native
 
     native.install(precision=precision, threads=threads, force=force)
 
 
 def uninstall() -> None:
     """Undo `install`."""
-    from harness.runtimes.portable import native
+    from coreml_prune_bench.runtimes.portable import native
 
     native.uninstall()

@@ -9,7 +9,7 @@ alike keeps samples apart whatever K is; `samples` is for those that work along 
 
 from collections.abc import Callable
 
-from harness.runtimes.portable.graph import Call
+from coreml_prune_bench.runtimes.portable.graph import Call
 
 
 def never(call: Call) -> bool:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import onnxruntime  # type: ignore[import-untyped]
 
-from harness.cache_folder import cache_folder
+from coreml_prune_bench.core.cache_folder import cache_folder
 
 OFF_VARIABLE = "COREML_BENCH_NO_CACHE"
 """Set to anything, it turns the cache off."""

@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 from onnx import checker, helper, numpy_helper, shape_inference
 
-from harness.runtimes.portable.engine import start
-from harness.runtimes.portable.reader import MOST_BYTES, Shape, TensorType
+from coreml_prune_bench.mlprogram.reader import MOST_BYTES, Shape, TensorType
+from coreml_prune_bench.runtimes.portable.engine import start
 
 ONNX_OPSET = 20
 """The first with Gelu."""

@@ -19,10 +19,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from harness.errors import PackageError, UnsupportedOperationError
-from harness.runtimes.portable.fold import MOST_FOLDED_BYTES, MOST_FOLDED_ELEMENTS, check_size, evaluate, infer
-from harness.runtimes.portable.interface import Classifier
-from harness.runtimes.portable.reader import (
+from coreml_prune_bench.core.errors import PackageError, UnsupportedOperationError
+from coreml_prune_bench.mlprogram.reader import (
     Block,
     Constant,
     Immediate,
@@ -33,6 +31,14 @@ from harness.runtimes.portable.reader import (
     Shape,
     TensorType,
 )
+from coreml_prune_bench.runtimes.portable.fold import (
+    MOST_FOLDED_BYTES,
+    MOST_FOLDED_ELEMENTS,
+    check_size,
+    evaluate,
+    infer,
+)
+from coreml_prune_bench.runtimes.portable.interface import Classifier
 
 Precision = Literal["float32", "float16"]
 

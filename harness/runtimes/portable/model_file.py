@@ -12,9 +12,9 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from harness.runtimes.portable.fold import tensor_proto
-from harness.runtimes.portable.interface import INTERFACE_FILE, MODEL_FILE
-from harness.runtimes.portable.translate import Translation
+from coreml_prune_bench.runtimes.portable.fold import tensor_proto
+from coreml_prune_bench.runtimes.portable.interface import INTERFACE_FILE, MODEL_FILE
+from coreml_prune_bench.runtimes.portable.translate import Translation
 
 _WEIGHTS = "weights.bin"
 _PAGE_BYTES = 4096

@@ -3,7 +3,7 @@
 Definition: `aggregated_pad` and `spatial_dimensions_out_shape` in coremltools/converters/mil/mil/ops/defs/_utils.py.
 """
 
-from harness.runtimes.portable.graph import Call
+from coreml_prune_bench.runtimes.portable.graph import Call
 
 
 def explicit_pads(

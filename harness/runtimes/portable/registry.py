@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.errors import UnsupportedOperationError
-from harness.runtimes.portable.batch import never
-from harness.runtimes.portable.engine import ONNX_RUNTIME_ERRORS
-from harness.runtimes.portable.graph import Call, Graph
-from harness.runtimes.portable.reader import Operation, TensorType
+from coreml_prune_bench.core.errors import UnsupportedOperationError
+from coreml_prune_bench.mlprogram.reader import Operation, TensorType
+from coreml_prune_bench.runtimes.portable.batch import never
+from coreml_prune_bench.runtimes.portable.engine import ONNX_RUNTIME_ERRORS
+from coreml_prune_bench.runtimes.portable.graph import Call, Graph
 
 Translator = Callable[[Call], None]
 BatchRule = Callable[[Call], bool]

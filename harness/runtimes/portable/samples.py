@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.runtimes.portable.graph import Call
-from harness.runtimes.portable.reader import TensorType
+from coreml_prune_bench.mlprogram.reader import TensorType
+from coreml_prune_bench.runtimes.portable.graph import Call
 
 
 def separable(*parameters: str) -> Callable[[Call], bool]:

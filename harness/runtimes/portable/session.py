@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.errors import PackageError
-from harness.runtimes.portable import cache
-from harness.runtimes.portable.engine import ONNX_RUNTIME_ERRORS, start
-from harness.runtimes.portable.interface import INTERFACE_FILE, MODEL_FILE, Interface
-from harness.runtimes.portable.reader import Feature, Program, read
+from coreml_prune_bench.core.errors import PackageError
+from coreml_prune_bench.mlprogram.reader import Feature, Program, read
+from coreml_prune_bench.runtimes.portable import cache
+from coreml_prune_bench.runtimes.portable.engine import ONNX_RUNTIME_ERRORS, start
+from coreml_prune_bench.runtimes.portable.interface import INTERFACE_FILE, MODEL_FILE, Interface
 
 if TYPE_CHECKING:
     import onnxruntime  # type: ignore[import-untyped]
     from PIL.Image import Image
 
-    from harness.runtimes.portable.graph import Precision
-    from harness.runtimes.portable.translate import Shapes, Translation
+    from coreml_prune_bench.runtimes.portable.graph import Precision
+    from coreml_prune_bench.runtimes.portable.translate import Shapes, Translation
 
 _PIL_MODES = {"RGB": "RGB", "BGR": "RGB", "GRAYSCALE": "L", "GRAYSCALE_FLOAT16": "F"}
 _MOST_SESSIONS = 8
@@ -127,7 +127,7 @@ class Model:
         """Write the translated model, with its weights decompressed and in it, for its declared (default) shapes."""
         import onnx
 
-        from harness.runtimes.portable.model_file import self_contained
+        from coreml_prune_bench.runtimes.portable.model_file import self_contained
 
         onnx.save_model(self_contained(self._translate(None)), str(path))
 
@@ -154,13 +154,13 @@ class Model:
             return self._start(folder)
 
     def _write(self, shapes: Shapes | None, folder: Path) -> None:
-        from harness.runtimes.portable.model_file import write
+        from coreml_prune_bench.runtimes.portable.model_file import write
 
         write(self._translate(shapes), folder)
 
     def _translate(self, shapes: Shapes | None) -> Translation:
         # Only here, since importing onnx takes longer than finding a translation in the cache.
-        from harness.runtimes.portable.translate import translate
+        from coreml_prune_bench.runtimes.portable.translate import translate
 
         default = {feature.name: feature.default_shape for feature in self.program.inputs}
         return translate(self.program, default if shapes is None else shapes, self.precision)

@@ -1,7 +1,7 @@
 """Translate a `Program` to an ONNX model: for any batch, or for exactly the shapes that it is given.
 
-ONNX names are the MIL names. It must run nothing and know no operation: those stand in the `ops_*` modules, which it
-imports so that they register.
+ONNX names are the MIL names. It must run nothing and know no operation: those stand in the modules of `ops`, which it
+has register themselves.
 """
 
 from __future__ import annotations
@@ -13,37 +13,19 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from harness.errors import PackageError
-from harness.runtimes.portable import (  # noqa: F401
-    ops_activation,
-    ops_attention,
-    ops_classifier,
-    ops_compression,
-    ops_control_flow,
-    ops_convolution,
-    ops_elementwise,
-    ops_fill,
-    ops_gather,
-    ops_linear,
-    ops_normalization,
-    ops_pooling,
-    ops_quantization,
-    ops_rearrange,
-    ops_recurrent,
-    ops_reduction,
-    ops_resample,
-    ops_resize,
-    ops_selection,
-    ops_slicing,
-    ops_state,
-    ops_tensor,
+from coreml_prune_bench.core.errors import PackageError
+from coreml_prune_bench.mlprogram.reader import (
+    Feature,
+    NamedType,
+    Program,
+    TensorType,
 )
-from harness.runtimes.portable.fold import IR_VERSION, ONNX_OPSET, tensor_proto
-from harness.runtimes.portable.graph import Graph, Precision, onnx_type
-from harness.runtimes.portable.interface import Interface
-from harness.runtimes.portable.reader import Feature, NamedType, Program, TensorType
-from harness.runtimes.portable.registry import MixesSamples, apply
-from harness.runtimes.portable.simplify import simplify, used_names
+from coreml_prune_bench.runtimes.portable import ops  # noqa: F401  (registers the operations)
+from coreml_prune_bench.runtimes.portable.fold import IR_VERSION, ONNX_OPSET, tensor_proto
+from coreml_prune_bench.runtimes.portable.graph import Graph, Precision, onnx_type
+from coreml_prune_bench.runtimes.portable.interface import Interface
+from coreml_prune_bench.runtimes.portable.registry import MixesSamples, apply
+from coreml_prune_bench.runtimes.portable.simplify import simplify, used_names
 
 _BATCH = "batch"
 _LARGE_BYTES = 4096

@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import BenchError
+from coreml_prune_bench.core.errors import BenchError
 
 if TYPE_CHECKING:
-    from harness.runtimes.portable.graph import Precision
+    from coreml_prune_bench.runtimes.portable.graph import Precision
 
 __all__ = ["install", "is_installed", "uninstall"]
 
@@ -98,7 +98,7 @@ def is_installed() -> bool:
 
 def _build(precision: Precision, threads: int | None) -> _StandIn:
     """The surface of the native module, under its names."""
-    from harness.runtimes.portable.native import proxies
+    from coreml_prune_bench.runtimes.portable.native import proxies
 
     stand_in = _StandIn(precision, threads)
     bound = {"precision": precision, "threads": threads, "__module__": _NAME}

@@ -13,8 +13,8 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.errors import PackageError
-from harness.runtimes.portable.native.mil_text import program_text
+from coreml_prune_bench.core.errors import PackageError
+from coreml_prune_bench.runtimes.portable.native.mil_text import program_text
 
 SUFFIX = ".mlmodelc"
 _MARKER = "portable.json"

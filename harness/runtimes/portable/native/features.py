@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from harness.errors import PackageError
-from harness.runtimes.portable.reader import Feature
+from coreml_prune_bench.core.errors import PackageError
+from coreml_prune_bench.mlprogram.reader import Feature
 
 _RETURNED = {"float16": "float32"}
 """The binding hands Float16 arrays out as Float32, rounded: see `convertArrayValueToPython` in coremltools."""

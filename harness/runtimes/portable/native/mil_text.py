@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.runtimes.portable.reader import (
+from coreml_prune_bench.mlprogram.reader import (
     Argument,
     Block,
     Constant,

@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 
-from harness.errors import PackageError
-from harness.runtimes import portable
-from harness.runtimes.portable.native import compiled
-from harness.runtimes.portable.native.features import (
+from coreml_prune_bench.core.errors import PackageError
+from coreml_prune_bench.runtimes import portable
+from coreml_prune_bench.runtimes.portable.native import compiled
+from coreml_prune_bench.runtimes.portable.native.features import (
     array_from_runtime,
     array_to_runtime,
     inputs_to_runtime,
     outputs_from_runtime,
 )
-from harness.runtimes.portable.native.structure import LayerProxy, OperationProxy, model_structure
+from coreml_prune_bench.runtimes.portable.native.structure import LayerProxy, OperationProxy, model_structure
 
 if TYPE_CHECKING:
-    from harness.runtimes.portable.graph import Precision
-    from harness.runtimes.portable.reader import Feature
+    from coreml_prune_bench.mlprogram.reader import Feature
+    from coreml_prune_bench.runtimes.portable.graph import Precision
 
 NEWEST_SPECIFICATION = 10
 """coremltools 9.0's own. A program that uses what the runtime does not cover is refused by the operation's name."""

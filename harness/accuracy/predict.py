@@ -1,0 +1,220 @@
+"""One prediction from files: a package's inputs as they were named on the command line, and its outputs put into words.
+
+Like the runtime it bends no input that it was not asked to bend: an image of another size is refused unless `resize` is
+set. What was done to an input is told beside the result.
+"""
+
+import json
+import math
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import PIL.Image
+
+from coreml_prune_bench.core.errors import BenchError, DataError
+from coreml_prune_bench.data import preprocess
+from coreml_prune_bench.mlprogram.reader import Feature
+from coreml_prune_bench.records.accuracy import Precision
+from coreml_prune_bench.runtimes import portable
+
+if TYPE_CHECKING:
+    from coreml_prune_bench.runtimes.portable.session import Model
+
+_MODES = {"RGB": "RGB", "BGR": "RGB", "GRAYSCALE": "L", "GRAYSCALE_FLOAT16": "F"}
+_BAD_IMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, PIL.Image.DecompressionBombError)
+_EXIF_ORIENTATION = 0x0112
+_FIRST_VALUES = 8
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Given:
+    """An input: what the package gets, and in words where it came from and what was done to it."""
+
+    value: Any
+    told: str
+
+
+def predict(
+    package: Path,
+    inputs: Sequence[str],
+    *,
+    function: str | None = None,
+    precision: Precision = "float32",
+    resize: bool = False,
+    top: int = 5,
+    output_dir: Path | None = None,
+) -> Row:
+    """Predict once from `inputs`, each "NAME=VALUE", and say what came out: plain data, for JSON or a person.
+
+    A stateful package starts from its initial state. Images and arrays among the outputs are written to `output_dir`.
+    Raises DataError for an input that cannot be read, PackageError for one that is not what the package declares.
+    """
+    model = portable.load(package, function=function, precision=precision)
+    given = read_inputs(model, inputs, resize=resize)
+    state = model.make_state() if model.states else None
+    results = model.predict({name: one.value for name, one in given.items()}, state)
+    files = _save(results, output_dir) if output_dir else {}
+    return {
+        "package": str(package),
+        "runtime": "portable",
+        "precision": precision,
+        "inputs": {name: one.told for name, one in given.items()},
+        "outputs": {name: describe(value, top) | files.get(name, {}) for name, value in results.items()},
+    }
+
+
+# --- inputs
+
+
+def read_inputs(model: "Model", inputs: Sequence[str], *, resize: bool) -> dict[str, Given]:
+    """The inputs that `inputs`, each "NAME=VALUE", name. The model itself checks that none is missing."""
+    features = {feature.name: feature for feature in model.inputs}
+    given: dict[str, Given] = {}
+    for item in inputs:
+        name, _, value = item.partition("=")
+        if name not in features or not value:
+            expected = ", ".join(_declared(feature) for feature in model.inputs)
+            raise BenchError(f"--input {item}: expected NAME=VALUE, where {model.package} takes {expected}")
+        if name in given:
+            raise BenchError(f"--input {item}: {name!r} was given already")
+        feature = features[name]
+        is_image = feature.kind == "image" and not value.endswith(".npy")
+        given[name] = _image(feature, value, resize=resize) if is_image else _array(feature, value)
+    return given
+
+
+def _declared(feature: Feature) -> str:
+    kind = "an image of" if feature.kind == "image" else f"{feature.dtype} of"
+    return f"{feature.name} ({kind} {feature.expected_shape()})"
+
+
+def _image(feature: Feature, value: str, *, resize: bool) -> Given:
+    """The decoded image in the mode that the package takes, of the size that it has or, where asked for, fitted."""
+    try:
+        image: PIL.Image.Image = PIL.Image.open(value)
+        image.load()
+    except _BAD_IMAGE as error:
+        raise DataError(f"--input {feature.name}={value}: cannot be read as an image: {error}") from error
+    done = [f"{image.width}x{image.height} {image.mode}"]
+    if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+        done.append("EXIF orientation not applied")
+    mode = _MODES[feature.color_space or ""]
+    if image.mode != mode:
+        image = image.convert(mode)
+        done.append(f"converted to {mode}")
+    channels = feature.default_shape[2]
+    if resize and (image.height, image.width) != feature.default_shape[:2]:
+        image = fit(image, *feature.default_shape[:2])
+        done.append(f"resized and cropped to {image.width}x{image.height}")
+    if not feature.accepts((image.height, image.width, channels)):
+        raise BenchError(
+            f"--input {feature.name}={value}: is {image.width}x{image.height}, expected {feature.expected_shape()} "
+            "(height, width, channels); --resize scales the shorter side and crops the centre"
+        )
+    return Given(image, f"{value}, " + ", ".join(done))
+
+
+def fit(image: PIL.Image.Image, height: int, width: int) -> PIL.Image.Image:
+    """The image scaled to cover `height` x `width`, and the centre of that.
+
+    A square of colour is what `accuracy` feeds: torchvision's evaluation, Resize(256) and CenterCrop(224) at size 224.
+    """
+    if image.mode == "RGB" and height == width:
+        return PIL.Image.fromarray(preprocess(image, height))
+    scale = max(height / image.height, width / image.width)
+    size = max(width, round(scale * image.width)), max(height, round(scale * image.height))
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    scaled = image.resize(size, PIL.Image.Resampling.BILINEAR)
+    return scaled.crop((left, top, left + width, top + height))
+
+
+def _array(feature: Feature, value: str) -> Given:
+    """From a .npy file, a .json file, or a number, which is enough for an input of one element."""
+    try:
+        if value.endswith(".npy"):
+            # Mapped, so that a header of any size allocates nothing; the package says whether the shape is right.
+            array: np.ndarray = np.load(value, mmap_mode="r", allow_pickle=False)
+        else:
+            array = np.array(json.loads(Path(value).read_bytes() if value.endswith(".json") else value))
+    except (OSError, ValueError, EOFError, RecursionError) as error:
+        raise DataError(
+            f"--input {feature.name}={value}: cannot be read, expected a .npy or .json file or a number: {error}"
+        ) from error
+    if array.dtype.kind not in "iufb":
+        raise DataError(f"--input {feature.name}={value}: expected numbers, found {array.dtype}")
+    if not value.endswith((".npy", ".json")):
+        one = math.prod(feature.default_shape) == 1
+        return Given(array.reshape(feature.default_shape) if one and array.size == 1 else array, value)
+    return Given(array, f"{value}, {array.dtype} {list(array.shape)}")
+
+
+# --- outputs
+
+
+def describe(value: Any, top: int) -> Row:
+    """An output as plain data: a label, the likeliest classes, an image's size, or what an array holds."""
+    if isinstance(value, PIL.Image.Image):
+        return {"kind": "image", "mode": value.mode, "width": value.width, "height": value.height}
+    if isinstance(value, Mapping):
+        likeliest = sorted(value.items(), key=lambda item: -item[1])[:top]  # stable: of equal ones, the first class
+        rows = [{"label": label, "probability": _number(score)} for label, score in likeliest]
+        return {"kind": "probabilities", "classes": len(value), "top": rows}
+    if isinstance(value, np.ndarray):
+        return _described_array(value, top)
+    return {"kind": "label", "value": value}
+
+
+def _described_array(array: np.ndarray, top: int) -> Row:
+    flat = array.reshape(-1)
+    finite = flat[np.isfinite(flat)]
+    row: Row = {"kind": "array", "dtype": str(array.dtype), "shape": list(array.shape)}
+    if finite.size:
+        row |= {"min": _number(finite.min()), "max": _number(finite.max())}
+    if finite.size < flat.size:
+        row["not_finite"] = int(flat.size - finite.size)
+    row["first"] = [_number(element) for element in flat[:_FIRST_VALUES]]
+    if array.dtype.kind == "f" and flat.size > 1 and array.shape[-1] == flat.size:
+        # A vector may be scores: which positions are highest is a fact, what they mean the package does not say.
+        order = np.argsort(-flat, kind="stable")[:top]
+        row["top"] = [{"index": int(position), "value": _number(flat[position])} for position in order]
+    return row
+
+
+def _number(value: Any) -> float | int | bool | None:
+    """As JSON can hold it, in as few digits as tell a Float32 from its neighbours; None for NaN and infinity."""
+    plain = np.asarray(value).item()
+    if not isinstance(plain, float):
+        return plain
+    return float(str(np.float32(plain))) if math.isfinite(plain) else None
+
+
+def _save(results: Mapping[str, Any], folder: Path) -> dict[str, Row]:
+    """Images as PNG (TIFF where pixels are floats), arrays as .npy; files of the same names are replaced."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise BenchError(f"{folder} is not a folder") from error
+    files: dict[str, Row] = {}
+    for name, value in results.items():
+        if isinstance(value, PIL.Image.Image):
+            path = folder / f"{name}{'.tiff' if value.mode == 'F' else '.png'}"
+        elif isinstance(value, np.ndarray):
+            path = folder / f"{name}.npy"
+        else:
+            continue
+        unfinished = folder / f".{path.name}.tmp"
+        with unfinished.open("wb") as file:
+            if isinstance(value, np.ndarray):
+                np.save(file, value)
+            else:
+                value.save(file, path.suffix[1:].upper())
+        os.replace(unfinished, path)
+        files[name] = {"file": str(path)}
+    return files

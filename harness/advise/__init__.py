@@ -1,0 +1,1 @@
+"""Which algorithm and config a network takes, found by measuring."""

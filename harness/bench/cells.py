@@ -1,0 +1,262 @@
+"""A suite laid out into cells: one (network, algorithm, config, trial) each, with the key of everything behind it.
+
+Knowing which cells are measured already must be quick, so this module imports neither torch nor coremltools.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from coreml_prune_bench.accuracy.runtime import PORTABLE, Evaluation
+from coreml_prune_bench.bench.suite import Suite
+from coreml_prune_bench.core.errors import DataError, SuiteError, WeightsError
+from coreml_prune_bench.core.keys import code_version, key_of, package_versions
+from coreml_prune_bench.data import DataSet
+from coreml_prune_bench.data.halves import open_data_or_part
+from coreml_prune_bench.models.config import AnyPruningConfig, TrainingConfig
+from coreml_prune_bench.models.network import Network
+from coreml_prune_bench.models.registry import get_network
+from coreml_prune_bench.models.weight_files import weights_fingerprint
+from coreml_prune_bench.published.packages import PublishedPackage, published_packages
+from coreml_prune_bench.published.table import IMAGENET_CLASSES
+
+_BUILD_PACKAGES = ("coremltools", "torch", "torchvision", "numpy")
+_DENSE_CODE = (
+    "models/weights.py", "models/training.py", "models/schedules.py", "models/loading.py", "models/devices.py",
+    "models/distributed.py", "models/conversion.py", "models/tracing.py", "models/coremltools_fixes.py",
+)  # fmt: skip
+_OWN_CODE = ("models/own.py", "models/attention.py", "models/tracing.py")
+_TRAINING_CODE = ("bench/training_images.py", "data")
+_PRUNING_CODE = (
+    "models/layers.py", "models/stages.py", "models/coremltools_fixes.py", "models/pattern.py",
+    "models/pruning/task.py",
+)  # fmt: skip
+_ALGORITHM_CODE = {
+    "post-training": ("models/pruning/post_training.py",),
+    "sparse-gpt": ("models/pruning/sparse_gpt.py",),
+    "blockwise-reconstruction": ("models/pruning/reconstruction.py", "models/pruning/sparse_gpt.py"),
+    "magnitude-pruner": ("models/pruning/magnitude_pruner.py",),
+}
+_ALLOCATION_CODE = (
+    "models/pruning/allocation.py", "models/pruning/sensitivity.py", "models/pruning/post_training.py",
+)  # fmt: skip
+
+Inputs = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One network on one data set: what its cells share.
+
+    published: its packages are published ones and not built; the rest is about building.
+    weights_folder: where pre-trained weights are; None to download them. pretrained: whether there are any.
+    training: how the network is trained if it starts from scratch or gets a new head.
+    """
+
+    suite: str
+    network: Network
+    data: DataSet
+    published: bool
+    pretrained: bool
+    weights_folder: Path | None
+    training: TrainingConfig | None
+
+    @cached_property
+    def dense_inputs(self) -> Inputs:
+        """What the dense network depends on, its own code and packages left out."""
+        inputs: Inputs = {
+            "network": self.network.name,
+            "weights": self.weights_fingerprint,
+            "image_size": self.data.image_size,
+            "classes": len(self.data.classes),
+        }
+        if self.network.own is not None:
+            inputs["sources"] = self.network.own.sources()
+        if self.training is not None:
+            inputs |= {"training": self.training.model_dump(), **self.train_inputs}
+        return inputs
+
+    @cached_property
+    def dense_key(self) -> str:
+        network_code = _OWN_CODE if self.network.own else (inspect.getfile(self.network.build),)
+        code = code_version(*_DENSE_CODE, *network_code)
+        return key_of({**self.dense_inputs, "code": code, "packages": package_versions(*_BUILD_PACKAGES)})
+
+    @cached_property
+    def key(self) -> str:
+        """Shared by the records that may stand in one table side by side."""
+        return key_of({**self.dense_inputs, "val_data": self.data.val.fingerprint})
+
+    @cached_property
+    def weights_fingerprint(self) -> str:
+        if self.published:
+            return "as published"
+        return weights_fingerprint(self.network, self.weights_folder) if self.pretrained else "none"
+
+    @property
+    def train_inputs(self) -> Inputs:
+        """What a result depends on that has seen training images."""
+        return {"train_data": self.train_fingerprint, "train_code": code_version(*_TRAINING_CODE)}
+
+    @property
+    def train_fingerprint(self) -> str:
+        if self.data.train is None:
+            raise DataError(
+                f"{self.data.spec} has no train split, which {self.suite} needs: expected train/ beside val/"
+            )
+        return self.data.train.fingerprint
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One thing to build and to measure. config is None for the dense Float16 baseline.
+
+    published: the package that is measured as it is, instead of one that is built; config is None then.
+    """
+
+    subject: Subject
+    config: AnyPruningConfig | None
+    trial: int
+    published: PublishedPackage | None = None
+    evaluation: Evaluation = PORTABLE
+
+    @property
+    def algorithm(self) -> str:
+        if self.published and self.published.row.sparsity:
+            return "published"
+        return self.config.algorithm if self.config else "dense"
+
+    @property
+    def algorithm_title(self) -> str:
+        """The algorithm in words."""
+        if self.published:
+            return self.published.title
+        return self.config.title if self.config else "n/a"
+
+    @property
+    def config_name(self) -> str:
+        """The config in words."""
+        if self.published:
+            return self.published.row.config
+        return self.config.name if self.config else "Float16"
+
+    @property
+    def sparsity(self) -> float | None:
+        """The fraction of zeros asked of each pruned layer; None where none was asked."""
+        if self.published:
+            return self.published.row.sparsity
+        return self.config.target_sparsity if self.config else 0.0
+
+    @property
+    def name(self) -> str:
+        """For progress and errors, such as "mobilenet_v2, SparseGPT, Unstructured Sparsity 50%, trial 2"."""
+        network = self.subject.network.name
+        if self.published:
+            return f"{network}, {self.published.title}, {self.published.row.config}"
+        if self.config is None:
+            return f"{network}, dense"
+        trial = f", trial {self.trial + 1}" if self.config.has_trials else ""
+        return f"{network}, {self.config.title}, {self.config.name}{trial}"
+
+    @cached_property
+    def build_key(self) -> str:
+        return key_of({**self._build_inputs, "trial": self.trial})
+
+    @cached_property
+    def key(self) -> str:
+        return key_of({**self._record_inputs, "trial": self.trial})
+
+    @cached_property
+    def config_key(self) -> str:
+        """Shared by the trials of one config."""
+        return key_of(self._record_inputs)
+
+    @cached_property
+    def _build_inputs(self) -> Inputs:
+        if self.published:
+            return {"package": self.published.sha256}
+        inputs: Inputs = {"dense": self.subject.dense_key}
+        if self.config is None:
+            return inputs
+        scope = self.config.scope or self.subject.network.scope
+        inputs |= {
+            "config": self.config.model_dump(exclude={"label", "models"}) | {"scope": scope.model_dump()},
+            "code": code_version(*_PRUNING_CODE, *_ALGORITHM_CODE[self.config.algorithm]),
+        }
+        if self.config.needs_data:
+            inputs |= self.subject.train_inputs
+        if self.config.allocation == "sensitivity":
+            inputs["allocation"] = code_version(*_ALLOCATION_CODE)
+        return inputs
+
+    @cached_property
+    def _record_inputs(self) -> Inputs:
+        return {
+            "build": self._build_inputs,
+            "val_data": self.subject.data.val.fingerprint,
+            **self.evaluation.inputs,
+        }
+
+
+def lay_out(
+    suite: Suite,
+    weights_folder: Path | None,
+    fingerprinting: Callable[[DataSet], None] = lambda data: None,
+    evaluation: Evaluation = PORTABLE,
+) -> list[Cell]:
+    """The cells of a suite, each network's dense baseline first. Opens each data set once.
+
+    Raises BenchError where a suite, its data, weights or published packages do not fit each other or are not there.
+
+    fingerprinting is called with each data set before its content is hashed, to do so with a progress bar.
+    """
+    if weights_folder is not None and suite.weights == "none":
+        raise WeightsError(f"suite {suite.name} trains its networks from scratch: leave out --weights")
+    if weights_folder is not None and suite.packages:
+        raise WeightsError(f"suite {suite.name} measures packages as they are: leave out --weights")
+    if weights_folder is not None and not weights_folder.is_dir():
+        raise WeightsError(f"no folder of weights at {weights_folder}")
+    _check_names(suite)
+    opened: dict[str, DataSet] = {}
+    cells = []
+    for name in suite.models:
+        spec = suite.data_for(name)
+        if spec not in opened:
+            data = open_data_or_part(spec)
+            opened[spec] = replace(data, image_size=suite.image_size or data.image_size)
+            fingerprinting(opened[spec])
+        subject = Subject(
+            suite=suite.name,
+            network=get_network(name),
+            data=opened[spec],
+            published=suite.packages == "published",
+            pretrained=suite.weights == "pretrained",
+            weights_folder=weights_folder,
+            training=suite.training,
+        )
+        if subject.published:
+            if len(subject.data.classes) != IMAGENET_CLASSES:
+                raise DataError(f"{spec} has {len(subject.data.classes)} classes; published packages know ImageNet's")
+            cells += [Cell(subject, None, 0, package, evaluation) for package in published_packages(name)]
+            continue
+        cells.append(Cell(subject, None, 0, evaluation=evaluation))
+        for config in suite.configs:
+            if not config.is_for(name):
+                continue
+            trials = suite.trials if config.has_trials else 1
+            cells += [Cell(subject, config, trial, evaluation=evaluation) for trial in range(trials)]
+    return cells
+
+
+def _check_names(suite: Suite) -> None:
+    """Raises SuiteError where two networks have one name, under which their packages and records lie."""
+    specs: dict[str, str] = {}
+    for spec in suite.models:
+        other = specs.setdefault(get_network(spec).name, spec)
+        if other != spec:
+            raise SuiteError(
+                f"suite {suite.name}: {other} and {spec} are both named {get_network(spec).name}; rename one"
+            )

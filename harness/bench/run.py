@@ -1,0 +1,300 @@
+"""Run the cells of a suite: build what is not built, measure what is not measured, record each cell at once."""
+
+import re
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coreml_prune_bench.bench.cells import Cell
+from coreml_prune_bench.bench.training_options import TrainingOptions
+from coreml_prune_bench.core.errors import BenchError, CellFailedError, PackageError
+from coreml_prune_bench.core.files import tree_hashes
+from coreml_prune_bench.core.keys import key_of
+from coreml_prune_bench.core.progress import Reporter, Steps
+from coreml_prune_bench.records.accuracy import (
+    Data,
+    Layer,
+    Network,
+    Package,
+    Pruning,
+    Record,
+)
+from coreml_prune_bench.records.provenance import provenance
+from coreml_prune_bench.records.store import Store
+
+if TYPE_CHECKING:
+    from coreml_prune_bench.bench.build import Built
+    from coreml_prune_bench.mlprogram.summary import PackageSummary
+
+_STOPS_THE_RUN = (BenchError, OSError, MemoryError)
+"""The user's to mend, and in the way of other cells too. Anything else is one cell's failure and costs only that."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """records: one a cell, in the suite's order. measured: how many of them are new."""
+
+    records: list[Record]
+    measured: int
+
+    @property
+    def failed(self) -> list[Record]:
+        return [record for record in self.records if record.status == "failed"]
+
+
+def run(
+    cells: list[Cell],
+    store: Store,
+    reporter: Reporter,
+    *,
+    skip_bad_images: bool = False,
+    image_cache: bool = True,
+    training: TrainingOptions = TrainingOptions(),
+) -> Outcome:
+    """Measure the cells that have no record yet. A cell that fails is recorded so, and tried again by the next run.
+
+    Raises BenchError for what the user can mend, for what no layer can be pruned to before anything is built; what was
+    measured before is kept.
+    """
+    known = {cell.key: store.record(_record_name(cell)) for cell in cells}
+    missing = [cell for cell in cells if not _is_measured(known[cell.key])]
+    measured = 0
+    _refuse_impossible(missing)
+    with reporter.steps("cells", len(missing)) as steps:
+        for cell in missing:
+            started = time.perf_counter()
+            record = store.record(_record_name(cell))
+            if record is None or not _is_measured(record):  # by another run on the same folder meanwhile
+                attempt = _attempt(cell, store, reporter, steps, skip_bad_images, image_cache, training)
+                record = store.write_record(_record_name(cell), attempt)
+                measured += 1
+            known[cell.key] = record
+            steps.advance()
+            reporter.say(f"{_told(cell, record)} ({time.perf_counter() - started:.0f} s)")
+    # What another suite measured into the same folder is told as a row of the one that is run.
+    suites = {cell.key: cell.subject.suite for cell in cells}
+    records = [record.model_copy(update={"suite": suites[key]}) for key, record in known.items() if record]
+    return Outcome(records, measured)
+
+
+def build_all(
+    cells: list[Cell],
+    store: Store,
+    reporter: Reporter,
+    *,
+    skip_bad_images: bool = False,
+    training: TrainingOptions = TrainingOptions(),
+) -> tuple[list[tuple[Cell, Path]], list[str]]:
+    """Build every cell's package; returns those that are there, and why others are not."""
+    built: list[tuple[Cell, Path]] = []
+    problems: list[str] = []
+    _refuse_impossible(cells)
+    with reporter.steps("packages", len(cells)) as steps:
+        for cell in cells:
+            try:
+                built.append((cell, _build(cell, store, steps, skip_bad_images, training).path))
+            except _STOPS_THE_RUN:
+                raise
+            except Exception as error:
+                problems.append(f"{cell.name}: {_reason(error)}")
+            steps.advance()
+    return built, problems
+
+
+def _refuse_impossible(cells: list[Cell]) -> None:
+    asking = [cell for cell in cells if cell.config and (cell.config.pattern or cell.config.layers)]
+    if asking:
+        from coreml_prune_bench.bench.precheck import refuse_impossible
+
+        refuse_impossible(asking)
+
+
+def _attempt(
+    cell: Cell,
+    store: Store,
+    reporter: Reporter,
+    steps: Steps,
+    skip_bad_images: bool,
+    image_cache: bool,
+    training: TrainingOptions,
+) -> Record:
+    try:
+        return _measure(cell, store, reporter, steps, skip_bad_images, image_cache, training)
+    except _STOPS_THE_RUN as error:
+        # Nobody can mend a published package.
+        if not cell.published or not isinstance(error, PackageError):
+            raise
+        return _record(cell, status="failed", reason=str(error), provenance=provenance(), scope="")
+    except Exception as error:
+        return _record(cell, status="failed", reason=_reason(error), provenance=provenance(), scope="")
+
+
+def _measure(
+    cell: Cell,
+    store: Store,
+    reporter: Reporter,
+    steps: Steps,
+    skip_bad_images: bool,
+    image_cache: bool,
+    training: TrainingOptions,
+) -> Record:
+    # Here, because they import torch and coremltools: a run that finds everything measured does without.
+    from coreml_prune_bench.accuracy.evaluate import evaluate
+    from coreml_prune_bench.mlprogram.summary import read_package
+
+    started = time.perf_counter()
+    built = _build(cell, store, steps, skip_bad_images, training)
+    build_seconds = time.perf_counter() - started
+    started = time.perf_counter()
+    (predictions,), skipped = evaluate(
+        [built.path],
+        cell.subject.data.val,
+        load=cell.evaluation.load,
+        skip_bad_images=skip_bad_images,
+        image_cache=image_cache,
+        say=reporter.say,
+        progress=lambda what, done, total: steps.update(f"{cell.name}: {what}", done, total),
+    )
+    summary = read_package(built.path)
+    seconds = provenance(
+        build_seconds=build_seconds,
+        evaluate_seconds=time.perf_counter() - started,
+        trained_on=built.devices,
+    )
+    package = Package(
+        sha256=key_of(dict(tree_hashes(built.path))),
+        weight_bytes=summary.weight_bytes,
+        package_bytes=summary.package_bytes,
+        whole_model_sparsity=summary.whole_model_sparsity or 0.0,
+        deployment_target=summary.deployment_target,
+        operations=summary.operations,
+        layers=_sparse_weights(summary) if cell.published else _layers(summary, built.targets),
+    )
+    return _record(
+        cell,
+        status="measured",
+        provenance=seconds,
+        scope=_scope_found(summary) if cell.published else built.scope,
+        trained=built.trained,
+        skipped=skipped,
+        train_skipped=built.train_skipped,
+        package=package,
+        runtime=cell.evaluation.described,
+        predictions=predictions,
+    )
+
+
+def _build(cell: Cell, store: Store, steps: Steps, skip_bad_images: bool, training: TrainingOptions) -> "Built":
+    """The cell's package, from the store, newly made, or published and then checked to be what was fetched."""
+    from coreml_prune_bench.bench.build import Builder, Built
+
+    if cell.published:
+        cell.published.check()
+        return Built(cell.published.path, targets={}, scope="", trained=False, train_skipped=())
+
+    def progress(what: str, done: int, total: int) -> None:
+        steps.update(f"{cell.name}: {what}", done, total)
+
+    return Builder(store, progress, skip_bad_images=skip_bad_images, training=training).build(cell)
+
+
+def _layers(summary: "PackageSummary", targets: Mapping[str, float | None]) -> tuple[Layer, ...]:
+    weights = {layer: summary.weight_of_layer(layer) for layer in targets}
+    return tuple(
+        Layer(name=name, target=targets[name], sparsity=weight.sparsity or 0.0, storage=weight.storage)
+        for name, weight in weights.items()
+    )
+
+
+def _sparse_weights(summary: "PackageSummary") -> tuple[Layer, ...]:
+    """Of a package that we did not build: under the names that its weights have."""
+    return tuple(
+        Layer(name=weight.name, target=None, sparsity=weight.sparsity or 0.0, storage=weight.storage)
+        for weight in summary.weights
+        if "sparse" in weight.storage
+    )
+
+
+def _scope_found(summary: "PackageSummary") -> str:
+    pruned, all_ = len(_sparse_weights(summary)), sum(len(weight.shape) >= 2 for weight in summary.weights)
+    return f"{pruned} of {all_} weights, as found" if pruned else "none"
+
+
+def _record(
+    cell: Cell,
+    *,
+    scope: str,
+    trained: bool = False,
+    skipped: tuple[str, ...] = (),
+    train_skipped: tuple[str, ...] = (),
+    **rest: object,
+) -> Record:
+    subject, config = cell.subject, cell.config
+    return Record.model_validate(
+        {
+            "key": cell.key,
+            "config_key": cell.config_key,
+            "subject_key": subject.key,
+            "suite": subject.suite,
+            "trial": cell.trial,
+            "network": Network(
+                name=subject.network.name,
+                title=subject.network.title,
+                weights=subject.weights_fingerprint,
+                trained=trained,
+                spec=subject.network.own.spec if subject.network.own else None,
+            ),
+            "pruning": Pruning(
+                algorithm=cell.algorithm,
+                title=cell.algorithm_title,
+                config=cell.config_name,
+                sparsity=cell.sparsity,
+                scope=scope,
+                settings=_settings(cell),
+            ),
+            "data": Data(
+                spec=subject.data.spec,
+                split=subject.data.val.name,
+                fingerprint=subject.data.val.fingerprint,
+                train_fingerprint=subject.train_fingerprint if config and config.needs_data else None,
+                classes=len(subject.data.classes),
+                image_size=subject.data.image_size,
+                skipped=skipped,
+                train_skipped=train_skipped,
+            ),
+            **rest,
+        }
+    )
+
+
+def _settings(cell: Cell) -> dict[str, object]:
+    if cell.published:
+        return {"package_url": cell.published.row.package_url}
+    return cell.config.model_dump(mode="json") if cell.config else {}
+
+
+def _record_name(cell: Cell) -> str:
+    """Readable, and different for every key."""
+    label = re.sub(r"[^a-z0-9]+", "-", cell.config_name.lower()).strip("-")
+    parts = [cell.subject.network.name, cell.algorithm, label[:60], f"trial{cell.trial + 1}", cell.key[:12]]
+    return "--".join(parts)
+
+
+def _is_measured(record: Record | None) -> bool:
+    return record is not None and record.status == "measured"
+
+
+def _told(cell: Cell, record: Record) -> str:
+    if record.predictions is None:
+        return f"{cell.name}: FAILED: {record.brief_reason}"
+    return f"{cell.name}: top-1 {100 * record.predictions.top1:.2f} %"
+
+
+def _reason(error: Exception) -> str:
+    """What the user is told first, then the traceback for whoever mends it."""
+    if isinstance(error, CellFailedError):
+        return str(error)
+    return f"{type(error).__name__}: {error}\n{''.join(traceback.format_exception(error))}"

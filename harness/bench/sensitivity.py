@@ -1,0 +1,92 @@
+"""Measuring the sensitivity of a network's layers to pruning, once for each network and its images.
+
+Kept under the hash of what it depends on. Layers that were measured before a run was stopped are not measured again.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import ValidationError
+
+from coreml_prune_bench.core.files import write_atomically
+from coreml_prune_bench.core.keys import code_version, key_of
+from coreml_prune_bench.records.sensitivity import Effect, LayerSensitivity, Sensitivity
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from coreml_prune_bench.bench.cells import Subject
+    from coreml_prune_bench.bench.training_images import TrainingImages
+
+_CODE = (
+    "models/pruning/sensitivity.py",
+    "models/pruning/post_training.py",
+    "models/layers.py",
+    "models/stages.py",
+)
+
+
+def sensitivity_key(subject: "Subject", samples: int, levels: Sequence[float]) -> str:
+    """The hash of everything that a measurement depends on."""
+    return key_of(
+        {
+            "dense": subject.dense_key,
+            "samples": samples,
+            "levels": sorted(levels),
+            "code": code_version(*_CODE),
+            **subject.train_inputs,
+        }
+    )
+
+
+def measure(
+    subject: "Subject",
+    model: "nn.Module",
+    images: "TrainingImages",
+    samples: int,
+    levels: Sequence[float],
+    *,
+    unfinished: Path,
+    progress: Callable[[int, int], None],
+) -> Sensitivity:
+    """Prune the layers of the dense `model` one at a time, over `samples` of the training images.
+
+    unfinished: the file in which what is measured is kept until all is; it belongs to this measurement alone.
+    """
+    import torch
+
+    from coreml_prune_bench.models.pruning.sensitivity import BATCH_SIZE, dense_top1, layer_effects
+    from coreml_prune_bench.models.training import calibration_batches, calibration_order
+
+    batches = list(calibration_batches(images, samples, BATCH_SIZE))
+    labels = torch.from_numpy(images.labels(calibration_order(images, samples)).astype(np.int64))
+    found = _read(unfinished) or Sensitivity(
+        network=subject.network.name,
+        title=subject.network.title,
+        data=subject.data.spec,
+        split=subject.data.train.name if subject.data.train else "",
+        images=len(labels),
+        dense_top1=dense_top1(model, batches, labels),
+        layers=(),
+    )
+    known = {layer.layer for layer in found.layers}
+    for layer in layer_effects(subject.network, model, batches, labels, levels, known=known, progress=progress):
+        effects = tuple(
+            Effect(sparsity=e.sparsity, divergence=e.divergence if math.isfinite(e.divergence) else None, top1=e.top1)
+            for e in layer.effects
+        )
+        measured = LayerSensitivity(layer=layer.layer, elements=layer.elements, effects=effects)
+        found = found.model_copy(update={"layers": (*found.layers, measured)})
+        write_atomically(unfinished, found.model_dump_json())
+    return found
+
+
+def _read(unfinished: Path) -> Sensitivity | None:
+    """None where there is nothing, or nothing whole."""
+    try:
+        return Sensitivity.model_validate_json(unfinished.read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        return None

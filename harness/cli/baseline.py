@@ -1,0 +1,97 @@
+"""`baseline`: save, list, show and compare what a gate compares with."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from tabulate import tabulate
+
+from coreml_prune_bench.cli.options import RESULTS, JsonOption, ResultsOption
+from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.progress import Reporter
+
+_FILE = Path("results/baseline.json")
+
+Source = Annotated[
+    str, typer.Argument(metavar="FILE|DIR|GIT-REF", help="A baseline file, a results folder, or a git revision.")
+]
+
+app = typer.Typer(help="Baselines for `gate`: small files, fit for git.", no_args_is_help=True)
+
+
+@app.command()
+def save(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")] = _FILE,
+    results: ResultsOption = RESULTS,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
+) -> None:
+    """Write the newest state of every row of a results folder as a baseline."""
+    from coreml_prune_bench.gate.baseline import read_results, write_baseline
+
+    if file.exists() and not force:
+        raise BenchError(f"{file} exists: give --force to replace it, or another name")
+    baseline = read_results(results)
+    write_baseline(file, baseline)
+    for failure in baseline.failures:
+        cell = ", ".join(part for part in (failure.model, failure.algorithm, failure.config) if part)
+        Reporter().say(f"left out, because it failed: {failure.kind} of {cell}: {failure.reason}")
+    rows = len(baseline.accuracy) + len(baseline.latency)
+    typer.echo(f"{file}: {rows} rows, {file.stat().st_size:,} bytes")
+
+
+@app.command(name="list")
+def list_(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to look.")] = _FILE.parent,
+    as_json: JsonOption = False,
+) -> None:
+    """The baselines in a folder and its folders: files called `*baseline*.json`."""
+    from coreml_prune_bench.gate.baseline import read_baseline
+
+    if not folder.is_dir():
+        raise BenchError(f"no folder {folder}")
+    found: list[dict[str, Any]] = []
+    for path in sorted((*folder.glob("*baseline*.json"), *folder.glob("*/*baseline*.json"))):
+        try:
+            baseline = read_baseline(path)
+        except BenchError as error:
+            problem = str(error)
+            found.append({"file": str(path), "accuracy_rows": None, "latency_rows": None, "measured": problem})
+            continue
+        rows = {"accuracy_rows": len(baseline.accuracy), "latency_rows": len(baseline.latency)}
+        found.append({"file": str(path), **rows, "measured": baseline.measured})
+    _print(found, as_json)
+
+
+@app.command()
+def show(source: Source = str(_FILE), as_json: JsonOption = False) -> None:
+    """The rows of a baseline."""
+    from coreml_prune_bench.gate.baseline import load_baseline
+    from coreml_prune_bench.gate.baseline_tables import overview
+
+    _print(overview(load_baseline(source)), as_json)
+
+
+@app.command()
+def diff(first: Source, second: Source, as_json: JsonOption = False) -> None:
+    """Every value in which two baselines differ. Whether a difference means anything, `gate` says."""
+    from coreml_prune_bench.gate.baseline import load_baseline
+    from coreml_prune_bench.gate.baseline_tables import differences
+
+    _print(differences(load_baseline(first), load_baseline(second)), as_json)
+
+
+def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    elif not rows:
+        typer.echo("none")
+    else:
+        shown = [{name: _worded(value) for name, value in row.items()} for row in rows]
+        typer.echo(tabulate(shown, headers="keys", tablefmt="github", disable_numparse=True))
+
+
+def _worded(value: object) -> str:
+    if value is None or value == "":
+        return "-"
+    return f"{value:,.2f}".removesuffix(".00") if isinstance(value, float) else str(value)

@@ -1,0 +1,105 @@
+"""`compare`: two packages on the same images."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+from tabulate import tabulate
+
+from coreml_prune_bench.cli.options import (
+    JsonOption,
+    PackageArgument,
+    PrecisionOption,
+    SkipOption,
+)
+from coreml_prune_bench.core.progress import Reporter
+
+_SHOWN = 20
+
+
+def compare(
+    first: PackageArgument,
+    second: PackageArgument,
+    data: Annotated[
+        str, typer.Option("--data", metavar="SPEC", help="`digits`, `imagefolder:PATH`, `hf:NAME` or `hf:PATH`.")
+    ],
+    precision: PrecisionOption = "float32",
+    skip_bad_images: SkipOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Two packages side by side on the val split: which images changed, classes, size, sparsity by layer, verdict.
+
+    The verdict is that of `gate` with its default rules, the first package as the baseline.
+    """
+    from coreml_prune_bench.data.halves import open_data_or_part
+    from coreml_prune_bench.gate.compare import compare as compare_measured
+    from coreml_prune_bench.gate.compare import measure
+
+    opened = open_data_or_part(data)
+    with Reporter().steps("comparing", 1) as steps:
+        measured = measure(
+            [first, second], opened, precision=precision, skip_bad_images=skip_bad_images, progress=steps.update
+        )
+    found = compare_measured(measured[0], measured[1], opened, precision)
+    typer.echo(json.dumps(found.as_dict(), indent=2) if as_json else _told(found))
+
+
+def _told(found: Any) -> str:
+    from coreml_prune_bench.gate.reports import told_check
+
+    names = ("First", "Second")
+    shown = [
+        {
+            "": name,
+            "Package": found.packages[side],
+            "Top-1": f"{100 * found.top1[side]:.2f}",
+            "Top-5": f"{100 * found.top5[side]:.2f}",
+            "weight.bin (bytes)": f"{found.weight_bytes[side]:,}",
+            "Package (bytes)": f"{found.package_bytes[side]:,}",
+            "Whole-Model Sparsity": _percent(found.whole_model_sparsity[side]),
+        }
+        for side, name in enumerate(names)
+    ]
+    changed = (
+        f"of {found.images:,} images of {found.data}: {len(found.lost)} lost, {len(found.gained)} gained, "
+        f"{found.rethought} wrong in another way"
+    )
+    classes = [
+        {"Class": c.name, "Images": c.images, "Lost": c.lost, "Gained": c.gained} for c in found.classes[:_SHOWN]
+    ]
+    layers = [
+        {
+            "Weight": layer.name,
+            **{f"{name}: Sparsity": _percent(layer.sparsity[side]) for side, name in enumerate(names)},
+            **{f"{name}: Bytes": _count(layer.size_bytes[side]) for side, name in enumerate(names)},
+        }
+        for layer in found.layers
+        if layer.sparsity[0] != layer.sparsity[1] or layer.size_bytes[0] != layer.size_bytes[1]
+    ]
+    parts = [_table(shown), changed]
+    parts += [
+        f"{what}: {', '.join(ids[:_SHOWN])}{_more(len(ids), ' ')}"
+        for what, ids in (("lost", found.lost), ("gained", found.gained))
+        if ids
+    ]
+    if classes:
+        parts.append(_table(classes) + _more(len(found.classes), "\n"))
+    parts.append(_table(layers) if layers else "every weight has the same sparsity and size in both")
+    parts.append("\n".join([*(told_check(check) for check in found.row.checks), f"verdict: {found.row.verdict}"]))
+    return "\n\n".join(parts)
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
+
+
+def _more(count: int, before: str) -> str:
+    return f"{before}and {count - _SHOWN} more; --json has them all" if count > _SHOWN else ""
+
+
+def _percent(fraction: float | None) -> str:
+    return "?" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"

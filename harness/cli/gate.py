@@ -1,0 +1,69 @@
+"""`gate`: a run against a baseline."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from coreml_prune_bench.cli.options import RESULTS, ResultsOption
+
+
+def gate(
+    baseline: Annotated[
+        str,
+        typer.Option(
+            "--baseline",
+            metavar="FILE|DIR|GIT-REF",
+            help="A baseline file, a results folder, or a git revision: REV for its results/baseline.json, REV:FILE.",
+        ),
+    ],
+    results: ResultsOption = RESULTS,
+    rules: Annotated[
+        Path | None, typer.Option("--rules", metavar="FILE", help="A TOML file of what is allowed; see the README.")
+    ] = None,
+    against_dense: Annotated[
+        bool,
+        typer.Option(
+            "--against-dense",
+            help="Compare each pruned row with the baseline's dense row of its model, not with its own older self.",
+        ),
+    ] = False,
+    format: Annotated[
+        Literal["table", "junit", "github", "json"],
+        typer.Option(
+            "--format",
+            help="`github` writes annotations, and the summary to the file that GITHUB_STEP_SUMMARY names.",
+        ),
+    ] = "table",
+) -> None:
+    """Say of each row of a run whether it is better, the same or worse than in a baseline, or that nobody can tell.
+
+    Nothing is measured. Exit code 0: passed. 1: a row is worse, or missing (the rules may say otherwise). 2: a row
+    could not be compared, or the gate could not be evaluated.
+    """
+    from coreml_prune_bench.gate.baseline import load_baseline, read_results
+    from coreml_prune_bench.gate.limits import read_rules
+    from coreml_prune_bench.gate.reports import (
+        as_github_annotations,
+        as_github_summary,
+        as_json,
+        as_junit,
+        as_table,
+    )
+    from coreml_prune_bench.gate.verdicts import gate as compare
+
+    book = read_rules(rules) if rules else None
+    report = compare(load_baseline(baseline), read_results(results), book, against_dense=against_dense)
+    if format == "github":
+        summary = os.environ.get("GITHUB_STEP_SUMMARY")
+        if summary:
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(as_github_summary(report))
+        else:
+            typer.echo(as_github_summary(report))
+        if annotations := as_github_annotations(report):
+            typer.echo(annotations)
+    else:
+        typer.echo({"table": as_table, "junit": as_junit, "json": as_json}[format](report))
+    raise typer.Exit(report.exit_code)

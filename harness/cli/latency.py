@@ -1,0 +1,217 @@
+"""`latency`: how long a prediction takes, on this Mac, on a device, or in the portable runtime."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from coreml_prune_bench.cli.options import (
+    RESULTS,
+    FormatOption,
+    ResultsOption,
+    exit_with_failures,
+    split_commas,
+)
+from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.progress import Reporter
+from coreml_prune_bench.runtimes.choice import RuntimeName
+
+if TYPE_CHECKING:
+    from coreml_prune_bench.records.latency import Protocol
+
+_MAC = "mac"
+_ROUNDS, _PREDICTIONS, _SECONDS = 6, 50, 2.0
+_DEVICE_ROUNDS, _DEVICE_PREDICTIONS, _DEVICE_WARM_UP = 4, 10, 3
+"""On a device each prediction takes seconds."""
+
+
+def latency(
+    packages: Annotated[
+        list[Path] | None, typer.Argument(metavar="[PACKAGE]...", help=".mlpackage folders that hold ML programs.")
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="The packages of a suite, as `run` left them in the results folder.")
+    ] = None,
+    compute_units: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--compute-units",
+            help="Of all, cpu_and_ne, cpu_and_gpu and cpu_only; several with commas.  [all,cpu_and_ne]",
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option("--device", help="`mac`, or the name of an iPhone or iPad that is connected to it.")
+    ] = _MAC,
+    runtime: Annotated[
+        RuntimeName,
+        typer.Option("--runtime", help="coreml, or portable: this machine's processor, which says nothing of Core ML."),
+    ] = "coreml",
+    rounds: Annotated[
+        int | None,
+        typer.Option("--rounds", min=1, help=f"Visits to each row.  [{_ROUNDS}; {_DEVICE_ROUNDS} on a device]"),
+    ] = None,
+    predictions: Annotated[
+        int | None,
+        typer.Option(
+            "--predictions", min=1, help=f"The least in a visit.  [{_PREDICTIONS}; {_DEVICE_PREDICTIONS} on a device]"
+        ),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", min=0, help=f"The least in a visit.  [{_SECONDS:g}; 0 on a device]")
+    ] = None,
+    batch_size: Annotated[
+        list[str] | None, typer.Option("--batch-size", help="Samples a prediction; several with commas.  [1]")
+    ] = None,
+    concurrency: Annotated[
+        int,
+        typer.Option(
+            "--concurrency",
+            min=1,
+            help="Predictions at a time, each in a process of its own: coremltools makes one a process.",
+        ),
+    ] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Of the order of visits.")] = 0,
+    time_limit: Annotated[
+        float,
+        typer.Option(
+            "--time-limit", min=1, help="Seconds for one compilation, load or prediction, after which it has hung."
+        ),
+    ] = 900,
+    again: Annotated[bool, typer.Option("--again", help="Measure rows again that have a record.")] = False,
+    per_op: Annotated[bool, typer.Option("--per-op", help="Also each operation, as the compute plan has it.")] = False,
+    compare: Annotated[
+        Literal["published"] | None,
+        typer.Option("--compare", help="The published medians beside ours, with the device that they are from."),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only print the protocol, the number of predictions and the estimated time."),
+    ] = False,
+    benchmark_json: Annotated[
+        Path | None, typer.Option("--benchmark-json", metavar="FILE", help="Also write pytest-benchmark's format.")
+    ] = None,
+    development_team: Annotated[
+        str | None, typer.Option("--development-team", help="For a device: the team that signs the app on it.")
+    ] = None,
+    provisioning_profile: Annotated[
+        str | None, typer.Option("--provisioning-profile", help="For a device: a profile's UUID, instead of a team.")
+    ] = None,
+    bundle_identifier: Annotated[
+        str | None, typer.Option("--bundle-identifier", help="For a device: the app's, as the profile has it.")
+    ] = None,
+    results: ResultsOption = RESULTS,
+    format: FormatOption = "md",
+) -> None:
+    """How long a prediction takes, where the compute plan puts it, and how much faster a sparse package is.
+
+    For example: `latency --suite imagenet --compare published`, `latency m.mlpackage --compute-units all,cpu_only`
+
+    Each row (a package on one choice of compute units) is warmed up until it is steady and then visited in rounds, all
+    rows in turn. Every sample is kept in a record, RESULTS/latency/*.json. A row with a record of the same protocol,
+    device and runtime is not measured again, and a stopped run goes on where it was. A row that fails, hangs or ends
+    its process is recorded as failed with the reason; the others are measured.
+    """
+    from coreml_prune_bench.core.files import write_atomically
+    from coreml_prune_bench.latency.iphone import Credentials
+    from coreml_prune_bench.latency.machines import mobile_device, this_machine
+    from coreml_prune_bench.latency.session import Session
+    from coreml_prune_bench.latency.targets import Target, package_at, packages_of_suite
+    from coreml_prune_bench.latency.worker import Workers
+    from coreml_prune_bench.records.latency import Protocol
+    from coreml_prune_bench.report.latency_tables import render, render_operations
+
+    on_device = device != _MAC
+    units = _compute_units(compute_units, runtime, on_device=on_device)
+    batches = [_positive("--batch-size", text) for text in split_commas(batch_size) or ["1"]]
+    if on_device and (batches != [1] or concurrency > 1):
+        raise BenchError("--device: one sample at a time only; leave out --batch-size and --concurrency")
+    if bool(packages) == bool(suite):
+        raise BenchError("give packages or --suite, one of both")
+    protocol = Protocol(
+        rounds=rounds or (_DEVICE_ROUNDS if on_device else _ROUNDS),
+        predictions=predictions or (_DEVICE_PREDICTIONS if on_device else _PREDICTIONS),
+        seconds=(0.0 if on_device else _SECONDS) if seconds is None else seconds,
+        concurrency=concurrency,
+        warm_up_calls=_DEVICE_WARM_UP if on_device else None,
+        array_inputs=on_device,
+    )
+    if dry_run:
+        count, words = _counted(packages, suite)
+        rows = len(units) * len(batches) * count
+        told = f"{rows}: {words}, compute units {', '.join(units)}, batch size {', '.join(map(str, batches))}"
+        typer.echo(_described(rows, told, protocol, seed, units, results, on_device=on_device))
+        return
+    if on_device:
+        credentials = Credentials(development_team, provisioning_profile, bundle_identifier)
+        machine, open_runtime = mobile_device(device, credentials)
+    else:
+        machine, open_runtime = this_machine(runtime)
+    found = [(path, package_at(path)) for path in packages or ()] or packages_of_suite(results, suite or "")
+    targets = [Target(path, package, unit, batch) for path, package in found for unit in units for batch in batches]
+    session = Session(machine, protocol, results, seed=seed, again=again)
+    reporter = Reporter()
+    with (
+        reporter.steps("latency", len(session.todo(targets)) * (1 + protocol.rounds)) as steps,
+        Workers(open_runtime, limit_s=time_limit, count=concurrency) as workers,
+    ):
+        outcome = session.run(targets, workers, steps)
+    reporter.say(f"{outcome.measured} of {len(targets)} rows measured now; records in {results / 'latency'}")
+    typer.echo(render(outcome.records, format, published=compare == "published"))
+    for record in outcome.records if per_op else ():
+        typer.echo(f"\n{render_operations(record, format)}")
+    if benchmark_json is not None and len(outcome.failed) < len(outcome.records):
+        from coreml_prune_bench.report.benchmark_json import to_benchmark_json
+
+        write_atomically(benchmark_json, json.dumps(to_benchmark_json(outcome.records), indent=1))
+    if outcome.failed:
+        exit_with_failures([f"{r.package.name}, {r.runtime.compute_units}: {r.reason}" for r in outcome.failed])
+
+
+def _compute_units(given: list[str] | None, runtime: RuntimeName, *, on_device: bool) -> list[str]:
+    from coreml_prune_bench.runtimes.choice import COMPUTE_UNITS
+
+    units = split_commas(given)
+    if runtime == "portable":
+        if units or on_device:
+            raise BenchError(
+                "--runtime portable runs on this machine's processor: leave out --compute-units and --device"
+            )
+        return ["cpu"]
+    for unit in units or ():
+        if unit not in COMPUTE_UNITS:
+            raise BenchError(f"--compute-units {unit!r}: expected one of {', '.join(COMPUTE_UNITS)}")
+    return list(dict.fromkeys(units or ("all", "cpu_and_ne")))
+
+
+def _positive(option: str, text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise BenchError(f"{option} {text!r}: expected a number from 1 on")
+    return int(text)
+
+
+def _counted(packages: list[Path] | None, suite: str | None) -> tuple[int, str]:
+    """How many packages there will be, from the suite's file: they need not be built yet."""
+    if packages:
+        return len(packages), f"{len(packages)} package{'s' if len(packages) > 1 else ''}"
+    from coreml_prune_bench.bench.suite import load_suite
+    from coreml_prune_bench.published.table import read_table
+
+    found = load_suite(suite or "")
+    if found.packages == "published":
+        count = len(read_table())
+        return count, f"the {count} published packages"
+    networks, configs = len(found.models), len(found.configs)
+    count = networks * (1 + configs)
+    return count, f"{count} packages of suite {found.name} ({networks} networks, dense and in {configs} configs)"
+
+
+def _described(
+    rows: int, told: str, protocol: "Protocol", seed: int, units: list[str], results: Path, *, on_device: bool
+) -> str:
+    from coreml_prune_bench.latency.plan import describe, estimate
+    from coreml_prune_bench.records.latency import read_latency_records
+
+    earlier = [r for r in read_latency_records(results) if r.rounds and r.runtime.compute_units in units]
+    plan = estimate(rows, protocol, on_device=on_device, earlier=earlier)
+    return describe(plan, protocol, told, seed=seed, known_times=bool(earlier))

@@ -1,0 +1,120 @@
+"""Options that several commands take, and what they mean."""
+
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from coreml_prune_bench.records.accuracy import Precision
+from coreml_prune_bench.report.accuracy_tables import Format
+from coreml_prune_bench.runtimes.choice import RuntimeName
+
+RESULTS = Path("results/local")
+
+SuiteOption = Annotated[
+    str,
+    typer.Option("--suite", help="A shipped suite, such as quick, digits or imagenet, or the path of a .toml file."),
+]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="The network: mobilenet_v2, ..., or one of yours as `run --model` takes it."),
+]
+DataOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        metavar="[NETWORK=]SPEC",
+        help="The images: `digits`, `imagefolder:PATH`, `imagenet:PATH`, `hf:NAME` or `hf:PATH`, instead of the "
+        "suite's default; with NETWORK= for that network alone. May be repeated.",
+    ),
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights", metavar="DIR", help="Folder with pre-trained weights, DIR/NETWORK.pth; else they are downloaded."
+    ),
+]
+ModelsOption = Annotated[
+    list[str] | None, typer.Option("--models", help="Only these networks of the suite; several with commas.")
+]
+ModelOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="SPEC",
+        help="A network of yours in place of the suite's: `torchvision:NAME`, `timm:NAME`, or `PATH.py:FUNCTION`, "
+        "which returns a torch.nn.Module. May be repeated; with --models beside those of the suite.",
+    ),
+]
+AlgorithmsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--algorithms",
+        help="Only these algorithms of the suite (post-training, sparse-gpt, blockwise-reconstruction, "
+        "magnitude-pruner).",
+    ),
+]
+TrialsOption = Annotated[
+    int | None, typer.Option("--trials", min=1, help="Trials of each algorithm that depends on the order of the data.")
+]
+ResultsOption = Annotated[
+    Path, typer.Option("--results", metavar="DIR", help="Where packages and records are kept, and found again.")
+]
+SkipOption = Annotated[
+    bool,
+    typer.Option("--skip-bad-images", help="Leave out images that do not decode; records and tables say how many."),
+]
+NoImageCacheOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-image-cache", help="Decode images anew and keep none: prepared ones go to the cache folder otherwise."
+    ),
+]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="Where networks are trained or fitted: cpu, cuda, cuda:N or mps; `auto` takes a GPU if there is one.",
+    ),
+]
+CheckpointOption = Annotated[
+    float,
+    typer.Option("--checkpoint-minutes", min=0, help="How often a training's state is saved, to go on from if killed."),
+]
+FormatOption = Annotated[Format, typer.Option("--format", help="How tables are written to standard output.")]
+FunctionOption = Annotated[
+    str | None, typer.Option("--function", metavar="NAME", help="A function of the package; else its default one.")
+]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(
+        "--precision",
+        help="float32: computed in Float32 throughout. float16: results that the program types as Float16 are rounded "
+        "to it.",
+    ),
+]
+RuntimeOption = Annotated[
+    RuntimeName,
+    typer.Option("--runtime", help="What predicts: the portable runtime, on any machine, or Core ML, on a Mac."),
+]
+ComputeUnitsOption = Annotated[
+    str, typer.Option("--compute-units", help="Core ML's: all, cpu_and_ne, cpu_and_gpu or cpu_only.")
+]
+PackageArgument = Annotated[
+    Path, typer.Argument(metavar="PACKAGE", help="A .mlpackage folder that holds an ML program.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+def split_commas(values: list[str] | None) -> list[str] | None:
+    """Options that take several values take them repeated or with commas."""
+    return [name.strip() for value in values for name in value.split(",") if name.strip()] if values else None
+
+
+def exit_with_failures(problems: list[str]) -> NoReturn:
+    """End with exit code 1, a line for each thing that failed."""
+    for problem in problems:
+        Console(stderr=True).print(f"failed: {problem}", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(1)

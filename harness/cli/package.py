@@ -1,0 +1,241 @@
+"""`accuracy`, `inspect`, `predict` and `export-onnx`: any package, ours or not."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from tabulate import tabulate
+
+from coreml_prune_bench.cli.options import (
+    ComputeUnitsOption,
+    FunctionOption,
+    JsonOption,
+    NoImageCacheOption,
+    PackageArgument,
+    PrecisionOption,
+    RuntimeOption,
+    SkipOption,
+)
+from coreml_prune_bench.core.progress import Reporter
+
+
+def accuracy(
+    packages: Annotated[list[Path], typer.Argument(metavar="PACKAGE...", help="Classification .mlpackage folders.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            metavar="SPEC",
+            help="`digits`, `imagefolder:PATH`, `imagenet:PATH`, `hf:NAME` or `hf:PATH`.",
+        ),
+    ],
+    runtime: RuntimeOption = "portable",
+    compute_units: ComputeUnitsOption = "all",
+    precision: PrecisionOption = "float32",
+    skip_bad_images: SkipOption = False,
+    no_image_cache: NoImageCacheOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Top-1 and top-5 of any image classification packages, ours or not, on the val split of a data set.
+
+    Several packages share one pass over the images.
+    """
+    from coreml_prune_bench.accuracy.evaluate import evaluate
+    from coreml_prune_bench.data.halves import open_data_or_part
+    from coreml_prune_bench.runtimes.choice import loader
+
+    reporter = Reporter()
+    with reporter.steps(f"{len(packages)} packages", 1) as steps:
+        every, skipped = evaluate(
+            packages,
+            open_data_or_part(data).val,
+            load=loader(runtime, precision=precision, compute_units=compute_units),
+            skip_bad_images=skip_bad_images,
+            image_cache=not no_image_cache,
+            say=reporter.say,
+            progress=steps.update,
+        )
+    images = len(every[0].labels)
+    found = [
+        {
+            "package": str(package),
+            "top1": 100 * predictions.top1,
+            "top1_stderr": 100 * (predictions.top1 * (1 - predictions.top1) / images) ** 0.5,
+            "top5": 100 * predictions.top5_accuracy,
+            "images": images,
+            "skipped_images": len(skipped),
+            "data": data,
+            "runtime": runtime,
+            "precision": precision if runtime == "portable" else None,
+            "compute_units": compute_units if runtime == "coreml" else "cpu",
+        }
+        for package, predictions in zip(packages, every, strict=True)
+    ]
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    shown = [
+        {
+            "Package": row["package"],
+            "Top-1 (± standard error)": f"{row['top1']:.2f} ± {row['top1_stderr']:.2f}",
+            "Top-5": f"{row['top5']:.2f}",
+            "Images": f"{row['images']:,}" + (f" ({row['skipped_images']} skipped)" if row["skipped_images"] else ""),
+            "Runtime": row["runtime"] if runtime == "portable" else f"{row['runtime']}, {row['compute_units']}",
+            "Precision": row["precision"] or "as typed",
+        }
+        for row in found
+    ]
+    typer.echo(tabulate(shown, headers="keys", tablefmt="github", disable_numparse=True))
+
+
+def inspect(
+    package: PackageArgument,
+    as_json: JsonOption = False,
+) -> None:
+    """What a package holds: inputs, outputs, operations, and each weight's storage, sparsity and size."""
+    from coreml_prune_bench.mlprogram.summary import read_package
+
+    with Reporter().steps("reading", 1):
+        summary = read_package(package)
+    if as_json:
+        typer.echo(summary.model_dump_json(indent=2))
+        return
+    for kind, features in (("input", summary.inputs), ("output", summary.outputs)):
+        for feature in features:
+            space = f" {feature.color_space}" if feature.color_space else ""
+            typer.echo(f"{kind}: {feature.name}, {feature.kind}{space} {list(feature.shape)} {feature.dtype}")
+    typer.echo(
+        f"deployment target: {summary.deployment_target} (specification version {summary.specification_version})"
+    )
+    typer.echo("operations: " + ", ".join(f"{name} {count}" for name, count in summary.operations.items()))
+    shown = [
+        {
+            "Weight": weight.name,
+            "Shape": "x".join(map(str, weight.shape)),
+            "Type": weight.dtype,
+            "Storage": weight.storage,
+            "Bits": "?" if weight.bits is None else weight.bits,
+            "Sparsity": "?" if weight.sparsity is None else f"{100 * weight.sparsity:.2f} %",
+            "Bytes": f"{weight.size_bytes:,}",
+        }
+        for weight in summary.weights
+    ]
+    typer.echo()
+    typer.echo(tabulate(shown, headers="keys", tablefmt="github", disable_numparse=True))
+    whole = summary.whole_model_sparsity
+    typer.echo()
+    typer.echo(f"elements: {summary.elements:,}; weight.bin: {summary.weight_bytes:,} bytes; ", nl=False)
+    typer.echo(f"package: {summary.package_bytes:,} bytes")
+    typer.echo(f"whole-model sparsity (weights of rank 2 and more): {'?' if whole is None else f'{100 * whole:.2f} %'}")
+
+
+def predict(
+    package: PackageArgument,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="NAME=VALUE",
+            help="An image file, a .npy or .json file of numbers, or a number, as the input NAME is declared (see "
+            "`inspect`). Repeat it for each input.",
+        ),
+    ] = None,
+    resize: Annotated[
+        bool,
+        typer.Option(
+            "--resize",
+            help="Fit an image of another size: scale its shorter side, crop the centre, at 224x224 as torchvision's "
+            "Resize(256) and CenterCrop(224). Without it such an image is refused.",
+        ),
+    ] = False,
+    function: FunctionOption = None,
+    precision: PrecisionOption = "float32",
+    top: Annotated[
+        int, typer.Option("--top", min=1, help="How many of the likeliest classes, or highest positions, are shown.")
+    ] = 5,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option("--output-dir", metavar="DIR", help="Write outputs there: images as PNG, arrays as .npy."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """One prediction of any package, ours or not, in the portable runtime.
+
+    For example: `predict m.mlpackage --input image=cat.jpg --resize`
+
+    Images are converted to the colours that the input declares; their EXIF orientation is not applied, and nothing
+    else is done to them. Classes are named where the package is a classifier; other outputs are summed up, and where
+    one is a vector its highest positions are listed.
+    """
+    from coreml_prune_bench.accuracy.predict import predict as run_once
+
+    with Reporter().steps("predicting", 1):
+        result = run_once(
+            package,
+            inputs or [],
+            function=function,
+            precision=precision,
+            resize=resize,
+            top=top,
+            output_dir=output_dir,
+        )
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+        return
+    typer.echo(f"runtime: {result['runtime']}, {result['precision']}")
+    for name, told in result["inputs"].items():
+        typer.echo(f"input {name}: {told}")
+    for name, output in result["outputs"].items():
+        typer.echo(f"output {name}: {_told(output)}")
+        if rows := output.get("top"):
+            shown = [{key.capitalize(): value for key, value in row.items()} for row in rows]
+            typer.echo(f"\n{tabulate(shown, headers='keys', tablefmt='github')}\n")
+
+
+def _told(output: dict[str, Any]) -> str:
+    """An output of `predict` in a line."""
+    file = f"; written to {output['file']}" if "file" in output else ""
+    match output["kind"]:
+        case "label":
+            return str(output["value"])
+        case "probabilities":
+            return f"the {len(output['top'])} likeliest of {output['classes']:,} classes"
+        case "image":
+            return f"image {output['mode']} {output['width']}x{output['height']}{file}"
+    line = f"{output['dtype']} {output['shape']}"
+    if "min" in output:
+        line += f", {output['min']} to {output['max']}"
+    if "not_finite" in output:
+        line += f", {output['not_finite']:,} not finite (NaN or infinity)"
+    return f"{line}, first {', '.join(map(str, output['first']))}{file}"
+
+
+def export_onnx(
+    package: PackageArgument,
+    out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The file to write.")],
+    function: FunctionOption = None,
+    precision: PrecisionOption = "float32",
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT.onnx if it exists.")] = False,
+) -> None:
+    """Write what the portable runtime runs as an ONNX file, weights decompressed to Float32.
+
+    For example: `export-onnx m.mlpackage m.onnx`
+
+    The file is checked by ONNX and loaded once in ONNX Runtime before it takes its place. Flexible inputs get their
+    declared default shapes; `batch` is a size that any value will do for. An image input takes uint8
+    [batch, height, width, channels], channels R, G, B whatever the package's own order. Weights of more than 2 GB
+    stand in a file beside it.
+    """
+    from coreml_prune_bench.runtimes.portable.export import export_onnx as write
+
+    with Reporter().steps("exporting", 1):
+        exported = write(package, out, function=function, precision=precision, force=force)
+    for value in exported.inputs:
+        typer.echo(f"input {value}")
+    for value in exported.outputs:
+        typer.echo(f"output {value}")
+    if exported.classes:
+        typer.echo(f"classes: {exported.classes:,}, in the model's metadata as `classes` (JSON)")
+    for file in exported.files:
+        typer.echo(f"{file}: {file.stat().st_size:,} bytes")

@@ -1,0 +1,27 @@
+"""`report`: one page of everything that the records say, or its charts alone."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from coreml_prune_bench.cli.options import RESULTS, ResultsOption
+
+
+def report(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write, such as report.html.")],
+    format: Annotated[
+        Literal["html", "png", "svg"], typer.Option("--format", help="html: the page. png, svg: its charts alone.")
+    ] = "html",
+    results: ResultsOption = RESULTS,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
+) -> None:
+    """One self-contained page of a results folder: charts, sortable tables, layers, and how to reproduce each row.
+
+    The page needs no network. Nothing is measured.
+    """
+    from coreml_prune_bench.bench.suite import shipped_suites
+    from coreml_prune_bench.report.page import write_report
+
+    write_report(results, out, format, shipped_suites=shipped_suites(), force=force)
+    typer.echo(out)

@@ -1,0 +1,171 @@
+"""`sensitivity`: what pruning each layer alone does to a network."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coreml_prune_bench.cli.options import (
+    RESULTS,
+    JsonOption,
+    ModelArgument,
+    ResultsOption,
+    SkipOption,
+    WeightsOption,
+)
+from coreml_prune_bench.core.errors import BenchError, CellFailedError
+from coreml_prune_bench.core.progress import Reporter
+
+if TYPE_CHECKING:
+    from coreml_prune_bench.bench.cells import Subject
+    from coreml_prune_bench.records.sensitivity import Sensitivity
+
+
+_LEAST = 1 / 16
+"""Below this share of zeros a sparse layer is larger than the dense one: a bit of mask for each Float16 weight."""
+
+
+def sensitivity(
+    model: ModelArgument,
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            metavar="SPEC",
+            help="`imagenet:PATH`, `imagefolder:PATH`, `hf:NAME` or `hf:PATH`, with a train split.",
+        ),
+    ],
+    weights: WeightsOption = None,
+    levels: Annotated[
+        str, typer.Option("--levels", help="Sparsities to prune each layer to, with commas.")
+    ] = "0.5,0.75,0.9",
+    samples: Annotated[int, typer.Option("--samples", min=2, help="Training images to measure on.")] = 32,
+    sparsity: Annotated[
+        float | None,
+        typer.Option(
+            "--sparsity",
+            help="Print a `layers` table for post-training pruning or MagnitudePruner in a suite as well: as large as "
+            "stored as with this sparsity for all layers. (SparseGPT and blockwise reconstruction prune other layers.)",
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write what is printed there too.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw it as well; the name ends in .svg or .png.")
+    ] = None,
+    results: ResultsOption = RESULTS,
+    skip_bad_images: SkipOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Prune one layer at a time, data-free, and show what that does to the outputs and to top-1, by layer.
+
+    For example: `sensitivity mobilenet_v2 --data imagefolder:/data/imagenet --plot sensitivity.svg`
+
+    What is measured is kept in the results folder: a stopped run goes on where it was, and configs with
+    `allocation = "sensitivity"` take it from there.
+    """
+    if plot is not None and plot.suffix not in (".svg", ".png"):
+        raise BenchError(f"--plot {plot}: expected a name that ends in .svg or .png")
+    if sparsity is not None and not _LEAST < sparsity < 1:
+        raise BenchError(
+            f"--sparsity {sparsity:g}: expected a fraction above {_LEAST:g}, which the mask takes, and below 1"
+        )
+    for option, file in (("--out", out), ("--plot", plot)):
+        if file is not None and not file.parent.is_dir():
+            raise BenchError(f"{option} {file}: {file.parent} is not a folder")
+    chosen = _levels(levels)
+
+    from coreml_prune_bench.bench.build import Builder
+    from coreml_prune_bench.records.store import Store
+
+    reporter = Reporter()
+    subject = _subject(model, data, weights)
+    with reporter.steps(subject.network.name, 1) as steps:
+        builder = Builder(Store(results), steps.update, skip_bad_images=skip_bad_images)
+        try:
+            found = builder.sensitivity(subject, samples, chosen)
+        except CellFailedError as error:
+            raise BenchError(str(error)) from error
+    layers = _allocation(subject, found, sparsity) if sparsity is not None else None
+    text = _as_json(found, layers) if as_json else _told(found, layers, sparsity)
+    typer.echo(text)
+    if out is not None:
+        out.write_text(text + "\n", encoding="utf-8")
+    if plot is not None:
+        _draw(found, plot)
+
+
+def _levels(text: str) -> tuple[float, ...]:
+    try:
+        levels = tuple(sorted({float(level) for level in text.split(",")}))
+    except ValueError:
+        levels = ()
+    if not levels or not all(0 < level < 1 for level in levels):
+        raise BenchError(f"--levels {text}: expected fractions above 0 and below 1, with commas, such as 0.5,0.75")
+    return levels
+
+
+def _subject(model: str, spec: str, weights: Path | None) -> "Subject":
+    from coreml_prune_bench.bench.cells import Subject
+    from coreml_prune_bench.data.halves import open_data_or_part
+    from coreml_prune_bench.models.registry import get_network
+    from coreml_prune_bench.models.weights import head_classes, load_pretrained
+
+    network, data = get_network(model), open_data_or_part(spec)
+    classes = head_classes(network, load_pretrained(network, weights))
+    if classes != len(data.classes):
+        raise BenchError(
+            f"{spec} has {len(data.classes)} classes, the weights of {network.name} {classes}; expected data of the "
+            "classes that the network knows"
+        )
+    return Subject(
+        suite="sensitivity",
+        network=network,
+        data=data,
+        published=False,
+        pretrained=True,
+        weights_folder=weights,
+        training=None,
+    )
+
+
+def _allocation(subject: "Subject", found: "Sensitivity", sparsity: float) -> dict[str, float]:
+    from coreml_prune_bench.models.config import PostTrainingConfig
+    from coreml_prune_bench.models.layers import leave_dense, prunable_layers
+    from coreml_prune_bench.models.pruning.allocation import allocated
+    from coreml_prune_bench.models.weights import untrained_model
+
+    model = untrained_model(subject.network, len(subject.data.classes))
+    leave_dense(model, prunable_layers(model).keys() - found.losses().keys())
+    config = allocated(PostTrainingConfig(sparsity=sparsity), subject.network, model, found.losses())
+    return dict(config.layers)
+
+
+def _as_json(found: "Sensitivity", layers: dict[str, float] | None) -> str:
+    return json.dumps(found.model_dump(mode="json") | ({} if layers is None else {"allocation": layers}), indent=2)
+
+
+def _told(found: "Sensitivity", layers: dict[str, float] | None, sparsity: float | None) -> str:
+    from coreml_prune_bench.report.sensitivity import table
+
+    if layers is None or sparsity is None:
+        return table(found)
+    lines = [f'"{name}" = {own:g}' for name, own in layers.items()]
+    percent = f"{100 * sparsity:g}%"
+    head = [
+        f"# As large as {percent} for all layers; of a [[configs]] table of post-training or magnitude-pruner.",
+        f'label = "{percent}, by layer"',
+        "[configs.layers]",
+    ]
+    return "\n".join([table(found), "", *head, *lines])
+
+
+def _draw(found: "Sensitivity", path: Path) -> None:
+    from coreml_prune_bench.report.charts import png, svg
+    from coreml_prune_bench.report.sensitivity import chart
+
+    drawing = chart(found)
+    if path.suffix == ".svg":
+        path.write_text(svg(drawing, alone=True), encoding="utf-8")
+    else:
+        path.write_bytes(png(drawing))

@@ -1,0 +1,1 @@
+"""What every room uses: errors, whole files, keys, progress. Knows nothing of pruning."""

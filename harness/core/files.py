@@ -1,0 +1,29 @@
+"""Writing files whole, and telling whether they are what was written."""
+
+import hashlib
+import os
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+"""In the folder of an artifact: it says what the other files are, and is not among them."""
+
+
+def tree_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 (hex) of every file below `folder`, by its path relative to it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {path.relative_to(folder).as_posix(): _file_hash(path) for path in files}
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `path` so that a reader finds the whole text or what was there before."""
+    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.tmp")  # not tempfile's: those only their owner can read
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

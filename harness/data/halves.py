@@ -1,0 +1,77 @@
+"""A data set, or a part of one: images by which a package is chosen, and images that judge the choice.
+
+`SPEC#selection` and `SPEC#final` have no image in common with each other, nor with the training images. This module
+must not import torch.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+from coreml_prune_bench.core.errors import DataError
+from coreml_prune_bench.data import (
+    DataSet,
+    Progress,
+    Split,
+    open_data,
+)
+from coreml_prune_bench.data.split import ImageSource
+
+PARTS = ("selection", "final")
+
+_MOST = 5_000
+"""Images of a part: an accuracy is then known to 0.7 points at worst, a difference on the same images to less."""
+_CALIBRATION = 512
+"""Images at most, and a third at most, that serve as training images where there are no others."""
+
+
+def open_data_or_part(spec: str) -> DataSet:
+    """The data set that `spec` names, or that part of it. DataError as of `open_data` and `part_of`."""
+    whole, _, part = spec.rpartition("#")
+    return part_of(open_data(whole), part) if whole and part in PARTS else open_data(spec)
+
+
+def part_of(data: DataSet, part: str) -> DataSet:
+    """The `part` of a data set, with its training images. Which images are in it follows from their number alone.
+
+    Its val split is halved at random. Without a train split, some of val's images become training images, and are in
+    neither half. Raises DataError where there are too few images.
+    """
+    val = data.val
+    places = np.random.RandomState(0).permutation(len(val))  # a stream that NumPy promises never to change (NEP 19)
+    calibration = places[: 0 if data.open_train else min(_CALIBRATION, len(val) // 3)]
+    places = places[len(calibration) :]
+    half = len(places) // 2
+    if not half:
+        raise DataError(f"{data.spec}: {len(val)} images cannot be divided into some to choose by and some to judge")
+    chosen = places[:half] if part == "selection" else places[half:]
+    return replace(
+        data,
+        spec=f"{data.spec}#{part}",
+        val=_taken(val, chosen[:_MOST], f"{val.name}, {part}"),
+        open_train=lambda: data.train or _taken(val, calibration, "calibration"),
+    )
+
+
+def _taken(split: Split, places: NDArray[np.int64], name: str) -> Split:
+    """The images of a split at `places`, in the split's order."""
+    places = np.sort(places)
+    ids = tuple(split.ids[place] for place in places)
+    return Split(name, split.classes, split.labels[places], ids, _Taken(split.source, places))
+
+
+@dataclass(frozen=True, eq=False)
+class _Taken:
+    """The images of another source at `places`, int64 [N]."""
+
+    source: ImageSource
+    places: NDArray[np.int64]
+
+    def open(self, index: int) -> PIL.Image.Image:
+        return self.source.open(int(self.places[index]))
+
+    def digests(self, progress: Progress | None) -> list[str]:
+        digests = self.source.digests(progress)
+        return [digests[place] for place in self.places]

@@ -1,0 +1,1 @@
+"""A run against a baseline, and two packages against each other: verdicts, and the files they need."""

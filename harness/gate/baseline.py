@@ -1,0 +1,385 @@
+"""Baselines: what a gate compares with, as a small file fit for git or straight from a results folder.
+
+A row keeps what the tests need: one bit an image and trial, and of latencies each round's medians and a few samples.
+This module reads records, never packages, and imports neither torch nor coremltools.
+"""
+
+import base64
+import binascii
+import json
+import subprocess
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+
+from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.files import write_atomically
+from coreml_prune_bench.records.accuracy import Record, Runtime
+from coreml_prune_bench.records.hits import Bits, read_scored, right
+from coreml_prune_bench.records.latency import (
+    Device,
+    LatencyRecord,
+    Protocol,
+    Round,
+    read_latency_records,
+)
+from coreml_prune_bench.records.latest import newest_trials
+
+SCHEMA_VERSION = 1
+DEFAULT_FILE = Path("results/baseline.json")
+
+_SAMPLE = 200
+"""Latency samples kept of a row, evenly spaced over all rounds: enough for a histogram."""
+
+_COOLEST_FIRST = ("nominal", "fair", "serious", "critical")
+
+Nanoseconds = Annotated[float, Field(gt=0)]
+Content = dict[str, Any]
+
+_MIGRATIONS: dict[int, Callable[[Content], Content]] = {}
+"""From a schema to the next; `read_baseline` applies them in turn."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class _Cell(_Frozen):
+    """What a row is of. algorithm and config: empty for a package that no cell made, whose model is its name."""
+
+    model: str
+    algorithm: str = ""
+    config: str = ""
+
+
+class Images(_Frozen):
+    """The images of a row. count: those evaluated. skipped: ids of those that were not."""
+
+    spec: str
+    split: str
+    fingerprint: str
+    count: PositiveInt
+    skipped: tuple[str, ...] = ()
+
+
+class Trial(_Frozen):
+    """One trial. correct: base64 of a bit an image, set if top-1 is the label; the first image is the highest bit."""
+
+    correct: str
+    sha256: str
+    weight_bytes: int
+    whole_model_sparsity: float
+
+
+class AccuracyRow(_Cell):
+    """Every trial of one cell on one set of images."""
+
+    suite: str = ""
+    images: Images
+    runtime: Runtime
+    trials: tuple[Trial, ...] = Field(min_length=1)
+
+    @property
+    def correct(self) -> Bits:
+        """bool [trials, images]."""
+        return np.stack([_unpacked(trial.correct, self.images.count) for trial in self.trials])
+
+    @property
+    def top1(self) -> float:
+        """Mean over trials, a fraction."""
+        return float(self.correct.mean())
+
+    @property
+    def weight_bytes(self) -> float:
+        """Mean over trials."""
+        return float(np.mean([trial.weight_bytes for trial in self.trials]))
+
+    @property
+    def whole_model_sparsity(self) -> float:
+        """Mean over trials, a fraction."""
+        return float(np.mean([trial.whole_model_sparsity for trial in self.trials]))
+
+
+class RoundSummary(_Frozen):
+    """One round: how many predictions, and medians around the call and as the runtime says (None if it does not)."""
+
+    predictions: PositiveInt
+    call_median_ns: Nanoseconds
+    model_median_ns: Nanoseconds | None
+
+
+class LatencyRow(_Cell):
+    """One package on one device and choice of compute units.
+
+    low_power: whether that mode was ever on; None where unknown. thermal: the hottest state that was met. planned:
+    operations by preferred device; None without a compute plan. sample: some durations over all rounds, the model's
+    where known.
+    """
+
+    sha256: str
+    device: Device
+    runtime: Runtime
+    protocol: Protocol
+    low_power: bool | None
+    thermal: Literal["nominal", "fair", "serious", "critical"] | None
+    cold_load_ns: Nanoseconds | None
+    cached_load_ns: Nanoseconds | None
+    planned: dict[str, int] | None
+    rounds: tuple[RoundSummary, ...] = Field(min_length=1)
+    sample: tuple[int, ...]
+
+
+class Failure(_Frozen):
+    """A cell that was tried and could not be measured."""
+
+    kind: Literal["accuracy", "latency"]
+    model: str
+    algorithm: str
+    config: str
+    reason: str
+
+
+class Baseline(_Frozen):
+    """Rows to compare with. measured: when the newest was, ISO 8601. failures: of a results folder, not saved."""
+
+    schema_version: Literal[1] = 1
+    measured: str
+    accuracy: tuple[AccuracyRow, ...] = ()
+    latency: tuple[LatencyRow, ...] = ()
+    failures: tuple[Failure, ...] = Field(default=(), exclude=True)
+
+    def to_json(self) -> str:
+        """A row a line, in a fixed order: measuring again what did not change leaves its line as it was."""
+        content = self.model_dump(mode="json")
+        rows = {kind: sorted(map(_compact, content.pop(kind))) for kind in ("accuracy", "latency")}
+        head = json.dumps(content, indent=1)[:-2]
+        lists = [f' "{kind}": [' + ",".join(f"\n  {line}" for line in lines) + "\n ]" for kind, lines in rows.items()]
+        return ",\n".join([head, *lists]) + "\n}\n"
+
+
+def load_baseline(source: str) -> Baseline:
+    """The baseline that `source` names: a results folder, a baseline file, or a git revision that has one.
+
+    A revision is REV, for results/baseline.json, or REV:FILE. Raises BenchError of one line.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return read_results(path)
+    if path.is_file():
+        return read_baseline(path)
+    revision, _, file = source.partition(":")
+    if not file and path.suffix == ".json":
+        raise BenchError(f"no baseline file {source}: `baseline save` makes one, or pytest's --coreml-gate-update")
+    return _parsed(_from_git(source, revision, file or DEFAULT_FILE.as_posix()), source)
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Read a baseline file of this schema or an older one. Raises BenchError for half a file or anything else."""
+    return _parsed(path.read_bytes(), str(path))
+
+
+def write_baseline(path: Path, baseline: Baseline) -> None:
+    """Write a baseline file in one go. Failures are left out."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, baseline.to_json())
+
+
+def read_results(folder: Path) -> Baseline:
+    """The newest state of every row of a results folder. Raises BenchError where there is no record, or half a one."""
+    scored = [read_scored(path) for path in sorted((folder / "records").glob("*.json"))]
+    latency = read_latency_records(folder)
+    if not scored and not latency:
+        raise BenchError(f"no records in {folder}: expected a results folder with records/*.json or latency/*.json")
+    return from_scored(scored, latency)
+
+
+def from_records(records: Iterable[Record], latency: Sequence[LatencyRecord] = ()) -> Baseline:
+    """The newest state of every row. Raises BenchError for latencies that are none."""
+    return from_scored([(r, right(r.predictions) if r.predictions else None) for r in records], latency)
+
+
+def from_scored(scored: Sequence[tuple[Record, Bits | None]], latency: Sequence[LatencyRecord]) -> Baseline:
+    """The same, of records that come with what they got right, bool [images]."""
+    correct = {record.key: bits for record, bits in scored if bits is not None}
+    by_row = newest_trials(record for record, _ in scored)
+    newest = list({_latency_identity(r): r for r in sorted(latency, key=lambda r: r.provenance.created)}.values())
+    rows = [
+        _accuracy_row(measured, correct) for trials in by_row if (measured := [t for t in trials if t.key in correct])
+    ]
+    return Baseline(
+        measured=max([r.provenance.created for r, _ in scored] + [r.provenance.created for r in latency]),
+        accuracy=tuple(rows),
+        latency=tuple(_latency_row(r) for r in newest if r.status == "measured"),
+        failures=(
+            *(_accuracy_failure(trials[-1]) for trials in by_row if not any(t.key in correct for t in trials)),
+            *(_latency_failure(r) for r in newest if r.status == "failed"),
+        ),
+    )
+
+
+def packed(correct: Bits) -> str:
+    """bool [images], as `Trial.correct` has them."""
+    return base64.b64encode(np.packbits(correct).tobytes()).decode()
+
+
+def _unpacked(correct: str, images: int) -> Bits:
+    return np.unpackbits(np.frombuffer(base64.b64decode(correct), np.uint8), count=images).astype(bool)
+
+
+def _accuracy_row(trials: list[Record], correct: Mapping[str, Bits]) -> AccuracyRow:
+    first = trials[0]
+    assert first.runtime
+    if len({trial.data.skipped for trial in trials}) > 1:
+        cell = f"{first.network.name}, {first.pruning.config}"
+        raise BenchError(f"{cell}: its trials skipped different images, so they cannot be compared: measure them again")
+    return AccuracyRow(
+        model=first.network.name,
+        algorithm=first.pruning.algorithm,
+        config=first.pruning.config,
+        suite=first.suite,
+        images=Images(
+            spec=first.data.spec,
+            split=first.data.split,
+            fingerprint=first.data.fingerprint,
+            count=len(correct[first.key]),
+            skipped=first.data.skipped,
+        ),
+        runtime=first.runtime,
+        trials=tuple(
+            Trial(
+                correct=packed(correct[trial.key]),
+                sha256=trial.package.sha256,
+                weight_bytes=trial.package.weight_bytes,
+                whole_model_sparsity=trial.package.whole_model_sparsity,
+            )
+            for trial in trials
+            if trial.package
+        ),
+    )
+
+
+def _latency_row(record: LatencyRecord) -> LatencyRow:
+    durations = [_durations(record, one) for one in record.rounds]
+    everything = np.concatenate(durations)
+    evenly = np.linspace(0, len(everything) - 1, min(_SAMPLE, len(everything))).astype(int)
+    states = [state for one in record.rounds for state in (one.before, one.after)]
+    low_power = [state.low_power for state in states if state.low_power is not None]
+    thermal = [state.thermal for state in states if state.thermal is not None]
+    model, algorithm, config = _cell_of(record)
+    return LatencyRow(
+        model=model,
+        algorithm=algorithm,
+        config=config,
+        sha256=record.package.sha256,
+        device=record.device,
+        runtime=record.runtime,
+        protocol=record.protocol,
+        low_power=any(low_power) if low_power else None,
+        thermal=max(thermal, key=_COOLEST_FIRST.index, default=None),
+        cold_load_ns=record.cold_load_ns,
+        cached_load_ns=record.cached_load_ns,
+        planned=record.placement.preferred if record.placement else None,
+        rounds=tuple(
+            RoundSummary(
+                predictions=len(one.call_ns),
+                call_median_ns=float(np.median(one.call_ns)),
+                model_median_ns=None if one.model_ns is None else float(np.median(one.model_ns)),
+            )
+            for one in record.rounds
+        ),
+        sample=tuple(everything[evenly].tolist()),
+    )
+
+
+def _durations(record: LatencyRecord, one: Round) -> NDArray[np.int64]:
+    for samples in (one.call_ns, one.model_ns):
+        if samples is not None and (not samples or min(samples) <= 0):
+            raise BenchError(f"{record.file_name}: a round without samples, or one that took no time: measure it again")
+    return np.array(one.call_ns if one.model_ns is None else one.model_ns, np.int64)
+
+
+def _cell_of(record: LatencyRecord) -> tuple[str, str, str]:
+    package = record.package
+    if package.network is None or package.pruning is None:
+        return package.name, "", ""
+    return package.network.name, package.pruning.algorithm, package.pruning.config
+
+
+def _latency_identity(record: LatencyRecord) -> tuple[object, ...]:
+    """What a newer record replaces: the same row measured in the same way, whatever package or versions it has."""
+    runtime, protocol, device = record.runtime, record.protocol, record.device
+    return (
+        *_cell_of(record), runtime.compute_units, runtime.name, runtime.precision, device.name, device.chip,
+        protocol.batch_size, protocol.concurrency, protocol.array_inputs,
+    )  # fmt: skip
+
+
+def _accuracy_failure(record: Record) -> Failure:
+    return _failure("accuracy", (record.network.name, record.pruning.algorithm, record.pruning.config), record.reason)
+
+
+def _latency_failure(record: LatencyRecord) -> Failure:
+    return _failure("latency", _cell_of(record), record.reason)
+
+
+def _failure(kind: Literal["accuracy", "latency"], cell: tuple[str, str, str], reason: str | None) -> Failure:
+    model, algorithm, config = cell
+    told = (reason or "no reason was recorded").splitlines()[0]
+    return Failure(kind=kind, model=model, algorithm=algorithm, config=config, reason=told)
+
+
+def _parsed(text: bytes, source: str) -> Baseline:
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise BenchError(f"{source} is no baseline: {error}; make one with `baseline save`") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if not isinstance(version, int) or version < 1:
+        raise BenchError(f"{source} is no baseline: it has no schema_version; make one with `baseline save`")
+    if version > SCHEMA_VERSION:
+        raise BenchError(
+            f"{source} is a baseline of schema {version}, which this version cannot read: it knows schemas up to "
+            f"{SCHEMA_VERSION}; use the version that wrote it, or a newer one"
+        )
+    for older in range(version, SCHEMA_VERSION):
+        content = _MIGRATIONS[older](content)
+    try:
+        baseline = Baseline.model_validate(content)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise BenchError(f"{source} is no baseline of schema {SCHEMA_VERSION}: {place}: {problem['msg']}") from error
+    _check_bits(baseline.accuracy, source)
+    return baseline
+
+
+def _check_bits(rows: Iterable[AccuracyRow], source: str) -> None:
+    for row in rows:
+        for trial in row.trials:
+            try:
+                found = len(base64.b64decode(trial.correct, validate=True))
+            except binascii.Error as error:
+                raise BenchError(f"{source}: {row.model}, {row.config}: predictions are not base64: {error}") from error
+            if found != (row.images.count + 7) // 8:
+                raise BenchError(
+                    f"{source}: {row.model}, {row.config}: {found} bytes of predictions for {row.images.count} images; "
+                    "save it again"
+                )
+
+
+def _from_git(source: str, revision: str, file: str) -> bytes:
+    command = ["git", "show", "--end-of-options", f"{revision}:{file}"]
+    try:
+        return subprocess.run(command, capture_output=True, check=True, timeout=30).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        told = getattr(error, "stderr", None) or str(error).encode()
+        first = next(iter(told.decode(errors="replace").splitlines()), "")
+        raise BenchError(f"no baseline {source!r}: it is neither a file nor a folder, and git says: {first}") from error
+
+
+def _compact(row: Any) -> str:
+    return json.dumps(row, separators=(",", ":"))

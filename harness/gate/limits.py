@@ -1,0 +1,208 @@
+"""What a gate allows: a TOML file of limits, with overrides for models and cells."""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from coreml_prune_bench.core.errors import BenchError
+
+Verdict = Literal["better", "same", "worse", "cannot tell", "missing", "new", "not comparable"]
+Metric = Literal["accuracy", "size", "sparsity", "latency", "neural_engine", "load"]
+Condition = Literal[
+    "device", "os", "runtime", "precision", "compute units", "protocol", "low-power mode", "thermal state"
+]
+"""What two measurements may differ in and yet be compared, if the rules say so. Images are not among it."""
+
+_OVERRIDE = "override"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class AccuracyRule(_Strict):
+    """Percentage points of top-1. same_within: a difference shown to be smaller is none."""
+
+    allowed_loss: float = Field(0.0, ge=0, lt=100)
+    same_within: float = Field(1.0, gt=0, lt=100)
+
+
+class SizeRule(_Strict):
+    """Per cent of weight.bin."""
+
+    allowed_percent: float = Field(1.0, ge=0)
+
+
+class SparsityRule(_Strict):
+    """Percentage points of whole-model sparsity."""
+
+    allowed_points: float = Field(0.5, ge=0)
+
+
+class LatencyRule(_Strict):
+    """Per cent of the median latency; a difference shown to be smaller is none."""
+
+    allowed_percent: float = Field(5.0, ge=0)
+
+
+class NeuralEngineRule(_Strict):
+    """Percentage points of the operations that are planned for the Neural Engine."""
+
+    allowed_points: float = Field(0.0, ge=0)
+
+
+class LoadRule(_Strict):
+    """Per cent of the cached load time, or of the first one where there is no cache. Single values: no test is made."""
+
+    allowed_percent: float = Field(50.0, ge=0)
+
+
+class Rules(_Strict):
+    """What holds for one row.
+
+    alpha: the chance that a gate calls something worse though nothing changed, all rows together. fail: verdicts that
+    make it fail. across: conditions that may differ. checks: what is compared; load is not unless it is named here.
+    """
+
+    alpha: float = Field(0.05, gt=0, lt=0.5)
+    fail: tuple[Verdict, ...] = ("worse", "missing")
+    across: tuple[Condition, ...] = ()
+    checks: tuple[Metric, ...] = ("accuracy", "size", "sparsity", "latency", "neural_engine")
+    accuracy: AccuracyRule = AccuracyRule()
+    size: SizeRule = SizeRule()
+    sparsity: SparsityRule = SparsityRule()
+    latency: LatencyRule = LatencyRule()
+    neural_engine: NeuralEngineRule = NeuralEngineRule()
+    load: LoadRule = LoadRule()
+
+
+@dataclass(frozen=True, order=True)
+class Key:
+    """Which row: a cell (algorithm and config empty for a package that none made) and, of latencies, the compute units.
+
+    context: what else tells rows of one folder apart that are of one cell, such as the data set or the device.
+    """
+
+    model: str
+    algorithm: str = ""
+    config: str = ""
+    compute_units: str = ""
+    context: str = ""
+
+    @property
+    def name(self) -> str:
+        return ", ".join(part for part in (self.model, self.algorithm, self.config, self.place) if part)
+
+    @property
+    def place(self) -> str:
+        """Compute units and context."""
+        return ", ".join(part for part in (self.compute_units, self.context) if part)
+
+
+_SELECTORS = ("model", "algorithm", "config", "compute_units")
+
+
+@dataclass(frozen=True)
+class _Override:
+    """where: for messages. rows: values that a row must have. changes: to the rules, a part of them."""
+
+    where: str
+    rows: Mapping[str, str]
+    changes: Mapping[str, Any]
+
+    def applies_to(self, key: Key) -> bool:
+        return all(getattr(key, name) == value for name, value in self.rows.items())
+
+
+@dataclass(frozen=True)
+class RuleBook:
+    """A rules file: what holds for every row, and overrides, of which a later one goes before an earlier one."""
+
+    base: Rules = field(default_factory=Rules)
+    overrides: tuple[_Override, ...] = ()
+
+    def of(self, key: Key) -> Rules:
+        """What holds for one row."""
+        changes = [override.changes for override in self.overrides if override.applies_to(key)]
+        return _changed(self.base, changes) if changes else self.base
+
+    def check_rows(self, keys: Iterable[Key]) -> None:
+        """Raises BenchError for an override that applies to none of the rows, with the nearest name."""
+        known = list(keys)
+        for override in self.overrides:
+            if not any(override.applies_to(key) for key in known):
+                raise BenchError(f"{override.where}: {_no_such_row(override, known)}")
+
+
+def read_rules(path: Path) -> RuleBook:
+    """Read a rules file. Raises BenchError of one line that names file and key."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BenchError(f"cannot read the rules {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BenchError(f"{path}: not TOML: {error}") from error
+    tables = content.pop(_OVERRIDE, [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise BenchError(f"{path}: {_OVERRIDE}: expected one or more [[{_OVERRIDE}]] tables")
+    try:
+        base = Rules.model_validate(content)
+    except ValidationError as error:
+        raise BenchError(f"{path}: {_first_problem(error)}") from error
+    overrides = [_read_override(path, number, table, base) for number, table in enumerate(tables, start=1)]
+    return RuleBook(base, tuple(overrides))
+
+
+def _read_override(path: Path, number: int, table: dict[str, Any], base: Rules) -> _Override:
+    where = f"{path}: [[{_OVERRIDE}]] {number}"
+    rows = {name: table.pop(name) for name in _SELECTORS if name in table}
+    if not rows or not all(isinstance(value, str) for value in rows.values()):
+        raise BenchError(f"{where}: name its rows by one or more of {', '.join(_SELECTORS)}, each a string")
+    if "alpha" in table:
+        raise BenchError(f"{where}: alpha: holds for all rows together; set it outside of [[{_OVERRIDE}]]")
+    try:
+        _changed(base, [table])
+    except ValidationError as error:
+        raise BenchError(f"{where}: {_first_problem(error)}") from error
+    return _Override(where, rows, table)
+
+
+def _changed(base: Rules, changes: Iterable[Mapping[str, Any]]) -> Rules:
+    content = base.model_dump()
+    for change in changes:
+        for name, value in change.items():
+            merge = isinstance(value, dict) and isinstance(content.get(name), dict)
+            content[name] = {**content[name], **value} if merge else value
+    return Rules.model_validate(content)
+
+
+def _no_such_row(override: _Override, keys: list[Key]) -> str:
+    for name, value in override.rows.items():
+        known = sorted({getattr(key, name) for key in keys} - {""})
+        if value not in known:
+            return f"no row has {name} {value!r}" + _nearest(value, known)
+    wanted = ", ".join(override.rows.values())
+    names = {", ".join(getattr(key, name) for name in override.rows) for key in keys}
+    return f"no row is {wanted!r}" + _nearest(wanted, sorted(names))
+
+
+def _nearest(value: str, known: list[str]) -> str:
+    close = get_close_matches(value, known, n=1, cutoff=0.0)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _first_problem(error: ValidationError) -> str:
+    """One thing pydantic found, unknown keys first: a misspelled key is also a missing one."""
+    problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    place = ".".join(map(str, problem["loc"]))
+    if problem["type"] != "extra_forbidden":
+        return f"{place}: {problem['msg']}"
+    table = Rules.model_fields.get(str(problem["loc"][0]))
+    rule = table.annotation if len(problem["loc"]) > 1 and table else Rules
+    known = [*rule.model_fields] if isinstance(rule, type) and issubclass(rule, BaseModel) else []
+    return f"unknown key {place!r}" + _nearest(str(problem["loc"][-1]), known)

@@ -1,0 +1,75 @@
+"""One package against a baseline, evaluated here and now: what the pytest fixture does."""
+
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+
+from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.data.halves import open_data_or_part
+from coreml_prune_bench.gate.baseline import (
+    AccuracyRow,
+    Baseline,
+    load_baseline,
+    read_baseline,
+    write_baseline,
+)
+from coreml_prune_bench.gate.compare import measure
+from coreml_prune_bench.gate.limits import read_rules
+from coreml_prune_bench.gate.pairs import name_of
+from coreml_prune_bench.gate.verdicts import Report, gate
+from coreml_prune_bench.records.accuracy import Precision
+
+
+def gate_package(
+    package: Path,
+    *,
+    data: str,
+    baseline: str,
+    row: str,
+    rules: Path | None = None,
+    precision: Precision = "float32",
+    skip_bad_images: bool = False,
+) -> Report:
+    """Evaluate a package on the val split of `data` and gate it: a report of one row.
+
+    baseline: another package, or what `load_baseline` takes, in which `row` names the row to compare with. Raises
+    BenchError where there is none of that name, and what `measure` raises.
+    """
+    book = read_rules(rules) if rules else None
+    older = Path(baseline) if baseline.rstrip("/").endswith(".mlpackage") else None
+    known = None if older else _named(load_baseline(baseline), row, baseline)
+    opened = open_data_or_part(data)
+    packages = [package, older] if older else [package]
+    measured = measure(packages, opened, precision=precision, skip_bad_images=skip_bad_images)
+    rows = [one.row(row, opened, precision) for one in measured]
+    old = rows[1] if known is None else known
+    new = rows[0].model_copy(update={"model": old.model, "algorithm": old.algorithm, "config": old.config})
+    return gate(Baseline(measured="", accuracy=(old,)), Baseline(measured="", accuracy=(new,)), book)
+
+
+def update_baseline(
+    package: Path,
+    *,
+    data: str,
+    baseline: Path,
+    row: str,
+    precision: Precision = "float32",
+    skip_bad_images: bool = False,
+) -> None:
+    """Evaluate a package and write it into a baseline file as `row`, in place of a row of that name. Makes the file."""
+    old = read_baseline(baseline) if baseline.exists() else Baseline(measured="")
+    opened = open_data_or_part(data)
+    (measured,) = measure([package], opened, precision=precision, skip_bad_images=skip_bad_images)
+    new = measured.row(row, opened, precision)
+    kept = [one for one in old.accuracy if name_of(one) != row]
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    write_baseline(baseline, old.model_copy(update={"accuracy": (*kept, new), "measured": now}))
+
+
+def _named(baseline: Baseline, row: str, source: str) -> AccuracyRow:
+    found = [one for one in baseline.accuracy if name_of(one) == row]
+    if found:
+        return found[0]
+    close = get_close_matches(row, [name_of(one) for one in baseline.accuracy], n=1, cutoff=0.0)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise BenchError(f"{source} has no row {row!r}{hint} (pytest --coreml-gate-update adds it)")

@@ -1,0 +1,1 @@
+"""The ML program format: reading a `.mlpackage`, its compressed weights, and what it holds. Runs nothing."""

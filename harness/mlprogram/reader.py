@@ -1,0 +1,675 @@
+"""Read a `.mlpackage` that holds an ML program into a small typed `Program`.
+
+The protobuf is parsed as it stands; no coremltools converter runs. Weights stay on disk until they are asked for, one
+by one, and are mapped, not copied. This module must know nothing of ONNX, must follow no offset and no path that it has
+not checked, and must allocate nothing for a size that is only declared. Whatever a package holds, the one error that it
+raises is PackageError.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from coreml_prune_bench.core.errors import PackageError
+from coreml_prune_bench.mlprogram.decompress import unpack_bits
+from coreml_prune_bench.mlprogram.specification import new_specification
+
+Shape = tuple[int | None, ...]
+"""None where a dimension is not fixed by the program."""
+
+_MIL_TO_NUMPY = {
+    "fp16": np.float16,
+    "fp32": np.float32,
+    "fp64": np.float64,
+    "int8": np.int8,
+    "int16": np.int16,
+    "int32": np.int32,
+    "int64": np.int64,
+    "uint8": np.uint8,
+    "uint16": np.uint16,
+    "uint32": np.uint32,
+    "uint64": np.uint64,
+    "bool": np.bool_,
+}
+
+_PROTO_TO_MIL = {"FLOAT16": "fp16", "FLOAT32": "fp32", "FLOAT64": "fp64"}
+
+_SUB_BYTE_BITS = {"int4": 4, "uint1": 1, "uint2": 2, "uint3": 3, "uint4": 4, "uint6": 6}
+"""Element types that are packed without gaps, the lowest bits first. They are read into bytes."""
+
+# The type code in a blob's metadata for each element type that can stand in weight.bin: BlobDataType in coremltools'
+# mlmodel/src/MILBlob.
+_STORED_CODES = {
+    "fp16": 1,
+    "fp32": 2,
+    "uint8": 3,
+    "int8": 4,
+    "int16": 6,
+    "uint16": 7,
+    "int4": 8,
+    "uint1": 9,
+    "uint2": 10,
+    "uint4": 11,
+    "uint3": 12,
+    "uint6": 13,
+    "int32": 14,
+    "uint32": 15,
+}
+
+_FILE_HEADER = struct.Struct("<II")  # number of blobs, version
+_FILE_VERSION = 2
+_BLOB_METADATA = struct.Struct("<IIQQ")  # sentinel, type code, size of the payload, offset of the payload
+_BLOB_METADATA_BYTES = 64
+_BLOB_SENTINEL = 0xDEADBEEF
+
+_DAMAGED = "the package is damaged, build it again"
+
+MOST_BYTES = 8 << 30
+"""Of one value. A program that declares or computes a larger one is refused before memory is asked for."""
+
+_MOST_DIMENSIONS = 32
+_MOST_OPERATIONS = 200_000
+"""Of one function, nested blocks included. Large language models have some ten thousand."""
+_MOST_SPECIFICATION_BYTES = (2 << 30) - 1
+"""Protobuf's own limit."""
+_MOST_ELEMENTS = MOST_BYTES // 4  # Float32 or Int32, in which everything is computed
+
+_KINDS = {"floats": "f", "doubles": "f", "ints": "iu", "longInts": "iu", "bools": "b"}
+"""NumPy's kinds of the element types that each of protobuf's lists of numbers can hold."""
+
+_COLOR_SPACES = ("GRAYSCALE", "GRAYSCALE_FLOAT16", "RGB", "BGR")
+
+
+def numpy_name(dtype: str) -> str:
+    """NumPy's word for a MIL element type; MIL's own where NumPy has no such type."""
+    return np.dtype(_MIL_TO_NUMPY[dtype]).name if dtype in _MIL_TO_NUMPY else dtype
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """`dtype` is MIL's word: fp16, fp32, int32, uint8, bool, string...
+
+    A list has the type of its elements and, in `length`, how many there are (None: it grows). `rank_known` is False
+    where the program leaves even the number of dimensions open; `shape` is then empty.
+    """
+
+    dtype: str
+    shape: Shape
+    kind: Literal["tensor", "list", "state", "dictionary"] = "tensor"
+    length: int | None = None
+    rank_known: bool = True
+
+    @property
+    def fixed(self) -> bool:
+        return self.rank_known and None not in self.shape
+
+    @property
+    def fixed_shape(self) -> tuple[int, ...]:
+        """The shape of a constant, which has no open size."""
+        return tuple(size or 0 for size in self.shape)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Another operation's output, or an input of the program."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Immediate:
+    """A constant that stands in the program itself: an array, or a str for MIL's strings, or a tuple for its lists."""
+
+    type: TensorType
+    value: np.ndarray | str | tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A constant whose elements stand in a weight file; `Weights` reads it. `owner` is the value that it belongs to."""
+
+    type: TensorType
+    file: str
+    offset: int
+    owner: str = ""
+
+
+Constant = Immediate | Stored
+Argument = Reference | Immediate | Stored
+
+
+@dataclass(frozen=True)
+class NamedType:
+    name: str
+    type: TensorType
+
+
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """One statement. `attributes` holds what MIL keeps apart from inputs: a const's `val`, a constexpr's data."""
+
+    type: str
+    name: str
+    inputs: Mapping[str, tuple[Argument, ...]]
+    attributes: Mapping[str, Constant]
+    outputs: tuple[NamedType, ...]
+    blocks: tuple[Block, ...] = ()
+
+    def references(self) -> list[str]:
+        """The names of the values that it takes; what its blocks take is not among them."""
+        return [a.name for arguments in self.inputs.values() for a in arguments if isinstance(a, Reference)]
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """What a function, a branch or a loop's body holds. `results` names the values that it returns."""
+
+    inputs: tuple[NamedType, ...]
+    operations: tuple[Operation, ...]
+    results: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """An input, output or state as the model's description declares it.
+
+    `shape` is what one sample has: an image is [H, W, C], an array is as declared, None where a size is open. `sizes`
+    then says what each dimension may be (the last None: no upper bound), `shapes` lists the only shapes that are
+    allowed where they are enumerated, and `default_shape` is what the model was converted with.
+    `dtype` is NumPy's word. `color_space` is RGB, BGR, GRAYSCALE or GRAYSCALE_FLOAT16 for an image and None otherwise.
+    `default` is the element of an optional input that is not given.
+    """
+
+    name: str
+    kind: Literal["image", "array", "label", "probabilities"]
+    shape: Shape
+    dtype: str
+    color_space: str | None = None
+    default_shape: tuple[int, ...] = ()
+    sizes: tuple[tuple[int, int | None], ...] = ()
+    shapes: tuple[tuple[int, ...], ...] = ()
+    default: float | None = None
+
+    @property
+    def flexible(self) -> bool:
+        return None in self.shape
+
+    def accepts(self, shape: Sequence[int]) -> bool:
+        if len(shape) != len(self.shape):
+            return False
+        if self.shapes:
+            return tuple(shape) in self.shapes
+        if self.sizes:
+            bounds = zip(shape, self.sizes, strict=True)
+            return all(low <= size and (high is None or size <= high) for size, (low, high) in bounds)
+        return all(expected in (None, size) for expected, size in zip(self.shape, shape, strict=True))
+
+    def expected_shape(self) -> str:
+        """What `accepts` asks for, in words."""
+        if self.shapes:
+            return "one of the shapes " + ", ".join(str(list(shape)) for shape in self.shapes)
+        parts = [str(size) if size is not None else _range(self.sizes, axis) for axis, size in enumerate(self.shape)]
+        return f"shape [{', '.join(parts)}]"
+
+
+def _range(sizes: Sequence[tuple[int, int | None]], axis: int) -> str:
+    if axis >= len(sizes):
+        return "any"
+    low, high = sizes[axis]
+    return f"{low}..{'' if high is None else high}"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weight files beside the model, read one constant at a time."""
+
+    package: Path
+    folder: Path
+    _maps: dict[Path, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+
+    def size_bytes(self, stored: Stored) -> int:
+        """Bytes of the payload in the weight file, without metadata and alignment. No element is decoded."""
+        return self._locate(stored)[2]
+
+    def array(self, constant: Constant) -> np.ndarray:
+        """The constant's elements, in its own element type and shape, mapped from the file and read-only.
+
+        Elements of less than a byte come in bytes. Infinity is a number like others, NaN is refused.
+        """
+        if isinstance(constant, Immediate):
+            return np.asarray(constant.value)
+        path, code, size, start = self._locate(constant)
+        type_, where = constant.type, _where(path, constant)
+        if type_.dtype not in _STORED_CODES:
+            raise PackageError(f"{where} has element type {type_.dtype}, which cannot be read yet")
+        if code != _STORED_CODES[type_.dtype]:
+            raise PackageError(f"{where} is not {type_.dtype} data; {_DAMAGED}")
+        expected = packed_bytes(type_.dtype, math.prod(type_.fixed_shape))
+        if size != expected:
+            raise PackageError(f"{where} has {size} bytes, expected {expected} for {list(type_.shape)}; {_DAMAGED}")
+        array = unpacked(self._map(path)[start : start + size], type_.dtype, type_.fixed_shape)
+        if _has_nan(array):
+            raise PackageError(f"{where} has elements that are not a number (NaN); build the package again")
+        return array
+
+    def _map(self, path: Path) -> np.ndarray:
+        if path not in self._maps:
+            self._maps[path] = np.memmap(path, np.uint8, mode="r")
+        return self._maps[path]
+
+    def _locate(self, stored: Stored) -> tuple[Path, int, int, int]:
+        """The weight file, the blob's type code, its payload's size and start, all known to lie inside the file."""
+        path = self._path(stored)
+        file_bytes = path.stat().st_size
+        where = _where(path, stored)
+        if stored.offset + _BLOB_METADATA_BYTES > file_bytes:
+            raise PackageError(f"{where} lies outside the file of {file_bytes} bytes; {_DAMAGED}")
+        with path.open("rb") as file:
+            _, version = _FILE_HEADER.unpack(file.read(_FILE_HEADER.size))
+            file.seek(stored.offset)
+            sentinel, code, size, start = _BLOB_METADATA.unpack(file.read(_BLOB_METADATA.size))
+        if version != _FILE_VERSION:
+            raise PackageError(f"{path}: weight file version {version}, expected {_FILE_VERSION}; {_DAMAGED}")
+        if sentinel != _BLOB_SENTINEL:
+            raise PackageError(f"{where} is not the start of a weight; {_DAMAGED}")
+        if start + size > file_bytes:
+            raise PackageError(
+                f"{where} ends at byte {start + size} of {file_bytes}: the file is truncated; {_DAMAGED}"
+            )
+        return path, code, size, start
+
+    def _path(self, stored: Stored) -> Path:
+        file = stored.file.removeprefix("@model_path/")
+        return _inside(self.package, self.folder / file, f"the weight file {file}")
+
+
+def _where(path: Path, stored: Stored) -> str:
+    return f"{path}: the weight {repr(stored.owner) + ' ' if stored.owner else ''}at offset {stored.offset}"
+
+
+def _has_nan(array: np.ndarray) -> bool:
+    if array.dtype.kind != "f" or not array.size:
+        return False
+    if array.dtype.itemsize == 2:  # NumPy computes in Float16 element by element: bits are ten times as fast
+        return bool(((array.view(np.uint16) & 0x7FFF) > 0x7C00).any())
+    return bool(np.isnan(array.min()))
+
+
+def _inside(package: Path, file: Path, what: str) -> Path:
+    """The file with links followed. Raises PackageError where it is none, or lies outside the package."""
+    try:
+        path = file.resolve()
+        found, inside = path.is_file(), path.is_relative_to(package.resolve())
+    except (ValueError, OSError, RuntimeError) as error:  # a NUL in the name, a name too long, links in a circle
+        raise PackageError(f"{package}: {what!a} has a name that no file can have; {_DAMAGED}") from error
+    if not inside:
+        raise PackageError(
+            f"{package}: {what} lies outside the package; where that is a link that is meant so, copy the package with "
+            "its links followed (cp -rL)"
+        )
+    if not found:
+        raise PackageError(f"{package}: {what} is missing")
+    return path
+
+
+def packed_bytes(dtype: str, elements: int) -> int:
+    """Bytes that so many elements of a MIL type take in a file."""
+    if dtype in _SUB_BYTE_BITS:
+        return (elements * _SUB_BYTE_BITS[dtype] + 7) // 8
+    return elements * np.dtype(_MIL_TO_NUMPY[dtype]).itemsize
+
+
+def unpacked(data: np.ndarray, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Bytes as they stand in a file, as an array; elements of less than a byte in a byte each."""
+    if dtype not in _SUB_BYTE_BITS:
+        return data.view(np.dtype(_MIL_TO_NUMPY[dtype]).newbyteorder("<")).reshape(shape)
+    values = unpack_bits(data, _SUB_BYTE_BITS[dtype], math.prod(shape)).reshape(shape)
+    # Two's complement in four bits.
+    return (values ^ 8).view(np.int8) - np.int8(8) if dtype == "int4" else values
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """One function of a package. `arguments` are the program's inputs, `inputs` what the model declares for them.
+
+    A classifier's label and probabilities are declared as outputs and stand in no block: `label` and `probabilities`
+    name them.
+    """
+
+    package: Path
+    function: str
+    functions: tuple[str, ...]
+    specification_version: int
+    opset: str
+    inputs: tuple[Feature, ...]
+    outputs: tuple[Feature, ...]
+    states: tuple[Feature, ...]
+    arguments: tuple[NamedType, ...]
+    operations: tuple[Operation, ...]
+    results: tuple[str, ...]
+    weights: Weights
+
+
+def read(path: str | Path, function: str | None = None) -> Program:
+    """Read a function (None: the default one) of the package at `path`.
+
+    Raises PackageError unless it is a `.mlpackage` that holds an ML program with that function.
+    """
+    package = Path(path)
+    model_file = _model_file(package)
+    spec = _parse(package, model_file)
+    kind = spec.WhichOneof("Type")
+    if kind != "mlProgram":
+        raise PackageError(f"{package}: holds a model of type {kind}, expected an ML program; convert it to mlprogram")
+    name = function or spec.description.defaultFunctionName or "main"
+    functions = tuple(sorted(spec.mlProgram.functions))
+    if name not in functions:
+        raise PackageError(f"{package}: no function {name!r}, expected one of {', '.join(functions)}")
+    body = spec.mlProgram.functions[name]
+    if body.opset not in body.block_specializations:
+        raise PackageError(f"{package}: function {name!r} has no block for its operation set {body.opset!r}")
+    if _operations_in(body.block_specializations[body.opset]) > _MOST_OPERATIONS:
+        raise PackageError(f"{package}: function {name!r} has more than {_MOST_OPERATIONS:,} operations")
+    block = _block(package, body.block_specializations[body.opset])
+    description = _description(spec, name)
+    return Program(
+        package=package,
+        function=name,
+        functions=functions,
+        specification_version=spec.specificationVersion,
+        opset=body.opset,
+        inputs=tuple(_input(package, feature, description) for feature in description.input),
+        outputs=tuple(_feature(package, feature, description) for feature in description.output),
+        states=tuple(_input(package, feature, description) for feature in description.state),
+        arguments=tuple(_named_type(package, argument) for argument in body.inputs),
+        operations=block.operations,
+        results=block.results,
+        weights=Weights(package, model_file.parent),
+    )
+
+
+def _model_file(package: Path) -> Path:
+    """The model specification that the package's manifest names as its root."""
+    if not package.exists():
+        raise PackageError(f"{package}: no such package")
+    if package.is_file():
+        raise PackageError(f"{package}: is a file, expected the folder of a .mlpackage; unpack an archive first")
+    manifest = package / "Manifest.json"
+    if not manifest.is_file():
+        raise PackageError(f"{package}: not a .mlpackage, expected a folder with a Manifest.json")
+    try:
+        entries = json.loads(manifest.read_bytes())
+        file = package / "Data" / entries["itemInfoEntries"][entries["rootModelIdentifier"]]["path"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise PackageError(f"{manifest}: does not name a root model; {_DAMAGED}") from error
+    name = str(file).removeprefix(f"{package}/")
+    _inside(package, file, f"the model file {name} that its manifest names")
+    return file
+
+
+def _parse(package: Path, model_file: Path) -> Any:
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    name, size = model_file.relative_to(package), model_file.stat().st_size
+    if size > _MOST_SPECIFICATION_BYTES:
+        raise PackageError(f"{package}: {name} has {size:,} bytes, more than a model specification can have")
+    spec = new_specification()
+    try:
+        spec.ParseFromString(model_file.read_bytes())
+    except DecodeError as error:
+        raise PackageError(f"{package}: {name} is not a Core ML model specification; {_DAMAGED}") from error
+    return spec
+
+
+_ILLEGIBLE = (LookupError, ValueError, TypeError, ArithmeticError)
+"""What reading raises where protobuf holds what no intact package does."""
+
+
+def _illegible(package: Path, what: str, error: Exception) -> PackageError:
+    return PackageError(f"{package}: {what} cannot be read: {error}; {_DAMAGED}")
+
+
+def _operations_in(block: Any) -> int:
+    nested = (inner for operation in block.operations for inner in operation.blocks)
+    return len(block.operations) + sum(map(_operations_in, nested))
+
+
+def _description(spec: Any, function: str) -> Any:
+    """Where inputs and outputs are declared: a package of several functions has a description for each."""
+    for description in spec.description.functions:
+        if description.name == function:
+            return description
+    return spec.description
+
+
+def _input(package: Path, feature: Any, description: Any) -> Feature:
+    read = _feature(package, feature, description)
+    if read.kind not in ("image", "array"):
+        raise PackageError(f"{package}: input {read.name!r} is declared as {read.kind}, expected an image or an array")
+    return read
+
+
+def _feature(package: Path, feature: Any, description: Any) -> Feature:
+    try:
+        return _described(package, feature, description)
+    except _ILLEGIBLE as error:
+        raise _illegible(package, f"the description of {feature.name!r}", error) from error
+
+
+def _described(package: Path, feature: Any, description: Any) -> Feature:
+    kind = feature.type.WhichOneof("Type")
+    if feature.name == description.predictedFeatureName and kind in ("stringType", "int64Type"):
+        return Feature(feature.name, "label", (), "str" if kind == "stringType" else "int64")
+    if kind == "dictionaryType":
+        return Feature(feature.name, "probabilities", (), "float64")
+    if kind == "imageType":
+        return _image_feature(feature.name, feature.type.imageType)
+    if kind == "multiArrayType":
+        return _array_feature(feature.name, feature.type.multiArrayType, optional=feature.type.isOptional)
+    if kind == "stateType":
+        return _array_feature(feature.name, feature.type.stateType.arrayType, optional=False)
+    raise PackageError(f"{package}: {feature.name!r} is declared as {kind}, expected an image or a multi-array")
+
+
+def _image_feature(name: str, image: Any) -> Feature:
+    color_space = image.ColorSpace.Name(image.colorSpace)
+    if color_space not in _COLOR_SPACES:
+        raise ValueError(f"colour space {color_space}")
+    channels = 1 if color_space.startswith("GRAYSCALE") else 3
+    dtype = "float16" if color_space == "GRAYSCALE_FLOAT16" else "uint8"
+    default = (int(image.height), int(image.width), channels)
+    _check_size(default)
+    match image.WhichOneof("SizeFlexibility"):
+        case "enumeratedSizes":
+            shapes = tuple((int(s.height), int(s.width), channels) for s in image.enumeratedSizes.sizes)
+            return _flexible(name, "image", dtype, default, shapes=shapes, color_space=color_space)
+        case "imageSizeRange":
+            ranges = [image.imageSizeRange.heightRange, image.imageSizeRange.widthRange]
+            sizes = (*(_bounds(r) for r in ranges), (channels, channels))
+            return _flexible(name, "image", dtype, default, sizes=sizes, color_space=color_space)
+    return Feature(name, "image", default, dtype, color_space, default)
+
+
+def _array_feature(name: str, array: Any, *, optional: bool) -> Feature:
+    dtype = np.dtype(array.ArrayDataType.Name(array.dataType).lower().replace("double", "float64")).name
+    shape = tuple(int(size) for size in array.shape)
+    _check_size(shape)
+    default = None
+    if optional:
+        field_name = array.WhichOneof("defaultOptionalValue")
+        default = float(getattr(array, field_name)) if field_name else 0.0
+    match array.WhichOneof("ShapeFlexibility"):
+        case "enumeratedShapes":
+            shapes = tuple(tuple(int(size) for size in s.shape) for s in array.enumeratedShapes.shapes)
+            return _flexible(name, "array", dtype, shape, shapes=shapes, default=default)
+        case "shapeRange":
+            sizes = tuple(_bounds(r) for r in array.shapeRange.sizeRanges)
+            return _flexible(name, "array", dtype, shape, sizes=sizes, default=default)
+    return Feature(name, "array", shape, dtype, None, shape, default=default)
+
+
+def _bounds(size_range: Any) -> tuple[int, int | None]:
+    """Core ML writes -1 for no upper bound."""
+    return int(size_range.lowerBound), None if size_range.upperBound < 0 else int(size_range.upperBound)
+
+
+def _flexible(
+    name: str,
+    kind: Literal["image", "array"],
+    dtype: str,
+    default_shape: tuple[int, ...],
+    *,
+    shapes: tuple[tuple[int, ...], ...] = (),
+    sizes: tuple[tuple[int, int | None], ...] = (),
+    color_space: str | None = None,
+    default: float | None = None,
+) -> Feature:
+    if shapes:
+        shape = tuple(only[0] if len(only := list(set(column))) == 1 else None for column in zip(*shapes, strict=False))
+    else:
+        shape = tuple(low if low == high else None for low, high in sizes)
+    return Feature(name, kind, shape, dtype, color_space, default_shape, sizes, shapes, default)
+
+
+def _check_size(shape: Shape) -> None:
+    """Raises ValueError where nothing can be that large."""
+    if len(shape) > _MOST_DIMENSIONS:
+        raise ValueError(f"{len(shape)} dimensions, expected at most {_MOST_DIMENSIONS}")
+    # An open size, and one of zero, must not make another one small.
+    sizes = [size or 1 for size in shape]
+    if min(sizes, default=1) < 0:
+        raise ValueError(f"shape {list(shape)} has a negative size")
+    if math.prod(sizes) > _MOST_ELEMENTS:
+        raise ValueError(f"shape {list(shape)} is beyond {MOST_BYTES >> 30} GiB")
+
+
+def _named_type(package: Path, named: Any) -> NamedType:
+    name = named.name
+    if not name or "/" in name or not name.isprintable():
+        raise PackageError(f"{package}: a value is called {name!r}, which is no name; {_DAMAGED}")
+    try:
+        return NamedType(name, _tensor_type(named.type))
+    except _ILLEGIBLE as error:
+        raise _illegible(package, f"the type of {name!r}", error) from error
+
+
+def _tensor_type(value_type: Any) -> TensorType:
+    match value_type.WhichOneof("type"):
+        case "tensorType":
+            tensor = value_type.tensorType
+            shape = tuple([d.constant.size if d.HasField("constant") else None for d in tensor.dimensions])
+            _check_size(shape)
+            variadic = None in shape and any(d.unknown.variadic for d in tensor.dimensions)
+            rank_known = tensor.rank >= 0 and not variadic
+            dtype = _element_type(tensor.DESCRIPTOR, tensor.dataType)
+            return TensorType(dtype, shape if rank_known else (), rank_known=rank_known)
+        case "stateType":
+            return replace(_tensor_type(value_type.stateType.wrappedType), kind="state")
+        case "listType":
+            length, element = value_type.listType.length, _tensor_type(value_type.listType.type)
+            fixed = int(length.constant.size) if length.HasField("constant") else None
+            _check_size((*element.shape, fixed))
+            return replace(element, kind="list", length=fixed)
+        case other:
+            return TensorType(str(other).removesuffix("Type"), (), kind="dictionary")
+
+
+@functools.cache
+def _element_type(tensor_type: Any, number: int) -> str:
+    """MIL's word for an element type, which protobuf's descriptor of tensor types names."""
+    names = tensor_type.fields_by_name["dataType"].enum_type.values_by_number
+    if number not in names:
+        raise ValueError(f"element type {number} is not known")
+    name = names[number].name
+    return _PROTO_TO_MIL.get(name, name.lower())
+
+
+def _block(package: Path, block: Any) -> Block:
+    return Block(
+        inputs=tuple(_named_type(package, argument) for argument in block.inputs),
+        operations=tuple(_operation(package, operation) for operation in block.operations),
+        results=tuple(block.outputs),
+    )
+
+
+def _operation(package: Path, operation: Any) -> Operation:
+    outputs = tuple(_named_type(package, output) for output in operation.outputs)
+    owner = ", ".join(output.name for output in outputs)
+    try:
+        attributes = {key: _constant(value, owner) for key, value in operation.attributes.items()}
+        inputs = {key: _arguments(value.arguments, owner) for key, value in operation.inputs.items()}
+    except _ILLEGIBLE as error:
+        raise _illegible(package, f"operation {operation.type!r} ({owner})", error) from error
+    name = attributes.pop("name", None)
+    return Operation(
+        type=operation.type,
+        name=name.value if isinstance(name, Immediate) and isinstance(name.value, str) else "",
+        inputs=inputs,
+        attributes=attributes,
+        outputs=outputs,
+        blocks=tuple(_block(package, block) for block in operation.blocks),
+    )
+
+
+def _arguments(bindings: Sequence[Any], owner: str) -> tuple[Argument, ...]:
+    return tuple(
+        Reference(binding.name) if binding.WhichOneof("binding") == "name" else _constant(binding.value, owner)
+        for binding in bindings
+    )
+
+
+def _constant(value: Any, owner: str = "") -> Constant:
+    """Raises ValueError where it is none, as all that follows."""
+    type_ = _tensor_type(value.type)
+    if value.WhichOneof("value") == "blobFileValue":
+        return Stored(type_, value.blobFileValue.fileName, value.blobFileValue.offset, owner)
+    immediate = value.immediateValue
+    match immediate.WhichOneof("value"), type_.kind:
+        case "tensor", "tensor":
+            return Immediate(type_, _tensor(type_, immediate.tensor))
+        case "list", "list":
+            members = [_constant(member, owner) for member in immediate.list.values]
+            values = tuple(member.value for member in members if isinstance(member, Immediate))
+            if len(values) != len(members):
+                raise ValueError("a list with elements in the weight file")
+            return Immediate(type_, values)
+        case held, declared:
+            raise ValueError(f"a constant of kind {held} and type {declared}")
+
+
+def _tensor(type_: TensorType, tensor: Any) -> np.ndarray | str:
+    """MIL keeps 8-bit integers, Float16 and what is smaller as raw little-endian bytes, the rest as protobuf lists."""
+    kind = tensor.WhichOneof("value")
+    values = getattr(tensor, kind).values if kind else b""
+    if type_.dtype == "string":
+        strings = [str(value) for value in values]
+        return strings[0] if type_.shape == () and strings else np.array(strings).reshape(type_.fixed_shape)
+    if type_.dtype not in _MIL_TO_NUMPY and type_.dtype not in _SUB_BYTE_BITS:
+        raise ValueError(f"a constant of element type {type_.dtype}")
+    elements = math.prod(type_.fixed_shape)
+    if kind == "bytes" or not kind:
+        if len(values) != packed_bytes(type_.dtype, elements):
+            raise ValueError(f"a constant of shape {list(type_.shape)} has {len(values)} bytes")
+        return _number(unpacked(np.frombuffer(values, np.uint8), type_.dtype, type_.fixed_shape))
+    if len(values) != elements:
+        raise ValueError(f"a constant of shape {list(type_.shape)} has {len(values)} elements")
+    dtype = np.dtype(_MIL_TO_NUMPY.get(type_.dtype, np.int8))
+    if dtype.kind not in _KINDS.get(kind, ""):
+        raise ValueError(f"{kind} in a constant of type {type_.dtype}")
+    return _number(np.array(list(values), dtype).reshape(type_.fixed_shape))
+
+
+def _number(array: np.ndarray) -> np.ndarray:
+    """The array. Raises ValueError for a small weight with NaN in it; a scalar may be meant, to fill with."""
+    if array.ndim and _has_nan(array):
+        raise ValueError("it has elements that are not a number (NaN)")
+    return array

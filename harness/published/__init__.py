@@ -1,0 +1,1 @@
+"""The published table, its rows and its packages."""

@@ -1,0 +1,99 @@
+"""Where a run keeps what it made: artifacts and records in one results folder, complete or not there at all.
+
+    RESULTS/artifacts/<key>/    a package or a trained network, with a manifest of its files' hashes
+    RESULTS/records/<name>.json a record a cell
+
+Both are written under a temporary name and renamed. An artifact is written under a lock, so that two runs that need the
+same one build it once, and its hashes are checked whenever it is used.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.files import MANIFEST, tree_hashes, write_atomically
+from coreml_prune_bench.records.accuracy import Record, read_record
+
+_LAYOUT = 1
+"""Of what `fill` returns. Artifacts of another layout are made again."""
+
+
+class Store:
+    """One results folder, made when first written to."""
+
+    def __init__(self, folder: Path) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise BenchError(f"--results {folder} is a file; expected a folder")
+        self._artifacts = folder / "artifacts"
+        self._records = folder / "records"
+
+    def artifact(self, key: str, fill: Callable[[Path], dict[str, Any]]) -> Path:
+        """The folder of the artifact `key`; `fill` makes it, if need be, in the empty folder that it is given.
+
+        What `fill` returns is kept in the manifest. An artifact whose files are not those that were written is made
+        again.
+        """
+        folder = self._artifacts / key[:16]
+        self._artifacts.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._artifacts / f".{key[:16]}.lock"):
+            if not _is_whole(folder):
+                _make(folder, key, fill)
+        return folder
+
+    def manifest(self, folder: Path) -> dict[str, Any]:
+        """What `fill` returned for this artifact."""
+        made: dict[str, Any] = json.loads((folder / MANIFEST).read_text())["made"]
+        return made
+
+    def manifests(self) -> Iterator[dict[str, Any]]:
+        """What `fill` returned for every artifact that is there, the oldest first. Damaged ones are passed over."""
+        for path in sorted(self._artifacts.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime_ns):
+            with suppress(ValueError, KeyError, TypeError):
+                yield self.manifest(path.parent)
+
+    def record(self, name: str) -> Record | None:
+        """The record written under `name`, if there is one that can be read."""
+        path = self._records / f"{name}.json"
+        return read_record(path) if path.is_file() else None
+
+    def write_record(self, name: str, record: Record) -> Record:
+        """Write a record in one go; returns the one that counts.
+
+        A failed one does not replace one that another run has measured meanwhile.
+        """
+        self._records.mkdir(parents=True, exist_ok=True)
+        self._artifacts.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._artifacts / ".records.lock"):
+            there = self.record(name) if record.status == "failed" else None
+            if there and there.status == "measured":
+                return there
+            write_atomically(self._records / f"{name}.json", record.to_json())
+            return record
+
+
+def _make(folder: Path, key: str, fill: Callable[[Path], dict[str, Any]]) -> None:
+    unfinished = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+    try:
+        unfinished.mkdir()
+        manifest = {"layout": _LAYOUT, "key": key, "made": fill(unfinished), "files": tree_hashes(unfinished)}
+        (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=2))
+        shutil.rmtree(folder, ignore_errors=True)  # of an artifact that is damaged
+        os.replace(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        return bool(manifest.get("layout", 1) == _LAYOUT and manifest["files"] == tree_hashes(folder))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -1,0 +1,1 @@
+"""What records say: tables, charts, one page. Reads records only and loads no model."""

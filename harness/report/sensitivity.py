@@ -1,0 +1,73 @@
+"""The sensitivity of a network's layers, told and drawn."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from tabulate import tabulate
+
+from coreml_prune_bench.records.sensitivity import Effect, Sensitivity
+from coreml_prune_bench.report.charts import DotRow, Drawing, beside, dots, legend
+
+_LEAST_DRAWN = 1e-4
+"""Nats; what is less stands there in a chart."""
+
+
+def table(sensitivity: Sensitivity) -> str:
+    """`rows`, to be read."""
+    body = tabulate(rows(sensitivity), headers="keys", tablefmt="github", disable_numparse=True)
+    return f"{caption(sensitivity)}\n\n{body}"
+
+
+def rows(sensitivity: Sensitivity) -> list[dict[str, str]]:
+    """A row a layer: what pruning it alone to each level does."""
+    return [
+        {"Layer": layer.layer, "Weights": f"{layer.elements:,}"}
+        | {f"{100 * e.sparsity:g} %: error": _error(e.divergence) for e in layer.effects}
+        | {f"{100 * e.sparsity:g} %: top-1": f"{100 * e.top1:.1f}" for e in layer.effects}
+        for layer in sensitivity.layers
+    ]
+
+
+def caption(sensitivity: Sensitivity) -> str:
+    return (
+        f"{sensitivity.title}, each layer pruned alone by magnitude, BatchNorm measured anew; {sensitivity.images:,} "
+        f"images of {sensitivity.data} ({sensitivity.split}). Error: divergence from the dense network, in nats. Top-1 "
+        f"in %, dense {100 * sensitivity.dense_top1:.1f}; one image is {100 / sensitivity.images:.1f}."
+    )
+
+
+def chart(sensitivity: Sensitivity) -> Drawing:
+    """Error and top-1 beside each other, with what the marks mean."""
+    key, *both = panels(sensitivity)
+    panel = beside(both, columns=2)
+    return beside([replace(key, width=panel.width), panel], columns=1)
+
+
+def panels(sensitivity: Sensitivity) -> list[Drawing]:
+    """What the marks mean, error, and top-1: a row a layer, a mark a level."""
+    levels = [f"{100 * effect.sparsity:g} %" for effect in sensitivity.layers[0].effects]
+
+    def dot_rows(value: Callable[[Effect], float | None]) -> list[DotRow]:
+        return [
+            DotRow(
+                layer.layer,
+                tuple(value(e) for e in layer.effects),
+                tuple(
+                    (f"{layer.layer} at {name}", *_details(e)) for name, e in zip(levels, layer.effects, strict=True)
+                ),
+            )
+            for layer in sensitivity.layers
+        ]
+
+    errors = dot_rows(lambda e: None if e.divergence is None else max(e.divergence, _LEAST_DRAWN))
+    error = dots(f"{sensitivity.title}: error", errors, "divergence from dense, nats", logarithmic=True)
+    top1 = dots("Top-1", dot_rows(lambda e: 100 * e.top1), f"%, dense {100 * sensitivity.dense_top1:.1f}")
+    return [legend([f"layer {level} sparse" for level in levels], error.width), error, top1]
+
+
+def _details(effect: Effect) -> tuple[str, str]:
+    return f"error {_error(effect.divergence)}", f"top-1 {100 * effect.top1:.1f} %"
+
+
+def _error(divergence: float | None) -> str:
+    return "-" if divergence is None else f"{divergence:.4f}"

@@ -1,0 +1,25 @@
+"""Compressed weights, decompressed while translating: they become Float32 initializers.
+
+Definitions: coremltools/converters/mil/mil/ops/defs/iOS16/constexpr_ops.py and iOS18/compression.py. A weight that is
+compressed twice is a chain of these operations.
+"""
+
+from coreml_prune_bench.core.errors import PackageError
+from coreml_prune_bench.mlprogram import decompress
+from coreml_prune_bench.mlprogram.reader import Immediate
+from coreml_prune_bench.runtimes.portable.graph import Call
+from coreml_prune_bench.runtimes.portable.registry import operation
+
+
+@operation(*decompress.OPERATIONS)
+def constexpr(call: Call) -> None:
+    parameters = [*call.operation.inputs, *call.operation.attributes]
+    data = {parameter: call.stored_array(parameter) for parameter in parameters}
+    try:
+        arrays = decompress.decompressed(call.operation.type, data)
+    except ValueError as error:
+        raise PackageError(f"{call.graph.program.package}: weight {call.output}: {error}") from error
+    for output, array in zip(call.operation.outputs, arrays, strict=True):
+        if array.shape != output.type.shape:
+            raise call.malformed(f"it has shape {list(array.shape)}, and is declared as {list(output.type.shape)}")
+        call.graph.define(output.name, Immediate(output.type, array))

@@ -1,0 +1,184 @@
+"""Core ML (the stand-in) beside the portable runtime, image by image, and accuracy through Core ML."""
+
+import functools
+import json
+from pathlib import Path
+
+import coremltools as ct
+import numpy as np
+import pytest
+import torch
+
+from coreml_prune_bench.accuracy.evaluate import evaluate
+from coreml_prune_bench.accuracy.parity import (
+    Compared,
+    ParityRecord,
+    agreement,
+    compare,
+)
+from coreml_prune_bench.data import iterate, open_data
+from coreml_prune_bench.models.weights import untrained_model
+from coreml_prune_bench.runtimes import coreml, portable
+from coreml_prune_bench.runtimes.choice import loader
+from tests.coreml_stand_in import Script, installed
+from tests.tiny_network import TINY
+
+
+@pytest.fixture(scope="module")
+def digits_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from coreml_prune_bench.models.conversion import to_coreml
+
+    path = tmp_path_factory.mktemp("digits") / "digits.mlpackage"
+    torch.manual_seed(0)
+    to_coreml(untrained_model(TINY, 10).eval(), 32).save(str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def classifier_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ends in a label and a dictionary; its classes are in another order than the data's."""
+    path = tmp_path_factory.mktemp("classifier") / "classifier.mlpackage"
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(untrained_model(TINY, 10).eval(), torch.nn.Softmax(dim=1)).eval()
+    model = ct.convert(
+        torch.jit.trace(network, torch.rand(1, 3, 32, 32)),
+        inputs=[ct.ImageType("image", shape=(1, 3, 32, 32), scale=1 / 255)],
+        classifier_config=ct.ClassifierConfig(list("9876543210")),
+        minimum_deployment_target=ct.target.iOS17,
+    )
+    model.save(str(path))
+    return path
+
+
+def test_accuracy_through_core_ml_is_the_portable_runtimes(digits_package: Path, classifier_package: Path) -> None:
+    """The stand-in computes with the portable runtime: tested is the way of images and results through coremltools."""
+    split = open_data("digits").val
+    with installed(Script()):
+        through, _ = evaluate([digits_package, classifier_package], split, load=loader("coreml"))
+    direct, _ = evaluate([digits_package, classifier_package], split)
+    for ours, expected in zip(through, direct, strict=True):
+        assert ours.labels == expected.labels
+        assert np.mean(np.array(ours.top5)[:, 0] == np.array(expected.top5)[:, 0]) > 0.97
+
+
+def test_results_of_a_batch_are_stacked_alike(digits_package: Path, classifier_package: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    for package in (digits_package, classifier_package):
+        with installed(Script()):
+            core_ml = coreml.Model(package)
+            ours = core_ml.predict_batch({"image": images})
+        reference = portable.load(package)
+        expected = reference.predict_batch({"image": images})
+        assert core_ml.classes == reference.classes
+        assert set(ours) == set(expected)
+        for name, value in expected.items():
+            assert ours[name].shape == value.shape
+            if value.dtype.kind == "f":
+                np.testing.assert_allclose(ours[name], value, rtol=1e-2, atol=1e-4)
+            else:
+                assert ours[name].tolist() == value.tolist()
+
+
+def test_what_is_compared_by_image(digits_package: Path) -> None:
+    split = open_data("digits").val
+    with installed(Script()):
+        loads = loader("coreml"), loader("portable", precision="float16")
+        found = compare(digits_package, split, loads, limit=50)
+    assert found.labels == tuple(split.labels[:50].tolist())
+    reference = portable.load(digits_package, precision="float16")
+    batch = next(iterate(split, 32, batch_size=50))
+    scores = reference.predict_batch({"image": batch.images})["logits"]
+    assert found.top1[1] == tuple(scores.argmax(axis=1).tolist())
+    assert found.score_range == pytest.approx(np.ptp(scores, axis=1), rel=1e-5)
+    assert max(found.largest_error) < 0.05 * max(found.score_range)
+
+
+def test_agreement_by_hand() -> None:
+    compared = Compared(
+        labels=(0, 1, 2, 3),
+        top1=((0, 1, 2, 0), (0, 1, 0, 3)),
+        largest_error=(0.1, 0.2, 0.3, 0.4),
+        score_range=(1.0, 2.0, 3.0, 0.0),
+    )
+    found = agreement(compared)
+    assert found.top1_agreement == 0.5
+    assert found.accuracies == (0.75, 0.75)
+    # Paired differences 0, 0, 1, -1: no difference, with the standard deviation sqrt(2/3) over 2.
+    assert (found.difference, found.difference_stderr) == (0, pytest.approx((2 / 3) ** 0.5 / 2))
+    assert (found.mean_error, found.largest_error) == (pytest.approx(0.25), 0.4)
+    assert found.mean_relative_error == pytest.approx((0.1 + 0.1 + 0.1 + 0) / 4)
+
+
+@pytest.fixture
+def on_a_mac(monkeypatch: pytest.MonkeyPatch):
+    """The command line on the stand-in, its facts from a recorded machine."""
+    from coreml_prune_bench.latency import machines
+    from tests.latency.macos import tool_of
+
+    here = functools.partial(machines.this_machine, tool=tool_of("m2pro-macos15"), system="darwin")
+    monkeypatch.setattr(machines, "this_machine", here)
+    with installed(Script()):
+        yield
+
+
+def test_the_command(run_bench, on_a_mac, digits_package: Path, tmp_path: Path) -> None:
+    arguments = ("parity", digits_package, "--data", "digits", "--limit", 100, "--results", tmp_path)
+    code, output, errors = run_bench(*arguments, "--compute-units", "cpu_only")
+    assert code == 0, errors
+    assert "Apple M2 Pro" in output
+    assert "| top-1 agreement" in output
+    (path,) = (tmp_path / "parity").glob("*.json")
+    record = ParityRecord.model_validate_json(path.read_text())
+    assert len(record.labels) == 100
+    assert [runtime.name for runtime in record.runtimes] == ["coreml", "portable"]
+    assert record.runtimes[0].compute_units == "cpu_only"
+    found = json.loads(run_bench(*arguments, "--json")[1])
+    assert found["images"] == 100
+    assert found["top1_agreement"] > 0.9
+
+
+def test_too_little_agreement_is_exit_code_1(
+    run_bench, on_a_mac, digits_package: Path, tmp_path: Path, monkeypatch
+) -> None:
+    def other_images(self, inputs):
+        return original(self, {name: 255 - value for name, value in inputs.items()})
+
+    original = coreml.Model.predict_batch
+    monkeypatch.setattr(coreml.Model, "predict_batch", other_images)
+    arguments = ("parity", digits_package, "--data", "digits", "--limit", 100, "--results", tmp_path)
+    assert run_bench(*arguments)[0] == 0
+    code, _, errors = run_bench(*arguments, "--min-agreement", 99)
+    assert code == 1
+    assert "expected 99 % or more" in errors
+
+
+def test_accuracy_of_packages_through_core_ml(run_bench, on_a_mac, digits_package: Path) -> None:
+    arguments = ("accuracy", digits_package, "--data", "digits", "--json")
+    (direct,) = json.loads(run_bench(*arguments)[1])
+    (through,) = json.loads(run_bench(*arguments, "--runtime", "coreml", "--compute-units", "cpu_and_ne")[1])
+    assert (through["runtime"], through["compute_units"], through["precision"]) == ("coreml", "cpu_and_ne", None)
+    assert through["top1"] == pytest.approx(direct["top1"], abs=2)
+    code, _, errors = run_bench(*arguments, "--runtime", "coreml", "--compute-units", "ane")
+    assert code == 2
+    assert "expected one of all, cpu_and_ne" in errors
+
+
+def test_a_suite_through_core_ml(run_bench, on_a_mac, tmp_path: Path) -> None:
+    suite = tmp_path / "own.toml"
+    suite.write_text(
+        'description = "d"\nmodels = ["tiny"]\nweights = "none"\ntraining = {epochs = 1}\n[data]\ndefault = "digits"\n'
+        '[[configs]]\nalgorithm = "post-training"\nsparsity = 0.5\n'
+    )
+    command = ("run", "--suite", suite, "--results", tmp_path / "results", "--format", "json")
+    code, output, errors = run_bench(*command, "--runtime", "coreml")
+    assert code == 0, errors
+    assert {(row["runtime"], row["compute_units"]) for row in json.loads(output)} == {("coreml", "all")}
+    assert "0 of 2 cells measured now" in run_bench(*command, "--runtime", "coreml")[2]
+    # Other compute units, and the portable runtime, are other measurements of the same packages.
+    assert "2 of 2 cells measured now" in run_bench(*command, "--runtime", "coreml", "--compute-units", "cpu_only")[2]
+    assert "2 of 2 cells measured now" in run_bench(*command)[2]
+    assert len(list((tmp_path / "results" / "records").glob("*.json"))) == 6
+
+
+def test_without_core_ml_it_says_so(refused, digits_package: Path) -> None:
+    assert "Core ML is not on this machine (Linux)" in refused("parity", digits_package, "--data", "digits")

@@ -1,6 +1,0 @@
-"""`run_bench.py` with the tiny network, for `test_torchrun.py`: torchrun starts files."""
-
-from harness.cli import main
-from tests import tiny_network  # noqa: F401
-
-main()

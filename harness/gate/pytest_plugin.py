@@ -18,7 +18,7 @@ from coreml_prune_bench.core.errors import BenchError
 
 if TYPE_CHECKING:
     from coreml_prune_bench.gate.verdicts import Report, Row
-    from coreml_prune_bench.records.accuracy import Precision
+    from coreml_prune_bench.records.predictions import Precision
 
 _UPDATE = "--coreml-gate-update"
 

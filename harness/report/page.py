@@ -17,7 +17,7 @@ from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.records.accuracy import Record, read_records
 from coreml_prune_bench.records.latency import LatencyRecord, read_latency_records
 from coreml_prune_bench.records.latest import newest_trials
-from coreml_prune_bench.records.sensitivity import Sensitivity, kept_sensitivities
+from coreml_prune_bench.records.sensitivity import Sensitivity
 from coreml_prune_bench.report import charts
 from coreml_prune_bench.report.accuracy_tables import (
     Row,
@@ -29,6 +29,7 @@ from coreml_prune_bench.report.accuracy_tables import (
 )
 from coreml_prune_bench.report.charts import Distribution, Drawing, Point
 from coreml_prune_bench.report.sensitivity import caption as sensitivity_caption
+from coreml_prune_bench.report.sensitivity import kept_sensitivities
 from coreml_prune_bench.report.sensitivity import panels as sensitivity_panels
 from coreml_prune_bench.report.sensitivity import rows as sensitivity_rows
 

@@ -14,25 +14,19 @@ from coremltools.optimize.torch.pruning import MagnitudePrunerConfig as OwnPrune
 
 import coreml_prune_bench.advise.budget
 import coreml_prune_bench.cli.advise
+from coreml_prune_bench.advise.advice import Goal, difference, is_on_front
 from coreml_prune_bench.advise.budget import Budget, OutOfTimeError, read_duration
-from coreml_prune_bench.advise.search import (
-    Goal,
-    Road,
-    difference,
-    is_on_front,
-)
+from coreml_prune_bench.advise.search import Search
 from coreml_prune_bench.bench.cells import Subject
 from coreml_prune_bench.core.errors import BenchError, DataError
 from coreml_prune_bench.data import open_data
 from coreml_prune_bench.data.halves import PARTS, open_data_or_part, part_of
-from coreml_prune_bench.models.config import (
-    MagnitudePrunerConfig,
-    PostTrainingConfig,
-    ReconstructionConfig,
-    SparseGPTConfig,
-    TrainingConfig,
-)
+from coreml_prune_bench.models.config import TrainingConfig
+from coreml_prune_bench.models.pruning.blockwise_reconstruction.config import ReconstructionConfig
 from coreml_prune_bench.models.pruning.coremltools_yaml import coremltools_yaml
+from coreml_prune_bench.models.pruning.magnitude_pruner.config import MagnitudePrunerConfig
+from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig
+from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
 from coreml_prune_bench.models.pruning.task import fitted_to, layer_sparsities
 from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.weights import untrained_model
@@ -178,7 +172,7 @@ class Script:
         return accuracy_record(np.arange(IMAGES) < DENSE - lost, weight_bytes=size, sha256=config.name)
 
     def walk(self, budget=None, **goal):
-        self.road = Road(
+        self.road = Search(
             self.selection,
             self.final,
             Goal(**goal),
@@ -188,7 +182,7 @@ class Script:
             budget=budget or Budget(3600),
             say=self.said.append,
         )
-        return self.road.walk()
+        return self.road.run()
 
     def sparsities(self, algorithm):
         """Those that were tried, in order."""

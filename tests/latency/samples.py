@@ -5,12 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from coreml_prune_bench.records.accuracy import (
-    Network,
-    Provenance,
-    Pruning,
-    Runtime,
-)
+from coreml_prune_bench.records.accuracy import Network, Provenance, Pruning, Runtime
 from coreml_prune_bench.records.latency import (
     Device,
     LatencyRecord,

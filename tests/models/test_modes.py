@@ -17,12 +17,7 @@ from coreml_prune_bench.bench.suite import load_suite
 from coreml_prune_bench.bench.verify import check_package
 from coreml_prune_bench.core.errors import BenchError, CellFailedError
 from coreml_prune_bench.mlprogram.summary import read_package
-from coreml_prune_bench.models.config import (
-    MagnitudePrunerConfig,
-    PostTrainingConfig,
-    Scope,
-    SparseGPTConfig,
-)
+from coreml_prune_bench.models.config import Scope
 from coreml_prune_bench.models.conversion import (
     encode_zeros,
     fold_batchnorm,
@@ -32,6 +27,10 @@ from coreml_prune_bench.models.conversion import (
     weight_name,
 )
 from coreml_prune_bench.models.pattern import Pattern, smallest
+from coreml_prune_bench.models.pruning.coreml import to_sparse_coreml
+from coreml_prune_bench.models.pruning.magnitude_pruner.config import MagnitudePrunerConfig
+from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig
+from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
 from coreml_prune_bench.models.pruning.task import layer_sparsities, scope_in_words
 from coreml_prune_bench.models.training import normalize
 from coreml_prune_bench.published.table import published_counterpart, read_table
@@ -137,7 +136,7 @@ def test_the_saved_package_has_the_pattern_the_storage_and_the_predictions(
 ):
     result, model = pruned(config)
     path = tmp_path / "x.mlpackage"
-    result.package.save(str(path))
+    to_sparse_coreml(result).save(str(path))
     package, weights = read_package(path), values(path)
     expected = {layer: config.sparsity_of(layer, "Linear" if layer == "classifier" else "Conv2d") for layer in LAYERS}
     assert result.targets == {layer: sparsity for layer, sparsity in expected.items() if sparsity}
@@ -171,7 +170,7 @@ def half(tmp_path_factory):
     """Half of each weight zero, anywhere."""
     path = tmp_path_factory.mktemp("half") / "x.mlpackage"
     result, _ = pruned(post(sparsity=0.5))
-    result.package.save(str(path))
+    to_sparse_coreml(result).save(str(path))
     return path, read_package(path), result.targets
 
 
@@ -233,7 +232,7 @@ def test_bits_are_those_of_an_index_where_coremltools_packs_them_for_ios17(tmp_p
 def test_sparse_gpts_quantized_weights_are_stored_as_it_chose_them(tmp_path):
     """On its grid, folded with BatchNorm: the integers are its own, and Float16 rounds their scales alone."""
     result, model = pruned(gpt(sparsity=0.5, weight_dtype="uint8"))
-    result.package.save(str(tmp_path / "x.mlpackage"))
+    to_sparse_coreml(result).save(str(tmp_path / "x.mlpackage"))
     folded = fold_batchnorm(model, SIZE)
     scales = folded_scales(model, folded)
     for layer, value in values(tmp_path / "x.mlpackage").items():
@@ -369,7 +368,7 @@ OWN = [
 def test_the_patterns_of_a_core_ml_tools_config_are_checked_too(config, patterns, baseline, tmp_path):
     result, _ = pruned(config)
     assert result.patterns == patterns
-    result.package.save(str(tmp_path / "x.mlpackage"))
+    to_sparse_coreml(result).save(str(tmp_path / "x.mlpackage"))
     path = tmp_path / "x.mlpackage"
     check_package(path, read_package(path), result.targets, baseline, patterns=result.patterns)
 

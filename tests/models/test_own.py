@@ -13,7 +13,7 @@ import torchvision
 from torch import nn
 
 from coreml_prune_bench.bench.cells import lay_out
-from coreml_prune_bench.bench.run import build_all, run
+from coreml_prune_bench.bench.run import RunOptions, build_all, run
 from coreml_prune_bench.bench.suite import choose, load_suite
 from coreml_prune_bench.core.errors import (
     BenchError,
@@ -21,14 +21,13 @@ from coreml_prune_bench.core.errors import (
     SuiteError,
     WeightsError,
 )
-from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.data import load_images, open_data
 from coreml_prune_bench.mlprogram.summary import read_package
 from coreml_prune_bench.models.attention import Attention, with_callable_projections
 from coreml_prune_bench.models.conversion import fold_batchnorm, to_coreml, weight_output
 from coreml_prune_bench.models.layers import leave_dense, prunable_layers, stage_names
 from coreml_prune_bench.models.own import is_spec, own_network
-from coreml_prune_bench.models.pruning.reconstruction import relative_error
+from coreml_prune_bench.models.pruning.blockwise_reconstruction.prune import relative_error
 from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.stages import sequential_view
 from coreml_prune_bench.models.tracing import observe
@@ -532,7 +531,7 @@ def test_a_network_that_is_nothing_but_layers_in_a_row_is_pruned(tmp_path):
         '[[configs]]\nalgorithm = "post-training"\nsparsity = 0.5\n'
         '[[configs]]\nalgorithm = "sparse-gpt"\nsparsity = 0.5\ncalibration_samples = 16\nquantize_bits = 8\n'
     )
-    outcome = run(lay_out(load_suite(str(tmp_path / "row.toml")), None), Store(tmp_path / "results"), Reporter())
+    outcome = run(lay_out(load_suite(str(tmp_path / "row.toml")), None), RunOptions(Store(tmp_path / "results")))
     assert [r.reason for r in outcome.failed] == []
     layers = {r.pruning.algorithm: {layer.name for layer in r.package.layers} for r in outcome.records if r.package}
     assert layers["post-training"] == layers["sparse-gpt"] == {"0", "4"}
@@ -543,7 +542,7 @@ def test_a_network_that_is_nothing_but_layers_in_a_row_is_pruned(tmp_path):
 
 def test_a_users_file_goes_through_every_algorithm_and_one_that_cannot_be_traced_through_the_others(folder):
     cells = lay_out(load_suite(str(folder / "mine.toml")), None)
-    outcome = run(cells, Store(folder / "results"), Reporter())
+    outcome = run(cells, RunOptions(Store(folder / "results")))
     records = {(r.network.name, r.pruning.algorithm): r for r in outcome.records}
     assert set(records) == {
         *(("net-net", algorithm) for algorithm in ("dense", "post-training", *WALKING, "magnitude-pruner")),
@@ -562,14 +561,14 @@ def test_a_users_file_goes_through_every_algorithm_and_one_that_cannot_be_traced
             assert all(layer.sparsity == pytest.approx(0.5, abs=0.02) for layer in layers.values())
             assert record.pruning.scope == "conv + linear; 1 layer cannot be pruned"  # the unused one
             assert "batch_norm" not in record.package.operations
-    again = run(lay_out(load_suite(str(folder / "mine.toml")), None), Store(folder / "results"), Reporter())
+    again = run(lay_out(load_suite(str(folder / "mine.toml")), None), RunOptions(Store(folder / "results")))
     assert again.measured == len(WALKING)  # the failed ones are tried again
 
 
 def test_a_network_that_does_not_take_the_images_fails_and_the_next_is_built(folder):
     suite = choose(load_suite(str(folder / "mine.toml")), own=["torchvision:inception_v3", f"{folder}/net.py:net"])
     suite = suite.model_copy(update={"configs": ()})
-    built, problems = build_all(lay_out(suite, None), Store(folder / "results"), Reporter())
+    built, problems = build_all(lay_out(suite, None), RunOptions(Store(folder / "results")))
     assert [path.name for _, path in built] == ["net-net.mlpackage"]
     (problem,) = problems
     assert "torchvision-inception_v3 fails on an image [1, 3, 32, 32] of digits: RuntimeError: " in problem
@@ -628,7 +627,7 @@ def test_torchvisions_other_networks_go_through_every_algorithm(tmp_path, name):
         OTHERS.format(spec=f"torchvision:{name}", weights=weights, data=data, training=training)
     )
     cells = lay_out(load_suite(str(tmp_path / "others.toml")), folder)
-    outcome = run(cells, Store(tmp_path / "results"), Reporter())
+    outcome = run(cells, RunOptions(Store(tmp_path / "results")))
     assert not outcome.failed
     for record in outcome.records[1:]:
         assert record.package

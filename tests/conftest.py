@@ -14,9 +14,11 @@ from coreml_prune_bench.bench.run import Outcome, run
 from coreml_prune_bench.bench.suite import load_suite
 from coreml_prune_bench.core.cache_folder import CACHE_VARIABLE
 from coreml_prune_bench.core.progress import Reporter
+from coreml_prune_bench.mlprogram.summary import PackageSummary, read_package
 from coreml_prune_bench.models.conversion import to_coreml
 from coreml_prune_bench.models.weights import untrained_model
 from coreml_prune_bench.records.store import Store
+from tests.models.tiny import SIZE, dense
 from tests.tiny_network import TINY  # (its module registers the network)
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -130,3 +132,11 @@ def package(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("package") / "tiny.mlpackage"
     to_coreml(untrained_model(TINY, 3).eval(), 32).save(str(path))
     return path
+
+
+@pytest.fixture(scope="session")
+def baseline(tmp_path_factory) -> PackageSummary:
+    """What is read of a dense tiny network whose weights are worth pruning: what pruned ones are checked against."""
+    path = tmp_path_factory.mktemp("baseline") / "x.mlpackage"
+    to_coreml(dense(), SIZE).save(str(path))
+    return read_package(path)

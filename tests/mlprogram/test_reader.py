@@ -16,13 +16,9 @@ from coremltools.proto import Model_pb2
 
 from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.mlprogram import decompress, reader
-from coreml_prune_bench.mlprogram.reader import (
-    Immediate,
-    Stored,
-    TensorType,
-    Weights,
-)
 from coreml_prune_bench.mlprogram.summary import read_package
+from coreml_prune_bench.mlprogram.values import Immediate, Stored, TensorType
+from coreml_prune_bench.mlprogram.weights import Weights
 from coreml_prune_bench.runtimes.portable import load
 from tests.runtimes.packages import from_torch
 

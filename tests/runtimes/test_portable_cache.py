@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from coreml_prune_bench.core.cache_folder import CACHE_VARIABLE
 from coreml_prune_bench.core.errors import PackageError
-from coreml_prune_bench.mlprogram.reader import Feature
+from coreml_prune_bench.mlprogram.program import Feature
 from coreml_prune_bench.runtimes.portable import cache, load, model_file
 from coreml_prune_bench.runtimes.portable.interface import Classifier, Interface
 from tests.runtimes.packages import from_mil

@@ -17,8 +17,9 @@ from coremltools.optimize import _utils as packing
 
 from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.mlprogram import decompress
-from coreml_prune_bench.mlprogram.reader import Stored, TensorType, Weights
 from coreml_prune_bench.mlprogram.summary import WeightSummary, read_package
+from coreml_prune_bench.mlprogram.values import Stored, TensorType
+from coreml_prune_bench.mlprogram.weights import Weights
 from coreml_prune_bench.runtimes.portable import load
 from tests.runtimes.packages import from_mil, from_torch
 

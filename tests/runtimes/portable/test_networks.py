@@ -16,7 +16,7 @@ from torch.fx.experimental.optimization import fuse
 from coreml_prune_bench.mlprogram.summary import read_package
 from coreml_prune_bench.runtimes.portable import load
 from coreml_prune_bench.runtimes.portable.session import Model
-from tests.runtimes.packages import from_torch, settle
+from tests.packages import from_torch, settle
 
 SIZE = 64
 NETWORKS = ["mobilenet_v2", "mobilenet_v3_small", "resnet50"]

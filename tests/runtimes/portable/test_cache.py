@@ -18,14 +18,14 @@ from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.mlprogram.program import Feature
 from coreml_prune_bench.runtimes.portable import cache, load, model_file
 from coreml_prune_bench.runtimes.portable.interface import Classifier, Interface
-from tests.runtimes.packages import from_mil
+from tests.packages import from_mil
 
 WIDTH = 600
 X = np.random.default_rng(0).normal(size=(2, WIDTH)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of 1.4 MB, just worth keeping."""
     weight = np.random.default_rng(1).normal(size=(WIDTH, WIDTH)).astype(np.float32)
     path = tmp_path_factory.mktemp("package") / "m.mlpackage"
@@ -56,32 +56,32 @@ def results(path: Path, **options: object) -> np.ndarray:
     return load(path, threads=1, **options).predict_batch({"x": X})["y"]  # type: ignore[arg-type]
 
 
-def test_second_load_translates_nothing(package: Path, folder: Path, translations: list[Path]) -> None:
-    first, second = results(package), results(package)
+def test_second_load_translates_nothing(wide: Path, folder: Path, translations: list[Path]) -> None:
+    first, second = results(wide), results(wide)
     np.testing.assert_array_equal(first, second)
     assert len(translations) == len(entries(folder)) == 1
-    model = load(package)
+    model = load(wide)
     assert (model.any_batch, model.input_names, model.output_names) == (True, ("x",), ("y",))
     assert model.program.operations  # read when it is asked for
 
 
 def test_entry_belongs_to_content_precision_and_code(
-    package: Path, folder: Path, translations: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wide: Path, folder: Path, translations: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy = shutil.copytree(package, tmp_path / "copy.mlpackage")
-    results(package)
-    np.testing.assert_array_equal(results(copy), results(package))
+    copy = shutil.copytree(wide, tmp_path / "copy.mlpackage")
+    results(wide)
+    np.testing.assert_array_equal(results(copy), results(wide))
     assert len(translations) == 1  # wherever the package is
-    load(package, precision="float16")
+    load(wide, precision="float16")
     assert len(translations) == 2
     weights = next(copy.rglob("weight.bin"))
     data = bytearray(weights.read_bytes())
     data[len(data) // 8 * 4 + 3] ^= 0x80  # the sign of one weight
     weights.write_bytes(data)
-    assert not np.array_equal(results(copy), results(package))
+    assert not np.array_equal(results(copy), results(wide))
     assert len(translations) == 3
     monkeypatch.setattr(cache, "code_hashes", lambda: {"translate.py": "another"})
-    results(package)
+    results(wide)
     assert len(translations) == 4
 
 
@@ -90,9 +90,9 @@ def test_the_code_of_an_entry_is_the_reader_the_translation_and_the_operations()
 
 
 def test_package_that_changes_under_a_loaded_model_is_not_mixed_with_it(
-    package: Path, folder: Path, tmp_path: Path
+    wide: Path, folder: Path, tmp_path: Path
 ) -> None:
-    copy = shutil.copytree(package, tmp_path / "copy.mlpackage")
+    copy = shutil.copytree(wide, tmp_path / "copy.mlpackage")
     results(copy)
     model = load(copy)
     next(copy.rglob("*.mlmodel")).touch()
@@ -107,9 +107,9 @@ def test_package_that_changes_under_a_loaded_model_is_not_mixed_with_it(
 @pytest.mark.parametrize("file", ["model.onnx", "weights.bin", "interface.json", "hashes.json"])
 @pytest.mark.parametrize("damage", ["flipped", "shorter", "missing"])
 def test_damaged_entry_is_made_again(
-    file: str, damage: str, package: Path, folder: Path, translations: list[Path]
+    file: str, damage: str, wide: Path, folder: Path, translations: list[Path]
 ) -> None:
-    expected = results(package)
+    expected = results(wide)
     path = entries(folder)[0] / file
     data = path.read_bytes()
     path.unlink()
@@ -117,16 +117,16 @@ def test_damaged_entry_is_made_again(
         path.write_bytes(data[:-9] + bytes([data[-9] ^ 4]) + data[-8:])
     elif damage == "shorter":
         path.write_bytes(data[: len(data) // 2])
-    np.testing.assert_array_equal(results(package), expected)
+    np.testing.assert_array_equal(results(wide), expected)
     assert len(translations) == 2
-    np.testing.assert_array_equal(results(package), expected)
+    np.testing.assert_array_equal(results(wide), expected)
     assert len(translations) == 2
 
 
 def test_entry_that_vanishes_while_it_is_opened_is_made_again(
-    package: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    wide: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = results(package)
+    expected = results(wide)
     find = cache.find
 
     def evicted(key: str) -> Path | None:
@@ -135,22 +135,22 @@ def test_entry_that_vanishes_while_it_is_opened_is_made_again(
         return entry
 
     monkeypatch.setattr(cache, "find", evicted)
-    np.testing.assert_array_equal(results(package), expected)
+    np.testing.assert_array_equal(results(wide), expected)
 
 
 def test_cache_can_be_turned_off(
-    package: Path, folder: Path, translations: list[Path], monkeypatch: pytest.MonkeyPatch
+    wide: Path, folder: Path, translations: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = results(package, cache=False)
+    expected = results(wide, cache=False)
     monkeypatch.setenv(cache.OFF_VARIABLE, "1")
-    np.testing.assert_array_equal(results(package), expected)
+    np.testing.assert_array_equal(results(wide), expected)
     assert len(translations) == 2
     assert not folder.exists()
 
 
 @pytest.mark.parametrize("obstacle", ["a file", "a read-only folder", "a lock that is held"])
 def test_what_cannot_be_cached_loads_all_the_same(
-    obstacle: str, package: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    obstacle: str, wide: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder.parent.mkdir()
     lock = FileLock(folder / ".lock")
@@ -166,7 +166,7 @@ def test_what_cannot_be_cached_loads_all_the_same(
         monkeypatch.setattr(cache, "_PATIENCE_S", 0.1)
         lock.acquire()
     try:
-        assert results(package).shape == X.shape
+        assert results(wide).shape == X.shape
     finally:
         lock.release()
         if folder.is_dir():
@@ -174,27 +174,27 @@ def test_what_cannot_be_cached_loads_all_the_same(
             assert not entries(folder)
 
 
-def test_longest_unused_entries_go_first(package: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    results(package)
+def test_longest_unused_entries_go_first(wide: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results(wide)
     (first,) = entries(folder)
-    load(package, precision="float16")
+    load(wide, precision="float16")
     (second,) = set(entries(folder)) - {first}
     for entry, age in ((first, 200), (second, 100)):
         os.utime(entry / "hashes.json", (os.stat(entry / "hashes.json").st_mtime - age,) * 2)
-    results(package)  # the first is now the one used last
+    results(wide)  # the first is now the one used last
     monkeypatch.setattr(cache, "MOST_BYTES", 5 << 19)  # room for one, and some
     monkeypatch.setattr(cache, "code_hashes", lambda: {"translate.py": "another"})
-    results(package)
+    results(wide)
     assert len(entries(folder)) == 1
     assert not {first, second} & set(entries(folder))
 
 
-def test_remains_of_killed_processes_go_after_a_day(package: Path, folder: Path) -> None:
+def test_remains_of_killed_processes_go_after_a_day(wide: Path, folder: Path) -> None:
     old, new = folder / ".old", folder / ".new"
     for remains in (old, new):
         (remains / "key").mkdir(parents=True)
     os.utime(old, (0, 0))
-    results(package)
+    results(wide)
     assert (old.exists(), new.exists()) == (False, True)
 
 
@@ -209,9 +209,9 @@ def test_missing_package_is_named(folder: Path, tmp_path: Path) -> None:
         load(tmp_path / "nothing.mlpackage")
 
 
-def test_onnx_file_of_a_cached_model_holds_its_weights(package: Path, folder: Path, tmp_path: Path) -> None:
-    results(package)
-    load(package).to_onnx(tmp_path / "m.onnx")
+def test_onnx_file_of_a_cached_model_holds_its_weights(wide: Path, folder: Path, tmp_path: Path) -> None:
+    results(wide)
+    load(wide).to_onnx(tmp_path / "m.onnx")
     onnx.checker.check_model(str(tmp_path / "m.onnx"), full_check=True)
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["m.onnx"]
     assert (tmp_path / "m.onnx").stat().st_size > WIDTH * WIDTH * 4
@@ -225,11 +225,11 @@ print(sorted({"coremltools", "onnx", "torch"} & set(sys.modules)))
 """
 
 
-def test_neither_torch_nor_coremltools_is_imported_to_load(package: Path, folder: Path) -> None:
+def test_neither_torch_nor_coremltools_is_imported_to_load(wide: Path, folder: Path) -> None:
     """And not even onnx, where the cache has the translation."""
     found = [
         subprocess.run(
-            [sys.executable, "-c", IMPORTS, str(package)], capture_output=True, text=True, check=True
+            [sys.executable, "-c", IMPORTS, str(wide)], capture_output=True, text=True, check=True
         ).stdout.strip()
         for _ in range(2)
     ]

@@ -14,7 +14,7 @@ from coremltools.converters.mil.mil import types
 from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.runtimes.portable import load
 from coreml_prune_bench.runtimes.portable.session import Model
-from tests.runtimes.packages import from_mil, from_torch
+from tests.packages import from_mil, from_torch
 
 X = np.array([1.0, -2.0, 3.0], np.float32)
 

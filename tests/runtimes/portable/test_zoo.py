@@ -1,6 +1,6 @@
 """torchvision's families of networks, in their smallest members or smaller ones of the same blocks, against torch.
 
-`python -m tests.runtimes.zoo` does the same with every network that torchvision has.
+`python -m tests.runtimes.portable.zoo` does the same with every network that torchvision has.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from torchvision.models.regnet import BlockParams
 from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 
 from coreml_prune_bench.runtimes.portable import load
-from tests.runtimes import zoo
+from tests.runtimes.portable import zoo
 
 CLASSES = 20
 

@@ -1,6 +1,5 @@
 """Gathering and scattering, against the definitions written out in NumPy and coremltools' own value inference."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,8 @@ from coremltools.converters.mil.mil.ops.defs._utils import compute_gather
 from coreml_prune_bench.core.errors import BenchError, PackageError
 from coreml_prune_bench.runtimes.portable import load
 from coreml_prune_bench.runtimes.portable.session import Model
-from tests.runtimes.packages import from_mil
-
-Operations = dict[str, Callable[..., Any]]
+from tests.packages import from_mil
+from tests.runtimes.portable.programs import Operations, convert
 
 X = np.random.default_rng(0).normal(0, 2, (3, 4, 5)).astype(np.float32)
 MODES = {
@@ -31,17 +29,6 @@ MODES = {
 
 def as_integers(x: Any) -> Any:
     return mb.cast(x=x, dtype="int32")
-
-
-def convert(folder: Path, operations: Operations, *shapes: tuple[int, ...], **options: Any) -> Model:
-    """Each of `operations` on the same inputs, in one program. The inputs are x, y and z."""
-    writers = operations.values()
-    builders: list[Callable[..., Any]] = [
-        lambda x: tuple(write(x) for write in writers),
-        lambda x, y: tuple(write(x, y) for write in writers),
-        lambda x, y, z: tuple(write(x, y, z) for write in writers),
-    ]
-    return load(from_mil(folder / "m.mlpackage", builders[len(shapes) - 1], *shapes, **options), threads=1)
 
 
 def predict(model: Model, names: Operations, *inputs: np.ndarray) -> dict[str, np.ndarray]:

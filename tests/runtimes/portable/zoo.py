@@ -3,8 +3,8 @@
 Weights are random and seeded, normalization statistics settled, inputs small where the network allows it: it is the
 operations and their composition that are checked, not what a network has learned. `make conformance` runs it:
 
-    python -m tests.runtimes.zoo                      every network that has no row of the runtime's present code
-    python -m tests.runtimes.zoo swin_t vit_b_16      these, again
+    python -m tests.runtimes.portable.zoo                   every network that has no row of the runtime's present code
+    python -m tests.runtimes.portable.zoo swin_t vit_b_16   these, again
 
 Each network is measured in a process of its own and gets one row of the results as soon as it is done: a failure costs
 one row, and a run that was stopped goes on where it was. The readable table is written anew after each row. The largest
@@ -35,14 +35,14 @@ from coreml_prune_bench.models.quiet import quiet_coremltools, silenced
 from coreml_prune_bench.runtimes.portable import load
 from coreml_prune_bench.runtimes.portable.cache import code_hashes
 from coreml_prune_bench.runtimes.portable.session import Model
-from tests.runtimes.packages import settle
+from tests.packages import settle
 
 quiet_coremltools()
 import coremltools as ct  # noqa: E402
 
 from coreml_prune_bench.models.coremltools_fixes import mended_converter  # noqa: E402
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 RESULTS = _ROOT / "results" / "conformance"
 PRECISIONS = {"float32": ct.precision.FLOAT32, "float16": ct.precision.FLOAT16}
 LARGEST_ERRORS = {"float32": 1e-4, "float16": 1e-2}
@@ -238,7 +238,7 @@ def run(names: Sequence[str], folder: Path) -> list[Row]:
 
 
 def _measured_apart(name: str) -> Row:
-    command = [sys.executable, "-m", "tests.runtimes.zoo", "--one", name]
+    command = [sys.executable, "-m", "tests.runtimes.portable.zoo", "--one", name]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     started = time.monotonic()
     try:
@@ -296,7 +296,7 @@ def _page(rows: Sequence[Row]) -> str:
     lines = [
         "# torchvision's classification networks over the portable runtime",
         "",
-        "Written by `python -m tests.runtimes.zoo`, which `make conformance` runs; random weights, "
+        "Written by `python -m tests.runtimes.portable.zoo`, which `make conformance` runs; random weights, "
         f"torch {torch.__version__}, torchvision {torchvision.__version__}, coremltools {ct.__version__}.",
         "",
         f"{len(rows)} of {len(network_names())} networks were measured, {len(right)} of them compute what torch does: "

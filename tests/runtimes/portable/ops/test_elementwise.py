@@ -1,4 +1,4 @@
-"""Each operation against its MIL definition written in NumPy, or against torch where torch is the definition."""
+"""Each elementwise operation and reduction against its MIL definition written in NumPy."""
 
 import math
 from collections.abc import Callable
@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import types
-from torch.nn import functional
 
 from coreml_prune_bench.mlprogram.reader import read
 from coreml_prune_bench.runtimes.portable import load
-from tests.runtimes.packages import from_mil, from_torch
+from tests.packages import from_mil
 
 # [2, 3, 4], with the values that activations turn at, and none where a function has a pole.
 X = np.random.default_rng(0).normal(0, 2, (2, 3, 4)).astype(np.float32)
@@ -246,79 +244,3 @@ def test_logical_operations_are_their_truth_tables(tmp_path: Path) -> None:
     x, y = np.array([[0, 0, 1, 1]], np.float32), np.array([[0, 1, 0, 1]], np.float32)
     results = [value[0].tolist() for value in load(path).predict({"x": x, "y": y}).values()]
     assert results == [[0, 0, 0, 1], [0, 1, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0]]
-
-
-def test_convolution_with_everything_set_is_torchs(tmp_path: Path) -> None:
-    module = torch.nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2)
-    path = from_torch(tmp_path / "m.mlpackage", module, (1, 4, 9, 8))
-    x = torch.randn(3, 4, 9, 8)
-    result = load(path).predict_batch({"x": x.numpy()})["y"]
-    np.testing.assert_allclose(result, module(x).detach().numpy(), rtol=1e-5, atol=1e-5)
-
-
-# A [1, 1, 5] ramp under a kernel of ones, worked by hand. Stride 2 and kernel 2 make 3 outputs: 1 zero is padded.
-@pytest.mark.parametrize(
-    ("pad_type", "pad", "expected"),
-    [
-        ("valid", None, [3, 7]),
-        ("same", None, [3, 7, 5]),
-        ("same_lower", None, [1, 5, 9]),
-        ("custom", [2, 1], [0, 3, 7, 5]),
-        ("valid", [2, 1], [3, 7]),  # pad counts for custom alone
-    ],
-)
-def test_convolution_pads_as_pad_type_says(
-    pad_type: str, pad: list[int] | None, expected: list[int], tmp_path: Path
-) -> None:
-    weight = np.ones((1, 1, 2), np.float32)
-    options = {"pad": pad} if pad else {}
-    path = from_mil(
-        tmp_path / "m.mlpackage",
-        lambda x: mb.conv(x=x, weight=weight, strides=[2], pad_type=pad_type, **options),
-        (1, 1, 5),
-    )
-    (result,) = load(path).predict({"x": np.arange(1, 6, dtype=np.float32).reshape(1, 1, 5)}).values()
-    assert result[0, 0].tolist() == expected
-
-
-@pytest.mark.parametrize("ceil_mode", [False, True])
-@pytest.mark.parametrize("padding", [0, 1])
-@pytest.mark.parametrize("kind", ["max", "average", "average excluding padding"])
-@pytest.mark.parametrize("size", [6, 7, 8])
-def test_pooling_is_torchs(kind: str, padding: int, ceil_mode: bool, size: int, tmp_path: Path) -> None:
-    def torchs(x: torch.Tensor) -> torch.Tensor:
-        if kind == "max":
-            return functional.max_pool2d(x, 3, 2, padding, ceil_mode=ceil_mode)
-        return functional.avg_pool2d(x, 3, 2, padding, ceil_mode, count_include_pad=kind == "average")
-
-    def build(x: Any) -> Any:
-        options = {"exclude_padding_from_average": kind != "average"} if kind != "max" else {}
-        pool = mb.max_pool if kind == "max" else mb.avg_pool
-        pad = [padding] * 4
-        return pool(
-            x=x, kernel_sizes=[3, 3], strides=[2, 2], pad_type="custom", pad=pad, ceil_mode=ceil_mode, **options
-        )
-
-    x = torch.randn(2, 3, size, size) - 1
-    path = from_mil(tmp_path / "m.mlpackage", build, x.shape)
-    (result,) = load(path, threads=1).predict({"x": x.numpy()}).values()
-    np.testing.assert_allclose(result, torchs(x).numpy(), rtol=1e-5, atol=1e-6)
-
-
-# [1, 2, 3, 4, 5] with kernel 2 and stride 2, by hand: `same` pads one zero at the end, `same_lower` at the start.
-@pytest.mark.parametrize(
-    ("pad_type", "exclude", "expected"),
-    [("same", False, [1.5, 3.5, 2.5]), ("same", True, [1.5, 3.5, 5.0]), ("same_lower", False, [0.5, 2.5, 4.5])],
-)
-def test_average_pool_pads_as_pad_type_says(
-    pad_type: str, exclude: bool, expected: list[float], tmp_path: Path
-) -> None:
-    path = from_mil(
-        tmp_path / "m.mlpackage",
-        lambda x: mb.avg_pool(
-            x=x, kernel_sizes=[2], strides=[2], pad_type=pad_type, exclude_padding_from_average=exclude
-        ),
-        (1, 1, 5),
-    )
-    (result,) = load(path).predict({"x": np.arange(1, 6, dtype=np.float32).reshape(1, 1, 5)}).values()
-    assert result[0, 0].tolist() == expected

@@ -1,10 +1,5 @@
-"""coremltools over the portable runtime: what its callers get on an OS without Core ML, and what is refused."""
+"""What callers of coremltools get on an OS without Core ML, and what is refused."""
 
-import gc
-import logging
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,45 +12,13 @@ from coremltools.converters.mil import mil
 from coremltools.converters.mil.mil import types
 from coremltools.models import CompiledMLModel, MLModel
 from coremltools.models.compute_device import MLComputeDevice
-from coremltools.models.compute_plan import MLComputePlan, MLModelStructure
-from coremltools.models.model import MLModelAsset
-from coremltools.models.utils import compile_model, load_spec
+from coremltools.models.compute_plan import MLComputePlan
 from PIL import Image
 
-from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.runtimes.portable import native
 from coreml_prune_bench.runtimes.portable.native.proxies import AppleHardwareError
-from tests.runtimes.packages import from_mil, from_torch
-
-NAME = "coremltools.libcoremlpython"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def installed() -> Iterator[None]:
-    native.install(threads=1)
-    yield
-    native.uninstall()
-
-
-@pytest.fixture(scope="module")
-def scaled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """y = W x + 1 on x [1, 3], with W [16, 3] in the weight file."""
-    weight = np.arange(48, dtype=np.float32).reshape(16, 3)
-    path = tmp_path_factory.mktemp("scaled") / "scaled.mlpackage"
-    return from_mil(path, lambda x: mb.linear(x=x, weight=weight, bias=np.ones(16, np.float32), name="y"), (1, 3))
-
-
-def expected(x: Any) -> np.ndarray:
-    return np.asarray(x, np.float32) @ np.arange(48, dtype=np.float32).reshape(16, 3).T + 1
-
-
-def convert(build: Any, *specs: mb.TensorSpec, **options: Any) -> MLModel:
-    """iOS18, with coremltools' own passes, loaded as `ct.convert` does at its end."""
-    program = mb.program(input_specs=list(specs), opset_version=ct.target.iOS18)(build)
-    return ct.convert(program, **({"minimum_deployment_target": ct.target.iOS18} | options))
-
-
-# --- predicting
+from tests.packages import from_torch
+from tests.runtimes.portable.native.models import convert, expected
 
 
 @pytest.mark.parametrize(
@@ -178,9 +141,6 @@ def test_precision_of_float16(scaled: Path) -> None:
         native.install(threads=1)
 
 
-# --- state
-
-
 @pytest.fixture(scope="module")
 def accumulator() -> MLModel:
     """Adds x to what it has, and returns the sum."""
@@ -220,88 +180,6 @@ def test_state_is_written(accumulator: MLModel) -> None:
 def test_stateful_model_asks_for_its_state(accumulator: MLModel) -> None:
     with pytest.raises(RuntimeError, match="make_state"):
         accumulator.predict({"x": np.ones(2)})
-
-
-# --- compiled models
-
-
-def test_compiled_model_outlives_its_package(scaled: Path, tmp_path: Path) -> None:
-    destination = tmp_path / "moved.mlmodelc"
-    assert compile_model(str(scaled), str(destination)) == str(destination)
-    model = CompiledMLModel(str(destination))
-    np.testing.assert_allclose(model.predict({"x": np.ones((1, 3), np.float16)})["y"], expected(np.ones((1, 3))))
-    assert len(model.predict([{"x": np.ones((1, 3))}] * 2)) == 2
-    assert destination.is_dir()
-
-
-def test_temporary_compiled_model_goes_with_the_model(scaled: Path) -> None:
-    model = MLModel(str(scaled))
-    compiled = Path(model.get_compiled_model_path())
-    assert compiled.is_dir()
-    del model
-    gc.collect()
-    assert not compiled.exists()
-
-
-def test_specification_without_weights_compiles() -> None:
-    spec = convert(lambda x: mb.relu(x=x, name="y"), mb.TensorSpec(shape=(2,))).get_spec()
-    model = CompiledMLModel(compile_model(spec))
-    assert model.predict({"x": np.array([-1.0, 1.0])})["y"].tolist() == [0, 1]
-
-
-def test_program_text_names_the_weights_place(scaled: Path) -> None:
-    model = MLModel(str(scaled))
-    text = (Path(model.get_compiled_model_path()) / "model.mil").read_text()
-    assert "func main<ios17>(tensor<fp32, [1, 3]> x) {" in text
-    assert 'BLOBFILE(path = tensor<string, []>("@model_path/weights/weight.bin"), offset' in text
-    assert "} -> (y);" in text
-
-
-def test_functions_of_a_package(tmp_path: Path) -> None:
-    program = mil.Program()
-    for name, operation in (("negate", lambda x: mb.mul(x=x, y=-1.0, name="y")), ("keep", lambda x: mb.relu(x=x))):
-        function = mb.function(input_specs=[mb.TensorSpec((2,))], opset_version=ct.target.iOS18)(operation)
-        program.add_function(name, function)
-    program.default_function_name = "keep"
-    program.export_as_multifunction = True
-    path = tmp_path / "two.mlpackage"
-    ct.convert(program, minimum_deployment_target=ct.target.iOS18).save(str(path))
-    x = np.array([1.0, -1.0])
-    assert next(iter(MLModel(str(path)).predict({"x": x}).values())).tolist() == [1, 0]
-    model = MLModel(str(path), function_name="negate")
-    assert model.predict({"x": x})["y"].tolist() == [-1, 1]
-    compiled = model.get_compiled_model_path()
-    assert CompiledMLModel(compiled, function_name="negate").predict({"x": x})["y"].tolist() == [-1, 1]
-    with pytest.raises(RuntimeError, match="no function 'other'"):
-        CompiledMLModel(compiled, function_name="other")
-
-
-def test_asset_from_memory_and_from_path(scaled: Path) -> None:
-    spec = load_spec(str(scaled)).SerializeToString()
-    weights = (scaled / "Data" / "com.apple.CoreML" / "weights" / "weight.bin").read_bytes()
-    loaded = MLModel(str(scaled))
-    for asset in (
-        MLModelAsset.from_memory(spec, {"weights/weight.bin": weights}),
-        MLModelAsset.from_path(loaded.get_compiled_model_path()),
-    ):
-        y = CompiledMLModel.from_asset(asset).predict({"x": np.ones((1, 3))})["y"]
-        np.testing.assert_allclose(y, expected(np.ones((1, 3))))
-    with pytest.raises(RuntimeError, match="outside the model"):
-        MLModelAsset.from_memory(spec, {"../weight.bin": weights})
-
-
-def test_structure(scaled: Path) -> None:
-    model = MLModel(str(scaled))
-    structure = MLModelStructure.load_from_path(model.get_compiled_model_path())
-    function = structure.program.functions["main"]
-    assert [value.name for value in function.inputs] == ["x"]
-    assert function.block.output_names == ["y"]
-    operation = next(operation for operation in function.block.operations if operation.operator_name == "linear")
-    assert operation.inputs["x"].bindings[0].name == "x"
-    assert [value.name for value in operation.outputs] == ["y"]
-
-
-# --- what is refused
 
 
 def test_input_that_core_ml_would_refuse(scaled: Path) -> None:
@@ -354,62 +232,3 @@ def test_what_only_apple_hardware_knows(scaled: Path) -> None:
     for devices in (MLComputeDevice.get_all_compute_devices, MLModel.get_available_compute_devices):
         with pytest.raises(AppleHardwareError, match="devices can only come from Core ML"):
             devices()
-
-
-# --- installing
-
-
-def test_announces_itself_once(caplog: pytest.LogCaptureFixture) -> None:
-    native.uninstall()
-    with caplog.at_level(logging.WARNING):
-        native.install(threads=1)
-        native.install(threads=1)
-    (record,) = caplog.records
-    assert "not from Core ML" in record.message
-
-
-def test_uninstall_leaves_coremltools_as_it_was(scaled: Path) -> None:
-    native.uninstall()
-    try:
-        assert ct.models.model._MLModelProxy is None
-        assert NAME not in sys.modules
-        assert not hasattr(ct, "libcoremlpython")
-        with pytest.raises(Exception, match="only supported on macOS"):
-            MLModel(str(scaled)).predict({"x": np.ones((1, 3))})
-        native.uninstall()
-    finally:
-        native.install(threads=1)
-
-
-def test_it_does_not_claim_to_be_a_mac() -> None:
-    assert not ct.utils._is_macos()
-
-
-def test_macos_is_refused_unless_forced(monkeypatch: pytest.MonkeyPatch) -> None:
-    native.uninstall()
-    try:
-        monkeypatch.setattr(sys, "platform", "darwin")
-        with pytest.raises(BenchError, match="use Core ML itself"):
-            native.install()
-        assert NAME not in sys.modules
-        native.install(threads=1, force=True)
-        assert NAME in sys.modules
-    finally:
-        monkeypatch.undo()
-        native.uninstall()
-        native.install(threads=1)
-
-
-@pytest.mark.parametrize("order", ["before", "after"])
-def test_before_and_after_coremltools_is_imported(order: str, scaled: Path) -> None:
-    steps = ["native.install(threads=1)", "import coremltools as ct"]
-    script = [
-        "import sys",
-        "from coreml_prune_bench.runtimes.portable import native",
-        "assert 'coremltools' not in sys.modules",
-        *(steps if order == "before" else reversed(steps)),
-        f"print(ct.models.MLModel({str(scaled)!r}).predict({{'x': [[1, 2, 3]]}})['y'][0, 0])",
-    ]
-    done = subprocess.run([sys.executable, "-c", "\n".join(script)], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == f"{expected([[1, 2, 3]])[0, 0]}", done.stderr
-    assert done.stderr.count("not from Core ML") == 1

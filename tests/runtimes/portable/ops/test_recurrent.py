@@ -12,20 +12,16 @@ from coremltools.converters.mil import Builder as mb
 
 from coreml_prune_bench.core.errors import UnsupportedOperationError
 from coreml_prune_bench.runtimes.portable import load
-from tests.runtimes.packages import from_mil, from_torch
+from tests.packages import from_mil, from_torch
 
 STEPS, BATCH, SIZE, HIDDEN = 4, 2, 3, 5
-RANDOM = np.random.default_rng(0)
 
 Arrays = tuple[np.ndarray, ...]
 Options = Mapping[str, Any]
 
 
-def random(*shape: int) -> np.ndarray:
-    return RANDOM.normal(0, 0.7, shape).astype(np.float32)
-
-
-X, H, C = random(STEPS, BATCH, SIZE), random(BATCH, 2 * HIDDEN), random(BATCH, 2 * HIDDEN)
+X = np.random.default_rng(0).normal(0, 0.7, (STEPS, BATCH, SIZE)).astype(np.float32)
+H, C = np.random.default_rng(1).normal(0, 0.7, (2, BATCH, 2 * HIDDEN)).astype(np.float32)
 
 ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "tanh": np.tanh,
@@ -90,34 +86,45 @@ def both_directions(options: Options, states: Sequence[np.ndarray]) -> list[np.n
     return [np.concatenate(pair, axis=-1) for pair in zip(one, other, strict=True)]
 
 
+# Options of the cases; a tuple is the shape of an array that the test draws.
+
+
 def weights(gates: int, suffix: str = "") -> dict[str, Any]:
-    return {f"weight_ih{suffix}": random(gates * HIDDEN, SIZE), f"weight_hh{suffix}": random(gates * HIDDEN, HIDDEN)}
+    return {f"weight_ih{suffix}": (gates * HIDDEN, SIZE), f"weight_hh{suffix}": (gates * HIDDEN, HIDDEN)}
+
+
+def filled(options: Options, draw: np.random.Generator) -> dict[str, Any]:
+    """The options with arrays where they have shapes."""
+    return {
+        name: draw.normal(0, 0.7, value).astype(np.float32) if isinstance(value, tuple) else value
+        for name, value in options.items()
+    }
 
 
 RNN: dict[str, dict[str, Any]] = {
     "plain": {},
-    "reverse": {"direction": "reverse", "bias": random(HIDDEN)},
+    "reverse": {"direction": "reverse", "bias": (HIDDEN,)},
     **{name: {"activation": name} for name in ("relu", "sigmoid", "sigmoid_hard", "scaled_tanh", "linear")},
 }
 GRU: dict[str, dict[str, Any]] = {
     "plain": {},
-    "reverse": {"direction": "reverse", "bias": random(3 * HIDDEN)},
-    "activations": {"recurrent_activation": "hard_sigmoid", "activation": "linear", "bias": random(3 * HIDDEN)},
-    "reset after": {"reset_after": True, "bias": random(3 * HIDDEN), "input_bias": random(3 * HIDDEN)},
-    "reset after, one bias": {"reset_after": True, "bias": random(3 * HIDDEN)},
-    "reset before, both biases": {"bias": random(3 * HIDDEN), "input_bias": random(3 * HIDDEN)},
+    "reverse": {"direction": "reverse", "bias": (3 * HIDDEN,)},
+    "activations": {"recurrent_activation": "hard_sigmoid", "activation": "linear", "bias": (3 * HIDDEN,)},
+    "reset after": {"reset_after": True, "bias": (3 * HIDDEN,), "input_bias": (3 * HIDDEN,)},
+    "reset after, one bias": {"reset_after": True, "bias": (3 * HIDDEN,)},
+    "reset before, both biases": {"bias": (3 * HIDDEN,), "input_bias": (3 * HIDDEN,)},
 }
 LSTM: dict[str, dict[str, Any]] = {
     "plain": {},
-    "reverse": {"direction": "reverse", "bias": random(4 * HIDDEN)},
-    "peephole": {"peephole": random(3 * HIDDEN), "bias": random(4 * HIDDEN)},
+    "reverse": {"direction": "reverse", "bias": (4 * HIDDEN,)},
+    "peephole": {"peephole": (3 * HIDDEN,), "bias": (4 * HIDDEN,)},
     "activations": {"recurrent_activation": "hard_sigmoid", "cell_activation": "relu", "activation": "scaled_tanh"},
     "clip": {"clip": np.float32(0.3)},
     "clip, all": {
         "clip": np.float32(0.4),
         "direction": "reverse",
-        "bias": random(4 * HIDDEN),
-        "peephole": random(3 * HIDDEN),
+        "bias": (4 * HIDDEN,),
+        "peephole": (3 * HIDDEN,),
         "recurrent_activation": "hard_sigmoid",
         "cell_activation": "linear",
         "activation": "relu",
@@ -126,14 +133,14 @@ LSTM: dict[str, dict[str, Any]] = {
 BIDIRECTIONAL: dict[str, dict[str, Any]] = {
     "plain": {},
     "all": {
-        "bias": random(4 * HIDDEN),
-        "bias_back": random(4 * HIDDEN),
-        "peephole": random(3 * HIDDEN),
-        "peephole_back": random(3 * HIDDEN),
+        "bias": (4 * HIDDEN,),
+        "bias_back": (4 * HIDDEN,),
+        "peephole": (3 * HIDDEN,),
+        "peephole_back": (3 * HIDDEN,),
         "activation": "relu",
     },
-    "bias of one": {"bias_back": random(4 * HIDDEN)},
-    "clip": {"clip": np.float32(0.3), "bias": random(4 * HIDDEN), "peephole_back": random(3 * HIDDEN)},
+    "bias of one": {"bias_back": (4 * HIDDEN,)},
+    "clip": {"clip": np.float32(0.3), "bias": (4 * HIDDEN,), "peephole_back": (3 * HIDDEN,)},
 }
 
 
@@ -161,8 +168,8 @@ def compare(
                 np.testing.assert_allclose(result, value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def test_rnn(tmp_path: Path) -> None:
-    cases = {name: {**weights(1), **options} for name, options in RNN.items()}
+def test_rnn(draw: np.random.Generator, tmp_path: Path) -> None:
+    cases = {name: filled({**weights(1), **options}, draw) for name, options in RNN.items()}
 
     def build(x: Any, h: Any, c: Any, **options: Any) -> Any:
         return mb.rnn(x=x, initial_h=first_half(h), **options)
@@ -170,8 +177,8 @@ def test_rnn(tmp_path: Path) -> None:
     compare(tmp_path, cases, build, lambda options: layer(rnn_step, options, [H[:, :HIDDEN]]))
 
 
-def test_gru(tmp_path: Path) -> None:
-    cases = {name: {**weights(3), **options} for name, options in GRU.items()}
+def test_gru(draw: np.random.Generator, tmp_path: Path) -> None:
+    cases = {name: filled({**weights(3), **options}, draw) for name, options in GRU.items()}
 
     def build(x: Any, h: Any, c: Any, **options: Any) -> Any:
         return mb.gru(x=x, initial_h=first_half(h), **options)
@@ -179,8 +186,8 @@ def test_gru(tmp_path: Path) -> None:
     compare(tmp_path, cases, build, lambda options: layer(gru_step, options, [H[:, :HIDDEN]]))
 
 
-def test_lstm(tmp_path: Path) -> None:
-    cases = {name: {**weights(4), **options} for name, options in LSTM.items()}
+def test_lstm(draw: np.random.Generator, tmp_path: Path) -> None:
+    cases = {name: filled({**weights(4), **options}, draw) for name, options in LSTM.items()}
 
     def build(x: Any, h: Any, c: Any, **options: Any) -> Any:
         return mb.lstm(x=x, initial_h=first_half(h), initial_c=first_half(c), **options)
@@ -188,8 +195,10 @@ def test_lstm(tmp_path: Path) -> None:
     compare(tmp_path, cases, build, lambda options: layer(lstm_step, options, [H[:, :HIDDEN], C[:, :HIDDEN]]))
 
 
-def test_bidirectional_lstm(tmp_path: Path) -> None:
-    cases = {name: {**weights(4), **weights(4, "_back"), **options} for name, options in BIDIRECTIONAL.items()}
+def test_bidirectional_lstm(draw: np.random.Generator, tmp_path: Path) -> None:
+    cases = {
+        name: filled({**weights(4), **weights(4, "_back"), **options}, draw) for name, options in BIDIRECTIONAL.items()
+    }
 
     def build(x: Any, h: Any, c: Any, **options: Any) -> Any:
         return mb.lstm(x=x, initial_h=h, initial_c=c, direction="bidirectional", **options)
@@ -201,15 +210,15 @@ def first_half(state: Any) -> Any:
     return mb.slice_by_index(x=state, begin=[0, 0], end=[BATCH, HIDDEN])
 
 
-def test_clipped_lstm_of_constants(tmp_path: Path) -> None:
+def test_clipped_lstm_of_constants(draw: np.random.Generator, tmp_path: Path) -> None:
     """It is computed while translating."""
-    options = {**weights(4), "clip": np.float32(0.3)}
+    options = filled({**weights(4), "clip": np.float32(0.3)}, draw)
 
     def build(y: Any) -> Any:
         zeros = np.zeros((BATCH, HIDDEN), np.float32)
         return mb.add(x=y, y=mb.lstm(x=X, initial_h=zeros, initial_c=zeros, **options)[1])
 
-    y = random(BATCH, HIDDEN)
+    y = draw.normal(0, 0.7, (BATCH, HIDDEN)).astype(np.float32)
     (result,) = load(from_mil(tmp_path / "m.mlpackage", build, y.shape), threads=1).predict({"y": y}).values()
     expected = layer(lstm_step, options, [np.zeros((BATCH, HIDDEN))] * 2)[1]
     np.testing.assert_allclose(result, y + expected, rtol=1e-4, atol=1e-5)
@@ -234,10 +243,12 @@ def test_lstm_of_pytorch_for_any_number_of_steps(tmp_path: Path) -> None:
             np.testing.assert_allclose(model.predict({"x": x.numpy()})["y"], lstm(x), atol=1e-6)
 
 
-def test_unknown_activation_is_refused(tmp_path: Path) -> None:
+def test_unknown_activation_is_refused(draw: np.random.Generator, tmp_path: Path) -> None:
+    options = filled(weights(1), draw)
+
     def build(x: Any) -> Any:
         h = np.zeros((BATCH, HIDDEN), np.float32)
-        return mb.rnn(x=x, initial_h=h, activation="softsign", **weights(1))[0]
+        return mb.rnn(x=x, initial_h=h, activation="softsign", **options)[0]
 
     with pytest.raises(UnsupportedOperationError, match="activation is 'softsign'"):
         load(from_mil(tmp_path / "m.mlpackage", build, X.shape))

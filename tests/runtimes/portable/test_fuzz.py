@@ -24,8 +24,8 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from coreml_prune_bench.runtimes.portable import registry, translate  # noqa: F401  (which fills the registry)
-from tests.runtimes.attempts import Attempts
-from tests.runtimes.packages import from_mil, from_torch
+from tests.packages import from_mil, from_torch
+from tests.runtimes.portable.attempts import Attempts
 
 FEW = 8
 EXAMPLES = [

@@ -16,7 +16,7 @@ from PIL import Image
 from coreml_prune_bench.core.errors import PackageError, UnsupportedOperationError
 from coreml_prune_bench.runtimes.portable import load, registry
 from coreml_prune_bench.runtimes.portable.session import Model
-from tests.runtimes.packages import from_mil, from_torch
+from tests.packages import from_mil, from_torch
 
 # Programs on x [1, 3, 4]; whether they may run a batch at once.
 PROGRAMS: dict[str, tuple[Callable[[Any], Any], bool]] = {

@@ -5,7 +5,7 @@ portable runtime where Core ML would be, keeps the tests of the ML program back 
 asked for a prediction. What fails, and why, stands in a committed file: a listed test is expected to fail, so that the
 run fails exactly when something fails that did not. It must change no test, no input and no tolerance.
 
-    pytest -p tests.runtimes.coremltools_conformance --pyargs coremltools.converters.mil.mil.ops.tests.iOS14 ...
+    pytest -p tests.runtimes.portable.coremltools_conformance --pyargs coremltools...mil.ops.tests.iOS14 ...
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import torch
 from coreml_prune_bench.runtimes.portable import native
 from coreml_prune_bench.runtimes.portable.cache import OFF_VARIABLE
 
-RECORD = Path(__file__).resolve().parents[2] / "results" / "conformance" / "coremltools_op_tests.json"
+RECORD = Path(__file__).resolve().parents[3] / "results" / "conformance" / "coremltools_op_tests.json"
 _MACOS_VERSION = (15, 0)
 _COREMLTOOLS = "/site-packages/coremltools/"
 _OPERATIONS = "converters/mil/mil/ops/tests/"

@@ -19,7 +19,7 @@ from coreml_prune_bench.data.halves import PARTS, part_of
 from coreml_prune_bench.models.config import (
     TrainingConfig,
 )
-from tests.gate.samples import accuracy_record, failed_record
+from tests.factories import accuracy_record, failed_record
 from tests.tiny_network import TINY
 
 IMAGES, DENSE = 1000, 900

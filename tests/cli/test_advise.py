@@ -11,12 +11,12 @@ import coreml_prune_bench.cli.advise
 from coreml_prune_bench.models.weights import untrained_model
 from coreml_prune_bench.records.accuracy import read_records
 from coreml_prune_bench.records.latency import write_latency_record
-from tests.latency.samples import latency_record
+from tests.factories import latency_record
 from tests.tiny_network import TINY
 
 
 @pytest.fixture
-def suite(tmp_path):
+def own_suite(tmp_path):
     path = tmp_path / "own.toml"
     path.write_text(
         'description = "d"\nmodels = ["tiny"]\nweights = "none"\n[training]\nepochs = 3\n'
@@ -25,9 +25,9 @@ def suite(tmp_path):
     return path
 
 
-def test_a_walk_from_the_command_line(run_bench, suite, tmp_path):
+def test_a_walk_from_the_command_line(run_bench, own_suite, tmp_path):
     results = tmp_path / "results"
-    command = ("advise", "tiny", "--data", "digits", "--suite", suite, "--max-drop", 5, "--results", results)
+    command = ("advise", "tiny", "--data", "digits", "--suite", own_suite, "--max-drop", 5, "--results", results)
     code, output, errors = run_bench(*command, "--min-ratio", 2.2, "--budget", "1h", "--json")
     assert code == 0, errors
     advice = json.loads(output)
@@ -87,8 +87,8 @@ def test_latencies_are_a_macs_and_of_one_device(tmp_path):
     assert coreml_prune_bench.cli.advise._latencies(tmp_path / "none") == {}
 
 
-def test_what_is_asked_for_wrongly_is_told_in_one_line(refused, suite, tmp_path):
-    command = ("advise", "tiny", "--suite", suite, "--results", tmp_path / "results")
+def test_what_is_asked_for_wrongly_is_told_in_one_line(refused, own_suite, tmp_path):
+    command = ("advise", "tiny", "--suite", own_suite, "--results", tmp_path / "results")
     assert "is no time" in refused(*command, "--data", "digits", "--budget", "soon")
     assert "the budget is too small" in refused(*command, "--data", "digits", "--budget", "0.1s")
     assert "--suite published measures packages" in refused(

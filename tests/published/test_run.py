@@ -15,7 +15,7 @@ from tests.published.samples import weight_file, zip_of
 
 
 @pytest.fixture
-def suite(tmp_path) -> Path:
+def published_suite(tmp_path) -> Path:
     path = tmp_path / "published.toml"
     path.write_text('description = "d"\nmodels = ["tiny"]\npackages = "published"\n')
     return path
@@ -33,9 +33,9 @@ def imagenet(tmp_path) -> str:
     return f"imagefolder:{tmp_path / 'imagenet'}"
 
 
-def test_a_run_measures_the_packages_as_they_are(run_bench, published, suite, imagenet, tmp_path):
+def test_a_run_measures_the_packages_as_they_are(run_bench, published, published_suite, imagenet, tmp_path):
     run_bench("fetch-published")
-    arguments = ("run", "--suite", suite, "--data", imagenet, "--results", tmp_path / "r")
+    arguments = ("run", "--suite", published_suite, "--data", imagenet, "--results", tmp_path / "r")
     code, output, errors = run_bench(*arguments, "--format", "json")
     assert code == 0, errors
     dense, half_ = json.loads(output)
@@ -62,22 +62,24 @@ def test_a_run_measures_the_packages_as_they_are(run_bench, published, suite, im
     assert compared["Float16"]["top1_difference"] == pytest.approx(dense["top1_mean"] - 71.5)
 
 
-def test_build_says_where_the_packages_are(run_bench, published, suite, imagenet, tmp_path):
+def test_build_says_where_the_packages_are(run_bench, published, published_suite, imagenet, tmp_path):
     run_bench("fetch-published")
-    code, output, _ = run_bench("build", "--suite", suite, "--data", imagenet, "--results", tmp_path / "r", "--json")
+    code, output, _ = run_bench(
+        "build", "--suite", published_suite, "--data", imagenet, "--results", tmp_path / "r", "--json"
+    )
     assert code == 0
     assert [Path(cell["package"]).name for cell in json.loads(output)] == ["Dense.mlpackage", "Half.mlpackage"]
 
 
 def test_a_package_that_is_not_understood_costs_its_row_alone(
-    run_bench, published, suite, imagenet, tmp_path, packages
+    run_bench, published, published_suite, imagenet, tmp_path, packages
 ):
     with zipfile.ZipFile(io.BytesIO(packages["Half"])) as archive:
         entries = [(name, archive.read(name).replace(b"relu", b"rely")) for name in archive.namelist()]
     published.files["/Half.mlpackage.zip"] = zip_of(*entries)
     run_bench("fetch-published")
     code, output, errors = run_bench(
-        "run", "--suite", suite, "--data", imagenet, "--results", tmp_path / "r", "--format", "json"
+        "run", "--suite", published_suite, "--data", imagenet, "--results", tmp_path / "r", "--format", "json"
     )
     assert code == 1
     assert "rely" in errors
@@ -85,18 +87,24 @@ def test_a_package_that_is_not_understood_costs_its_row_alone(
 
 
 def test_packages_that_were_not_fetched_or_were_changed_are_not_measured(
-    refused, run_bench, published, suite, imagenet, tmp_path
+    refused, run_bench, published, published_suite, imagenet, tmp_path
 ):
-    arguments = ("run", "--suite", suite, "--data", imagenet, "--results", tmp_path / "r")
+    arguments = ("run", "--suite", published_suite, "--data", imagenet, "--results", tmp_path / "r")
     assert "Dense.mlpackage is not there: run `run_bench.py fetch-published` first" in refused(*arguments)
     run_bench("fetch-published")
     (published_folder() / "Dense.mlpackage/Manifest.json").write_text("{}")
     assert "Dense.mlpackage is not what was downloaded" in refused(*arguments)
 
 
-def test_what_does_not_fit_published_packages_is_refused(refused, run_bench, published, suite, imagenet, tmp_path):
+def test_what_does_not_fit_published_packages_is_refused(
+    refused, run_bench, published, published_suite, imagenet, tmp_path
+):
     run_bench("fetch-published")
-    assert "leave out --weights" in refused("run", "--suite", suite, "--data", imagenet, "--weights", tmp_path)
-    assert "digits has 10 classes" in refused("run", "--suite", suite, "--data", "digits")
-    suite.write_text(suite.read_text() + '[[configs]]\nalgorithm = "post-training"\nsparsity = 0.5\n')
-    assert 'or packages = "published" in their place' in refused("run", "--suite", suite, "--data", imagenet)
+    assert "leave out --weights" in refused(
+        "run", "--suite", published_suite, "--data", imagenet, "--weights", tmp_path
+    )
+    assert "digits has 10 classes" in refused("run", "--suite", published_suite, "--data", "digits")
+    published_suite.write_text(
+        published_suite.read_text() + '[[configs]]\nalgorithm = "post-training"\nsparsity = 0.5\n'
+    )
+    assert 'or packages = "published" in their place' in refused("run", "--suite", published_suite, "--data", imagenet)

@@ -50,9 +50,9 @@ benchmark: setup
 
 MIL_TESTS := coremltools.converters.mil.mil.ops.tests
 conformance: setup
-	$(BIN)/python -m pytest -q -p no:cacheprovider -p tests.runtimes.coremltools_conformance -W ignore \
+	$(BIN)/python -m pytest -q -p no:cacheprovider -p tests.runtimes.portable.coremltools_conformance -W ignore \
 	  --pyargs $(foreach version,iOS14 iOS15 iOS16 iOS17 iOS18,$(MIL_TESTS).$(version))
-	$(BIN)/python -m tests.runtimes.zoo
+	$(BIN)/python -m tests.runtimes.portable.zoo
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -1,27 +1,30 @@
 """What several test files share: the sample data, a finished run of a tiny suite, and the command line."""
 
+import random
+import shutil
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 
 import coreml_prune_bench.cli.app
 from coreml_prune_bench.bench.cells import lay_out
 from coreml_prune_bench.bench.run import Outcome, RunOptions, run
 from coreml_prune_bench.bench.suite import load_suite
 from coreml_prune_bench.core.cache_folder import CACHE_VARIABLE
+from coreml_prune_bench.mlprogram.summary import PackageSummary, read_package
 from coreml_prune_bench.models.conversion import to_coreml
 from coreml_prune_bench.models.weights import untrained_model
 from coreml_prune_bench.records.store import Store
+from tests.damage import TwoLayers
+from tests.models.tiny import SIZE, dense
+from tests.packages import from_torch
 from tests.tiny_network import TINY  # (its module registers the network)
-
-SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data"
-needs_sample = pytest.mark.skipif(
-    not SAMPLE.is_dir(), reason="the sample images and weights are not beside the project"
-)
 
 TINY_SUITE = """
 description = "a network that trains in a second"
@@ -58,6 +61,22 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def seed(request: pytest.FixtureRequest) -> int:
+    """Random numbers are the test's own, whichever tests run before it: all streams start from a hash of its name."""
+    seed = zlib.crc32(request.node.name.encode())
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    return seed
+
+
+@pytest.fixture
+def draw(seed: int) -> np.random.Generator:
+    """Random inputs for a test."""
+    return np.random.default_rng(seed)
 
 
 @pytest.fixture(scope="session")
@@ -129,3 +148,23 @@ def package(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("package") / "tiny.mlpackage"
     to_coreml(untrained_model(TINY, 3).eval(), 32).save(str(path))
     return path
+
+
+@pytest.fixture(scope="session")
+def baseline(tmp_path_factory) -> PackageSummary:
+    """What is read of a dense tiny network whose weights are worth pruning: what pruned ones are checked against."""
+    path = tmp_path_factory.mktemp("baseline") / "x.mlpackage"
+    to_coreml(dense(), SIZE).save(str(path))
+    return read_package(path)
+
+
+@pytest.fixture(scope="session")
+def intact(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    return from_torch(tmp_path_factory.mktemp("intact") / "m.mlpackage", TwoLayers(), (1, 8))
+
+
+@pytest.fixture
+def copy(intact, tmp_path) -> Path:
+    """A copy of the intact package, to damage."""
+    return Path(shutil.copytree(intact, tmp_path / "m.mlpackage"))

@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 
 from coreml_prune_bench.core.errors import PackageError
-from coreml_prune_bench.mlprogram.reader import Feature
+from coreml_prune_bench.mlprogram.program import Feature
 
 _SEED = 0
 

@@ -1,9 +1,8 @@
 """Read a `.mlpackage` that holds an ML program into a small typed `Program`.
 
-The protobuf is parsed as it stands; no coremltools converter runs. Weights stay on disk until they are asked for, one
-by one, and are mapped, not copied. This module must know nothing of ONNX, must follow no offset and no path that it has
-not checked, and must allocate nothing for a size that is only declared. Whatever a package holds, the one error that it
-raises is PackageError.
+The protobuf is parsed as it stands; no coremltools converter runs. Weights stay on disk until `Weights` is asked for
+them. This module must know nothing of ONNX, must follow no path that is not checked, and must allocate nothing for a
+size that is only declared. Whatever a package holds, the one error that it raises is PackageError.
 """
 
 from __future__ import annotations
@@ -11,70 +10,35 @@ from __future__ import annotations
 import functools
 import json
 import math
-import struct
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from coreml_prune_bench.core.errors import PackageError
-from coreml_prune_bench.mlprogram.decompress import unpack_bits
+from coreml_prune_bench.mlprogram.program import Block, Feature, Operation, Program
 from coreml_prune_bench.mlprogram.specification import new_specification
-
-Shape = tuple[int | None, ...]
-"""None where a dimension is not fixed by the program."""
-
-_MIL_TO_NUMPY = {
-    "fp16": np.float16,
-    "fp32": np.float32,
-    "fp64": np.float64,
-    "int8": np.int8,
-    "int16": np.int16,
-    "int32": np.int32,
-    "int64": np.int64,
-    "uint8": np.uint8,
-    "uint16": np.uint16,
-    "uint32": np.uint32,
-    "uint64": np.uint64,
-    "bool": np.bool_,
-}
+from coreml_prune_bench.mlprogram.values import (
+    MIL_TO_NUMPY,
+    MOST_BYTES,
+    SUB_BYTE_BITS,
+    Argument,
+    Constant,
+    Immediate,
+    NamedType,
+    Reference,
+    Shape,
+    Stored,
+    TensorType,
+    has_nan,
+    packed_bytes,
+    unpacked,
+)
+from coreml_prune_bench.mlprogram.weights import DAMAGED, Weights, path_inside
 
 _PROTO_TO_MIL = {"FLOAT16": "fp16", "FLOAT32": "fp32", "FLOAT64": "fp64"}
-
-_SUB_BYTE_BITS = {"int4": 4, "uint1": 1, "uint2": 2, "uint3": 3, "uint4": 4, "uint6": 6}
-"""Element types that are packed without gaps, the lowest bits first. They are read into bytes."""
-
-# The type code in a blob's metadata for each element type that can stand in weight.bin: BlobDataType in coremltools'
-# mlmodel/src/MILBlob.
-_STORED_CODES = {
-    "fp16": 1,
-    "fp32": 2,
-    "uint8": 3,
-    "int8": 4,
-    "int16": 6,
-    "uint16": 7,
-    "int4": 8,
-    "uint1": 9,
-    "uint2": 10,
-    "uint4": 11,
-    "uint3": 12,
-    "uint6": 13,
-    "int32": 14,
-    "uint32": 15,
-}
-
-_FILE_HEADER = struct.Struct("<II")  # number of blobs, version
-_FILE_VERSION = 2
-_BLOB_METADATA = struct.Struct("<IIQQ")  # sentinel, type code, size of the payload, offset of the payload
-_BLOB_METADATA_BYTES = 64
-_BLOB_SENTINEL = 0xDEADBEEF
-
-_DAMAGED = "the package is damaged, build it again"
-
-MOST_BYTES = 8 << 30
-"""Of one value. A program that declares or computes a larger one is refused before memory is asked for."""
 
 _MOST_DIMENSIONS = 32
 _MOST_OPERATIONS = 200_000
@@ -87,276 +51,6 @@ _KINDS = {"floats": "f", "doubles": "f", "ints": "iu", "longInts": "iu", "bools"
 """NumPy's kinds of the element types that each of protobuf's lists of numbers can hold."""
 
 _COLOR_SPACES = ("GRAYSCALE", "GRAYSCALE_FLOAT16", "RGB", "BGR")
-
-
-def numpy_name(dtype: str) -> str:
-    """NumPy's word for a MIL element type; MIL's own where NumPy has no such type."""
-    return np.dtype(_MIL_TO_NUMPY[dtype]).name if dtype in _MIL_TO_NUMPY else dtype
-
-
-@dataclass(frozen=True)
-class TensorType:
-    """`dtype` is MIL's word: fp16, fp32, int32, uint8, bool, string...
-
-    A list has the type of its elements and, in `length`, how many there are (None: it grows). `rank_known` is False
-    where the program leaves even the number of dimensions open; `shape` is then empty.
-    """
-
-    dtype: str
-    shape: Shape
-    kind: Literal["tensor", "list", "state", "dictionary"] = "tensor"
-    length: int | None = None
-    rank_known: bool = True
-
-    @property
-    def fixed(self) -> bool:
-        return self.rank_known and None not in self.shape
-
-    @property
-    def fixed_shape(self) -> tuple[int, ...]:
-        """The shape of a constant, which has no open size."""
-        return tuple(size or 0 for size in self.shape)
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Another operation's output, or an input of the program."""
-
-    name: str
-
-
-@dataclass(frozen=True, eq=False)
-class Immediate:
-    """A constant that stands in the program itself: an array, or a str for MIL's strings, or a tuple for its lists."""
-
-    type: TensorType
-    value: np.ndarray | str | tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A constant whose elements stand in a weight file; `Weights` reads it. `owner` is the value that it belongs to."""
-
-    type: TensorType
-    file: str
-    offset: int
-    owner: str = ""
-
-
-Constant = Immediate | Stored
-Argument = Reference | Immediate | Stored
-
-
-@dataclass(frozen=True)
-class NamedType:
-    name: str
-    type: TensorType
-
-
-@dataclass(frozen=True, eq=False)
-class Operation:
-    """One statement. `attributes` holds what MIL keeps apart from inputs: a const's `val`, a constexpr's data."""
-
-    type: str
-    name: str
-    inputs: Mapping[str, tuple[Argument, ...]]
-    attributes: Mapping[str, Constant]
-    outputs: tuple[NamedType, ...]
-    blocks: tuple[Block, ...] = ()
-
-    def references(self) -> list[str]:
-        """The names of the values that it takes; what its blocks take is not among them."""
-        return [a.name for arguments in self.inputs.values() for a in arguments if isinstance(a, Reference)]
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """What a function, a branch or a loop's body holds. `results` names the values that it returns."""
-
-    inputs: tuple[NamedType, ...]
-    operations: tuple[Operation, ...]
-    results: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Feature:
-    """An input, output or state as the model's description declares it.
-
-    `shape` is what one sample has: an image is [H, W, C], an array is as declared, None where a size is open. `sizes`
-    then says what each dimension may be (the last None: no upper bound), `shapes` lists the only shapes that are
-    allowed where they are enumerated, and `default_shape` is what the model was converted with.
-    `dtype` is NumPy's word. `color_space` is RGB, BGR, GRAYSCALE or GRAYSCALE_FLOAT16 for an image and None otherwise.
-    `default` is the element of an optional input that is not given.
-    """
-
-    name: str
-    kind: Literal["image", "array", "label", "probabilities"]
-    shape: Shape
-    dtype: str
-    color_space: str | None = None
-    default_shape: tuple[int, ...] = ()
-    sizes: tuple[tuple[int, int | None], ...] = ()
-    shapes: tuple[tuple[int, ...], ...] = ()
-    default: float | None = None
-
-    @property
-    def flexible(self) -> bool:
-        return None in self.shape
-
-    def accepts(self, shape: Sequence[int]) -> bool:
-        if len(shape) != len(self.shape):
-            return False
-        if self.shapes:
-            return tuple(shape) in self.shapes
-        if self.sizes:
-            bounds = zip(shape, self.sizes, strict=True)
-            return all(low <= size and (high is None or size <= high) for size, (low, high) in bounds)
-        return all(expected in (None, size) for expected, size in zip(self.shape, shape, strict=True))
-
-    def expected_shape(self) -> str:
-        """What `accepts` asks for, in words."""
-        if self.shapes:
-            return "one of the shapes " + ", ".join(str(list(shape)) for shape in self.shapes)
-        parts = [str(size) if size is not None else _range(self.sizes, axis) for axis, size in enumerate(self.shape)]
-        return f"shape [{', '.join(parts)}]"
-
-
-def _range(sizes: Sequence[tuple[int, int | None]], axis: int) -> str:
-    if axis >= len(sizes):
-        return "any"
-    low, high = sizes[axis]
-    return f"{low}..{'' if high is None else high}"
-
-
-@dataclass(frozen=True)
-class Weights:
-    """The weight files beside the model, read one constant at a time."""
-
-    package: Path
-    folder: Path
-    _maps: dict[Path, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
-
-    def size_bytes(self, stored: Stored) -> int:
-        """Bytes of the payload in the weight file, without metadata and alignment. No element is decoded."""
-        return self._locate(stored)[2]
-
-    def array(self, constant: Constant) -> np.ndarray:
-        """The constant's elements, in its own element type and shape, mapped from the file and read-only.
-
-        Elements of less than a byte come in bytes. Infinity is a number like others, NaN is refused.
-        """
-        if isinstance(constant, Immediate):
-            return np.asarray(constant.value)
-        path, code, size, start = self._locate(constant)
-        type_, where = constant.type, _where(path, constant)
-        if type_.dtype not in _STORED_CODES:
-            raise PackageError(f"{where} has element type {type_.dtype}, which cannot be read yet")
-        if code != _STORED_CODES[type_.dtype]:
-            raise PackageError(f"{where} is not {type_.dtype} data; {_DAMAGED}")
-        expected = packed_bytes(type_.dtype, math.prod(type_.fixed_shape))
-        if size != expected:
-            raise PackageError(f"{where} has {size} bytes, expected {expected} for {list(type_.shape)}; {_DAMAGED}")
-        array = unpacked(self._map(path)[start : start + size], type_.dtype, type_.fixed_shape)
-        if _has_nan(array):
-            raise PackageError(f"{where} has elements that are not a number (NaN); build the package again")
-        return array
-
-    def _map(self, path: Path) -> np.ndarray:
-        if path not in self._maps:
-            self._maps[path] = np.memmap(path, np.uint8, mode="r")
-        return self._maps[path]
-
-    def _locate(self, stored: Stored) -> tuple[Path, int, int, int]:
-        """The weight file, the blob's type code, its payload's size and start, all known to lie inside the file."""
-        path = self._path(stored)
-        file_bytes = path.stat().st_size
-        where = _where(path, stored)
-        if stored.offset + _BLOB_METADATA_BYTES > file_bytes:
-            raise PackageError(f"{where} lies outside the file of {file_bytes} bytes; {_DAMAGED}")
-        with path.open("rb") as file:
-            _, version = _FILE_HEADER.unpack(file.read(_FILE_HEADER.size))
-            file.seek(stored.offset)
-            sentinel, code, size, start = _BLOB_METADATA.unpack(file.read(_BLOB_METADATA.size))
-        if version != _FILE_VERSION:
-            raise PackageError(f"{path}: weight file version {version}, expected {_FILE_VERSION}; {_DAMAGED}")
-        if sentinel != _BLOB_SENTINEL:
-            raise PackageError(f"{where} is not the start of a weight; {_DAMAGED}")
-        if start + size > file_bytes:
-            raise PackageError(
-                f"{where} ends at byte {start + size} of {file_bytes}: the file is truncated; {_DAMAGED}"
-            )
-        return path, code, size, start
-
-    def _path(self, stored: Stored) -> Path:
-        file = stored.file.removeprefix("@model_path/")
-        return _inside(self.package, self.folder / file, f"the weight file {file}")
-
-
-def _where(path: Path, stored: Stored) -> str:
-    return f"{path}: the weight {repr(stored.owner) + ' ' if stored.owner else ''}at offset {stored.offset}"
-
-
-def _has_nan(array: np.ndarray) -> bool:
-    if array.dtype.kind != "f" or not array.size:
-        return False
-    if array.dtype.itemsize == 2:  # NumPy computes in Float16 element by element: bits are ten times as fast
-        return bool(((array.view(np.uint16) & 0x7FFF) > 0x7C00).any())
-    return bool(np.isnan(array.min()))
-
-
-def _inside(package: Path, file: Path, what: str) -> Path:
-    """The file with links followed. Raises PackageError where it is none, or lies outside the package."""
-    try:
-        path = file.resolve()
-        found, inside = path.is_file(), path.is_relative_to(package.resolve())
-    except (ValueError, OSError, RuntimeError) as error:  # a NUL in the name, a name too long, links in a circle
-        raise PackageError(f"{package}: {what!a} has a name that no file can have; {_DAMAGED}") from error
-    if not inside:
-        raise PackageError(
-            f"{package}: {what} lies outside the package; where that is a link that is meant so, copy the package with "
-            "its links followed (cp -rL)"
-        )
-    if not found:
-        raise PackageError(f"{package}: {what} is missing")
-    return path
-
-
-def packed_bytes(dtype: str, elements: int) -> int:
-    """Bytes that so many elements of a MIL type take in a file."""
-    if dtype in _SUB_BYTE_BITS:
-        return (elements * _SUB_BYTE_BITS[dtype] + 7) // 8
-    return elements * np.dtype(_MIL_TO_NUMPY[dtype]).itemsize
-
-
-def unpacked(data: np.ndarray, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Bytes as they stand in a file, as an array; elements of less than a byte in a byte each."""
-    if dtype not in _SUB_BYTE_BITS:
-        return data.view(np.dtype(_MIL_TO_NUMPY[dtype]).newbyteorder("<")).reshape(shape)
-    values = unpack_bits(data, _SUB_BYTE_BITS[dtype], math.prod(shape)).reshape(shape)
-    # Two's complement in four bits.
-    return (values ^ 8).view(np.int8) - np.int8(8) if dtype == "int4" else values
-
-
-@dataclass(frozen=True, eq=False)
-class Program:
-    """One function of a package. `arguments` are the program's inputs, `inputs` what the model declares for them.
-
-    A classifier's label and probabilities are declared as outputs and stand in no block: `label` and `probabilities`
-    name them.
-    """
-
-    package: Path
-    function: str
-    functions: tuple[str, ...]
-    specification_version: int
-    opset: str
-    inputs: tuple[Feature, ...]
-    outputs: tuple[Feature, ...]
-    states: tuple[Feature, ...]
-    arguments: tuple[NamedType, ...]
-    operations: tuple[Operation, ...]
-    results: tuple[str, ...]
-    weights: Weights
 
 
 def read(path: str | Path, function: str | None = None) -> Program:
@@ -410,9 +104,9 @@ def _model_file(package: Path) -> Path:
         entries = json.loads(manifest.read_bytes())
         file = package / "Data" / entries["itemInfoEntries"][entries["rootModelIdentifier"]]["path"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise PackageError(f"{manifest}: does not name a root model; {_DAMAGED}") from error
+        raise PackageError(f"{manifest}: does not name a root model; {DAMAGED}") from error
     name = str(file).removeprefix(f"{package}/")
-    _inside(package, file, f"the model file {name} that its manifest names")
+    path_inside(package, file, f"the model file {name} that its manifest names")
     return file
 
 
@@ -426,7 +120,7 @@ def _parse(package: Path, model_file: Path) -> Any:
     try:
         spec.ParseFromString(model_file.read_bytes())
     except DecodeError as error:
-        raise PackageError(f"{package}: {name} is not a Core ML model specification; {_DAMAGED}") from error
+        raise PackageError(f"{package}: {name} is not a Core ML model specification; {DAMAGED}") from error
     return spec
 
 
@@ -435,7 +129,7 @@ _ILLEGIBLE = (LookupError, ValueError, TypeError, ArithmeticError)
 
 
 def _illegible(package: Path, what: str, error: Exception) -> PackageError:
-    return PackageError(f"{package}: {what} cannot be read: {error}; {_DAMAGED}")
+    return PackageError(f"{package}: {what} cannot be read: {error}; {DAMAGED}")
 
 
 def _operations_in(block: Any) -> int:
@@ -555,7 +249,7 @@ def _check_size(shape: Shape) -> None:
 def _named_type(package: Path, named: Any) -> NamedType:
     name = named.name
     if not name or "/" in name or not name.isprintable():
-        raise PackageError(f"{package}: a value is called {name!r}, which is no name; {_DAMAGED}")
+        raise PackageError(f"{package}: a value is called {name!r}, which is no name; {DAMAGED}")
     try:
         return NamedType(name, _tensor_type(named.type))
     except _ILLEGIBLE as error:
@@ -653,7 +347,7 @@ def _tensor(type_: TensorType, tensor: Any) -> np.ndarray | str:
     if type_.dtype == "string":
         strings = [str(value) for value in values]
         return strings[0] if type_.shape == () and strings else np.array(strings).reshape(type_.fixed_shape)
-    if type_.dtype not in _MIL_TO_NUMPY and type_.dtype not in _SUB_BYTE_BITS:
+    if type_.dtype not in MIL_TO_NUMPY and type_.dtype not in SUB_BYTE_BITS:
         raise ValueError(f"a constant of element type {type_.dtype}")
     elements = math.prod(type_.fixed_shape)
     if kind == "bytes" or not kind:
@@ -662,7 +356,7 @@ def _tensor(type_: TensorType, tensor: Any) -> np.ndarray | str:
         return _number(unpacked(np.frombuffer(values, np.uint8), type_.dtype, type_.fixed_shape))
     if len(values) != elements:
         raise ValueError(f"a constant of shape {list(type_.shape)} has {len(values)} elements")
-    dtype = np.dtype(_MIL_TO_NUMPY.get(type_.dtype, np.int8))
+    dtype = np.dtype(MIL_TO_NUMPY.get(type_.dtype, np.int8))
     if dtype.kind not in _KINDS.get(kind, ""):
         raise ValueError(f"{kind} in a constant of type {type_.dtype}")
     return _number(np.array(list(values), dtype).reshape(type_.fixed_shape))
@@ -670,6 +364,6 @@ def _tensor(type_: TensorType, tensor: Any) -> np.ndarray | str:
 
 def _number(array: np.ndarray) -> np.ndarray:
     """The array. Raises ValueError for a small weight with NaN in it; a scalar may be meant, to fill with."""
-    if array.ndim and _has_nan(array):
+    if array.ndim and has_nan(array):
         raise ValueError("it has elements that are not a number (NaN)")
     return array

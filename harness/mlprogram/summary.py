@@ -19,17 +19,9 @@ from pydantic import BaseModel, ConfigDict
 
 from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.mlprogram import decompress
-from coreml_prune_bench.mlprogram.reader import (
-    Argument,
-    Feature,
-    Operation,
-    Program,
-    Reference,
-    Stored,
-    numpy_name,
-    packed_bytes,
-    read,
-)
+from coreml_prune_bench.mlprogram.program import Feature, Operation, Program
+from coreml_prune_bench.mlprogram.reader import read
+from coreml_prune_bench.mlprogram.values import Argument, Reference, Stored, numpy_name, packed_bytes
 
 _DEPLOYMENT_TARGETS = {
     6: "iOS15 / macOS12",

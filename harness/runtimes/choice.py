@@ -12,7 +12,7 @@ from coreml_prune_bench.core.errors import BenchError
 if TYPE_CHECKING:
     import numpy as np
 
-    from coreml_prune_bench.mlprogram.reader import Feature
+    from coreml_prune_bench.mlprogram.program import Feature
     from coreml_prune_bench.records.predictions import Precision
 
 RuntimeName = Literal["portable", "coreml"]

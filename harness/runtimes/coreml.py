@@ -29,13 +29,9 @@ from coreml_prune_bench.core.cache_folder import cache_folder
 from coreml_prune_bench.core.errors import BenchError, PackageError
 from coreml_prune_bench.core.files import tree_hashes, write_atomically
 from coreml_prune_bench.core.keys import key_of
-from coreml_prune_bench.mlprogram.reader import (
-    Immediate,
-    Operation,
-    Program,
-    Reference,
-    read,
-)
+from coreml_prune_bench.mlprogram.program import Operation, Program
+from coreml_prune_bench.mlprogram.reader import read
+from coreml_prune_bench.mlprogram.values import Immediate, Reference
 from coreml_prune_bench.models.quiet import quiet_coremltools
 
 if TYPE_CHECKING:

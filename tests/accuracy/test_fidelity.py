@@ -22,7 +22,7 @@ from coreml_prune_bench.models.pruning.task import PruningJob
 from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.training import normalize
 from coreml_prune_bench.models.weights import initial_model, load_pretrained
-from tests.conftest import SAMPLE, needs_sample
+from tests.sample import SAMPLE, needs_sample
 
 _AGREEMENT = 0.995
 # MobileNetV3-small's first blocks have channels with a bias of 50 to 115 and a deviation of about 1: Float16 rounds

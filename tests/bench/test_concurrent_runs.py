@@ -14,7 +14,7 @@ from coreml_prune_bench.records.accuracy import Record, read_records
 from coreml_prune_bench.records.predictions import Predictions
 from coreml_prune_bench.records.store import Store
 from coreml_prune_bench.report.accuracy_tables import render
-from tests.gate.samples import accuracy_record, failed_record
+from tests.factories import accuracy_record, failed_record
 
 _SUITE = """
 description = "a network that trains in a second"

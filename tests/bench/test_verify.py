@@ -8,7 +8,7 @@ import torch
 from coreml_prune_bench.bench.verify import CellFailedError, check_package
 from coreml_prune_bench.mlprogram.summary import read_package
 from coreml_prune_bench.models.conversion import encode_zeros, fold_batchnorm, to_coreml
-from tests.models.test_pruning import IN_SCOPE, SIZE, dense
+from tests.models.tiny import IN_SCOPE, SIZE, dense
 from tests.tiny_network import Tiny
 
 TARGETS = dict.fromkeys(sorted(IN_SCOPE), 0.5)

@@ -29,7 +29,7 @@ from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.training import IMAGE_MEAN, IMAGE_STD
 from coreml_prune_bench.models.weights import initial_model, load_pretrained, untrained_model
 from tests.benchmarks.test_speed import seconds_of
-from tests.conftest import SAMPLE, needs_sample
+from tests.sample import SAMPLE, needs_sample
 
 REPEATS = 5
 THREADS = 2

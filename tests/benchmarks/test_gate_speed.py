@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from coreml_prune_bench.gate.baseline import read_results, write_baseline
-from tests.gate.samples import accuracy_record
+from tests.factories import accuracy_record
 
 ROOT = Path(__file__).parents[2]
 _ROWS = 27

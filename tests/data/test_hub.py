@@ -15,7 +15,7 @@ import pytest
 import coreml_prune_bench.data.hub
 from coreml_prune_bench.core.errors import DataError
 from coreml_prune_bench.data import open_data
-from tests.data.test_data import noise, opening_fails, table
+from tests.data.samples import noise, opening_fails, table
 
 NAME = "someone/cats"
 

@@ -19,7 +19,7 @@ from coreml_prune_bench.data import (
     load_images,
     open_data,
 )
-from tests.data.test_data import opening_fails
+from tests.data.samples import opening_fails
 
 IDS = Path(imagenet.__file__).parent.joinpath("imagenet_wordnet_ids.txt").read_text().split()
 FIRST_LABELS = [65, 970, 230, 809, 516, 57, 334, 415, 674, 332]  # caffe's val.txt
@@ -30,10 +30,9 @@ VAL_LABELS = FIRST_LABELS + np.random.RandomState(2).permutation(sorted(set(rang
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(imagenet, "VAL_IMAGES", 1000)
     monkeypatch.setattr(imagenet, "TRAIN_IMAGES", 2000)
-    monkeypatch.setenv("COREML_BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 def jpeg(seed: int) -> bytes:

@@ -28,8 +28,7 @@ from coreml_prune_bench.gate.baseline import (
 )
 from coreml_prune_bench.gate.limits import RuleBook, Rules
 from coreml_prune_bench.gate.verdicts import Report, gate
-from tests.gate.samples import accuracy_record
-from tests.latency.samples import latency_record
+from tests.factories import accuracy_record, latency_record
 
 ALPHA = 0.05
 IMAGES = 5000

@@ -15,8 +15,8 @@ from coreml_prune_bench.gate.baseline import (
 )
 from coreml_prune_bench.gate.baseline_tables import differences, overview
 from coreml_prune_bench.records.hits import read_scored
-from tests.gate.samples import accuracy_record, bits, failed_record, write_records
-from tests.latency.samples import latency_record, noisy_rounds
+from tests.factories import accuracy_record, failed_record, latency_record, noisy_rounds, write_records
+from tests.gate.samples import bits
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ def test_a_bad_image_is_skipped_in_both(run_bench, refused, always, images):
 
 
 @pytest.fixture
-def suite(pytester, always, images, monkeypatch):
+def user_tests(pytester, always, images, monkeypatch):
     """Runs a user's test file of these lines, and pytest's arguments."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # the environment's others take seconds to load
 
@@ -98,41 +98,41 @@ def suite(pytester, always, images, monkeypatch):
     return call
 
 
-def test_the_fixture_writes_a_baseline_when_asked_and_compares_with_it(suite, pytester):
+def test_the_fixture_writes_a_baseline_when_asked_and_compares_with_it(user_tests, pytester):
     line = 'coreml_gate(A, data=DATA, baseline="baseline.json")'
-    missing = suite(line)
+    missing = user_tests(line)
     missing.assert_outcomes(failed=1)
     missing.stdout.fnmatch_lines(["coreml_gate: no baseline file baseline.json: * pytest's --coreml-gate-update"])
-    suite(line, arguments=("--coreml-gate-update",)).assert_outcomes(passed=1)
+    user_tests(line, arguments=("--coreml-gate-update",)).assert_outcomes(passed=1)
     assert Path(pytester.path / "baseline.json").stat().st_size < 1000
-    suite(line).assert_outcomes(passed=1)
-    suite('row = coreml_gate(A, data=DATA, baseline="baseline.json")', 'assert row.verdict == "same"').assert_outcomes(
-        passed=1
-    )
+    user_tests(line).assert_outcomes(passed=1)
+    user_tests(
+        'row = coreml_gate(A, data=DATA, baseline="baseline.json")', 'assert row.verdict == "same"'
+    ).assert_outcomes(passed=1)
 
 
-def test_the_fixture_fails_a_package_that_is_worse(suite, pytester, always, images, tmp_path):
+def test_the_fixture_fails_a_package_that_is_worse(user_tests, pytester, always, images, tmp_path):
     for name in "bc":  # all that is left is class a
         for image in (images / "val" / name).iterdir():
             if not image.name.startswith("0"):
                 image.rename(images / "val" / "a" / f"{name}{image.name}")
-    found = suite("coreml_gate(B, data=DATA, baseline=A)")
+    found = user_tests("coreml_gate(B, data=DATA, baseline=A)")
     found.assert_outcomes(failed=1)
     found.stdout.fnmatch_lines(["*coreml_gate: b: accuracy worse: 83.33 -> 8.33 %, -75.00 points (*"])
     found.stdout.no_fnmatch_line("*Traceback*")
     rules = 'open("gate.toml", "w").write("[accuracy]\\nallowed_loss = 95")'
-    suite(rules, 'coreml_gate(B, data=DATA, baseline=A, rules="gate.toml")').assert_outcomes(passed=1)
+    user_tests(rules, 'coreml_gate(B, data=DATA, baseline=A, rules="gate.toml")').assert_outcomes(passed=1)
 
 
-def test_the_fixture_says_when_nobody_can_tell_and_passes(suite):
-    found = suite("coreml_gate(B, data=DATA, baseline=A)")
+def test_the_fixture_says_when_nobody_can_tell_and_passes(user_tests):
+    found = user_tests("coreml_gate(B, data=DATA, baseline=A)")
     found.assert_outcomes(passed=1, warnings=1)
     found.stdout.fnmatch_lines(["*CannotTellWarning: b: accuracy cannot tell: *"])
 
 
-def test_a_row_that_the_baseline_does_not_have(suite):
-    suite('coreml_gate(A, data=DATA, baseline="baseline.json")', arguments=("--coreml-gate-update",))
-    found = suite('coreml_gate(A, data=DATA, baseline="baseline.json", row="aa")')
+def test_a_row_that_the_baseline_does_not_have(user_tests):
+    user_tests('coreml_gate(A, data=DATA, baseline="baseline.json")', arguments=("--coreml-gate-update",))
+    found = user_tests('coreml_gate(A, data=DATA, baseline="baseline.json", row="aa")')
     found.assert_outcomes(failed=1)
     found.stdout.fnmatch_lines(["*coreml_gate: baseline.json has no row 'aa'; did you mean 'a'? (*"])
 

@@ -18,8 +18,8 @@ from coreml_prune_bench.gate.reports import (
     as_table,
 )
 from coreml_prune_bench.gate.verdicts import gate
-from tests.gate.samples import accuracy_record, bits, write_records
-from tests.latency.samples import latency_record, noisy_rounds
+from tests.factories import accuracy_record, latency_record, noisy_rounds, write_records
+from tests.gate.samples import bits
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,8 +8,8 @@ from coreml_prune_bench.gate.baseline import from_records
 from coreml_prune_bench.gate.limits import RuleBook, Rules, read_rules
 from coreml_prune_bench.gate.verdicts import gate
 from coreml_prune_bench.records.statistics import mcnemar, score_interval, smallest_p
-from tests.gate.samples import accuracy_record, bits, failed_record
-from tests.latency.samples import latency_record, noisy_rounds
+from tests.factories import accuracy_record, failed_record, latency_record, noisy_rounds
+from tests.gate.samples import bits
 
 
 def of(*records):

@@ -11,6 +11,7 @@ from coreml_prune_bench.records.latency import (
     State,
 )
 from coreml_prune_bench.records.provenance import provenance
+from tests.factories import latency_record
 from tests.latency.sessions import COOL, MAC, network_of, runtime
 
 
@@ -18,7 +19,6 @@ def record(*rounds: Sequence[float], name: str = "p", algorithm: str | None = No
     """Of samples in milliseconds; calls take 0.1 ms more than the model. algorithm: as a package of a suite."""
     package = MeasuredPackage(name=name, sha256=name, weight_bytes=1000, package_bytes=2000)
     given: dict[str, Any] = {
-        "status": "measured",
         "key": f"{name} {algorithm}",
         "package": network_of(package, algorithm) if algorithm else package,
         "device": MAC,
@@ -30,7 +30,7 @@ def record(*rounds: Sequence[float], name: str = "p", algorithm: str | None = No
         "cold_load_ns": 3_000_000_000,
         "cached_load_ns": 42_000_000,
     }
-    return LatencyRecord(**(given | fields))
+    return latency_record([]).model_copy(update=given | fields)
 
 
 def one_round(samples: Sequence[float], *, before: State = COOL, after: State = COOL, told: bool = True) -> Round:

@@ -1,4 +1,4 @@
-"""Reading a package: every way a constant is stored, and one clear line for every way a package can be broken."""
+"""Reading a package: constants that stand in the program, and one clear line for every way a package can be broken."""
 
 import json
 import shutil
@@ -11,35 +11,21 @@ import numpy as np
 import pytest
 import torch
 from coremltools.converters.mil.backend.mil.helper import create_tensor_value
-from coremltools.libmilstoragepython import _BlobStorageWriter
 from coremltools.proto import Model_pb2
 
 from coreml_prune_bench.core.errors import PackageError
-from coreml_prune_bench.mlprogram import decompress, reader
-from coreml_prune_bench.mlprogram.reader import (
-    Immediate,
-    Stored,
-    TensorType,
-    Weights,
-)
+from coreml_prune_bench.mlprogram import reader
 from coreml_prune_bench.mlprogram.summary import read_package
+from coreml_prune_bench.mlprogram.values import Immediate
 from coreml_prune_bench.runtimes.portable import load
-from tests.runtimes.packages import from_torch
+from tests.packages import from_torch
 
-WRITERS = {
-    np.float16: "write_fp16_data",
-    np.float32: "write_float_data",
-    np.uint8: "write_uint8_data",
-    np.int8: "write_int8_data",
-    np.int16: "write_int16_data",
-    np.uint16: "write_uint16_data",
-    np.int32: "write_int32_data",
-    np.uint32: "write_uint32_data",
-}
-MIL = {np.float16: "fp16", np.float32: "fp32"}
+ELEMENTS = [
+    np.float16, np.float32, np.uint8, np.int8, np.int16, np.uint16, np.int32, np.uint32, np.bool_,
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", [*WRITERS, np.bool_])
+@pytest.mark.parametrize("dtype", ELEMENTS)
 def test_immediate_keeps_its_elements_and_type(dtype: Any) -> None:
     array: np.ndarray = np.array([[0, 1, 100], [7, 5, 3]]).astype(dtype)
     constant = reader._constant(create_tensor_value(array))
@@ -49,19 +35,6 @@ def test_immediate_keeps_its_elements_and_type(dtype: Any) -> None:
     np.testing.assert_array_equal(constant.value, array)
 
 
-@pytest.mark.parametrize("dtype", WRITERS)
-def test_stored_constant_keeps_its_elements_and_type(dtype: Any, tmp_path: Path) -> None:
-    array: np.ndarray = np.array([[0, 1, 100], [7, 5, 3]]).astype(dtype)
-    flat = array.ravel().view(np.uint16) if dtype == np.float16 else array.ravel()
-    writer = _BlobStorageWriter(str(tmp_path / "weight.bin"))
-    offset = getattr(writer, WRITERS[dtype])(np.ascontiguousarray(flat))
-    del writer
-    type_ = TensorType(MIL.get(dtype, np.dtype(dtype).name), (2, 3))
-    result = Weights(tmp_path, tmp_path).array(Stored(type_, "@model_path/weight.bin", offset))
-    assert result.dtype == dtype
-    np.testing.assert_array_equal(result, array)
-
-
 @pytest.fixture(scope="module")
 def linear(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
@@ -69,18 +42,18 @@ def linear(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def package(linear: Path, tmp_path: Path) -> Path:
+def linear_copy(linear: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(linear, tmp_path / "m.mlpackage"))
 
 
-def data(package: Path, name: str) -> Path:
-    return package / "Data" / "com.apple.CoreML" / name
+def data(linear_copy: Path, name: str) -> Path:
+    return linear_copy / "Data" / "com.apple.CoreML" / name
 
 
-def rewrite(package: Path, change: object) -> None:
-    spec = Model_pb2.Model.FromString(data(package, "model.mlmodel").read_bytes())
+def rewrite(linear_copy: Path, change: object) -> None:
+    spec = Model_pb2.Model.FromString(data(linear_copy, "model.mlmodel").read_bytes())
     change(spec)  # type: ignore[operator]
-    data(package, "model.mlmodel").write_bytes(spec.SerializeToString())
+    data(linear_copy, "model.mlmodel").write_bytes(spec.SerializeToString())
 
 
 def move_weights(spec: Model_pb2.Model, offset: int) -> None:
@@ -101,81 +74,62 @@ def test_folder_that_is_no_package(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("manifest", ["", "[]", "{}", json.dumps({"rootModelIdentifier": "a", "itemInfoEntries": {}})])
-def test_damaged_manifest(package: Path, manifest: str) -> None:
-    (package / "Manifest.json").write_text(manifest)
+def test_damaged_manifest(linear_copy: Path, manifest: str) -> None:
+    (linear_copy / "Manifest.json").write_text(manifest)
     with pytest.raises(PackageError, match=r"Manifest\.json: does not name a root model"):
-        load(package)
+        load(linear_copy)
 
 
-def test_missing_model_file(package: Path) -> None:
-    data(package, "model.mlmodel").unlink()
+def test_missing_model_file(linear_copy: Path) -> None:
+    data(linear_copy, "model.mlmodel").unlink()
     with pytest.raises(PackageError, match=r"model\.mlmodel that its manifest names is missing"):
-        load(package)
+        load(linear_copy)
 
 
-def test_model_file_that_is_no_protobuf(package: Path) -> None:
-    data(package, "model.mlmodel").write_bytes(b"\xff" * 100)
+def test_model_file_that_is_no_protobuf(linear_copy: Path) -> None:
+    data(linear_copy, "model.mlmodel").write_bytes(b"\xff" * 100)
     with pytest.raises(PackageError, match="not a Core ML model specification"):
-        load(package)
+        load(linear_copy)
 
 
-def test_neural_network_is_no_ml_program(package: Path) -> None:
-    rewrite(package, lambda spec: spec.neuralNetwork.SetInParent())
+def test_neural_network_is_no_ml_program(linear_copy: Path) -> None:
+    rewrite(linear_copy, lambda spec: spec.neuralNetwork.SetInParent())
     with pytest.raises(PackageError, match="type neuralNetwork, expected an ML program"):
-        load(package)
+        load(linear_copy)
 
 
-def test_missing_weight_file(package: Path) -> None:
-    data(package, "weights/weight.bin").unlink()
+def test_missing_weight_file(linear_copy: Path) -> None:
+    data(linear_copy, "weights/weight.bin").unlink()
     with pytest.raises(PackageError, match=r"weights/weight\.bin is missing"):
-        load(package)
+        load(linear_copy)
 
 
-def test_truncated_weight_file(package: Path) -> None:
-    file = data(package, "weights/weight.bin")
+def test_truncated_weight_file(linear_copy: Path) -> None:
+    file = data(linear_copy, "weights/weight.bin")
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(PackageError, match=r"of 1000: the file is truncated|outside the file of 1000 bytes"):
-        load(package)
+        load(linear_copy)
 
 
 @pytest.mark.parametrize(
     ("offset", "message"), [(1 << 40, "lies outside the file"), (128, "not the start of a weight")]
 )
-def test_offset_that_is_no_weight(package: Path, offset: int, message: str) -> None:
-    rewrite(package, lambda spec: move_weights(spec, offset))
+def test_offset_that_is_no_weight(linear_copy: Path, offset: int, message: str) -> None:
+    rewrite(linear_copy, lambda spec: move_weights(spec, offset))
     for read in (load, read_package):
         with pytest.raises(PackageError, match=message):
-            read(package)
+            read(linear_copy)
 
 
-def test_weight_of_another_shape(package: Path) -> None:
-    rewrite(package, lambda spec: move_weights(spec, 64))  # weight and bias now share one blob
+def test_weight_of_another_shape(linear_copy: Path) -> None:
+    rewrite(linear_copy, lambda spec: move_weights(spec, 64))  # weight and bias now share one blob
     with pytest.raises(PackageError, match=r"has \d+ bytes, expected \d+"):
-        load(package)
+        load(linear_copy)
 
 
-def test_program_is_read_without_its_weights(package: Path) -> None:
-    data(package, "weights/weight.bin").unlink()
-    assert [operation.type for operation in reader.read(package).operations].count("linear") == 1
-
-
-# The example in the definition of constexpr_sparse_to_dense: elements 2 and 3 of 5 are set.
-def test_sparse_weight_of_the_definition() -> None:
-    mask = np.array([0b01100], np.uint8)
-    assert decompress.sparse_to_dense(np.array([7.0, 8.0]), mask, (5,)).tolist() == [0, 0, 7, 8, 0]
-    with pytest.raises(ValueError, match="2 bits set for 1"):
-        decompress.sparse_to_dense(np.array([7.0]), mask, (5,))
-    with pytest.raises(ValueError, match="after the last element"):
-        decompress.mask_bits(np.array([0b11100], np.uint8), (4,))
-
-
-# The example in the definition of constexpr_lut_to_dense, with 11 for the fifth index; and indices across bytes.
-def test_palettized_weight_of_the_definition() -> None:
-    lut = np.array([10.0, 11.0, 12.0, 13.0])
-    indices = np.array([0b01101100, 0b11], np.uint8)
-    assert decompress.lut_to_dense(lut, indices, (5,)).tolist() == [10, 13, 12, 11, 13]
-    six_bits = np.array([0b11_000001, 0b0000], np.uint8)  # 1, then 0b000011
-    assert decompress.lut_to_dense(np.arange(64), six_bits, (2,)).tolist() == [1, 3]
+def test_program_is_read_without_its_weights(linear_copy: Path) -> None:
+    data(linear_copy, "weights/weight.bin").unlink()
+    assert [operation.type for operation in reader.read(linear_copy).operations].count("linear") == 1
 
 
 @pytest.mark.parametrize("kind", ["sparse", "palettized", "affine-quantized"])

@@ -13,7 +13,7 @@ from torch import nn
 
 from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.mlprogram.summary import PackageSummary, read_package
-from tests.runtimes.packages import from_torch
+from tests.packages import from_torch
 
 
 class Net(nn.Module):

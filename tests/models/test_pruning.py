@@ -20,40 +20,18 @@ from coreml_prune_bench.models.conversion import (
     to_coreml,
     weight_name,
 )
-from coreml_prune_bench.models.pruning.algorithm import prune
-from coreml_prune_bench.models.pruning.config import PruningConfig
 from coreml_prune_bench.models.pruning.coreml import to_sparse_coreml
 from coreml_prune_bench.models.pruning.magnitude_pruner.config import MagnitudePrunerConfig
 from coreml_prune_bench.models.pruning.magnitude_pruner.prune import fine_tune
 from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig
 from coreml_prune_bench.models.pruning.post_training.prune import break_ties
 from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
-from coreml_prune_bench.models.pruning.task import Pruned, PruningJob
-from coreml_prune_bench.models.training import normalize, reestimate_batchnorm
-from coreml_prune_bench.models.weights import untrained_model
+from coreml_prune_bench.models.pruning.task import PruningJob
+from coreml_prune_bench.models.training import normalize
 from coreml_prune_bench.runtimes import portable
 from tests.latency.noise import Noise
+from tests.models.tiny import IN_SCOPE, SIZE, TRAINING, dense, pruned
 from tests.tiny_network import TINY, Tiny
-
-SIZE = 16
-TRAINING = {"epochs": 4, "batch_size": 8, "learning_rate": 0.05}
-
-
-def dense(seed: int = 0) -> nn.Module:
-    """A network whose BatchNorm statistics and scales are not the trivial ones."""
-    model = untrained_model(TINY, 4, seed=seed).eval()
-    reestimate_batchnorm(model, Noise(), samples=40)
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            torch.nn.init.uniform_(layer.weight, 0.5, 1.5, generator=torch.Generator().manual_seed(seed))
-    return model
-
-
-def pruned(config: PruningConfig, model: nn.Module | None = None, trial: int = 0) -> tuple[Pruned, nn.Module]:
-    model = model or dense()
-    job = PruningJob(TINY, model, SIZE, Noise(), trial, progress=lambda done, total: None)
-    return prune(config, job), model
-
 
 CONFIGS = [
     PostTrainingConfig(sparsity=0.75),
@@ -61,7 +39,6 @@ CONFIGS = [
     SparseGPTConfig(sparsity=0.5, calibration_samples=32, batchnorm_samples=40),
     MagnitudePrunerConfig(sparsity=0.75, training=TRAINING),
 ]
-IN_SCOPE = {"features.0", "features.6", "classifier"}
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.algorithm}-{config.sparsity}")

@@ -33,7 +33,7 @@ from coreml_prune_bench.models.training import (
     normalize,
 )
 from tests.latency.noise import Noise
-from tests.models.test_pruning import SIZE, dense
+from tests.models.tiny import SIZE, dense
 from tests.tiny_network import TINY
 
 IMAGES = Noise(60)

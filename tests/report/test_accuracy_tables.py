@@ -14,61 +14,11 @@ import pytest
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.records.accuracy import Record, read_records
 from coreml_prune_bench.report.accuracy_tables import render, render_comparison, rows
+from tests.factories import four_images as record
+from tests.factories import four_images_dense as dense
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = ROOT / "results" / "imagenet-sample"
-
-
-def record(
-    *,
-    correct: int = 3,
-    algorithm: str = "magnitude-pruner",
-    trial: int = 0,
-    weight_bytes: int = 500,
-    created: str = "2026-01-01",
-    **changes: object,
-) -> Record:
-    """Four images of class 7, `correct` of which are predicted right; the others have the label in second place."""
-    dense = algorithm == "dense"
-    content = {
-        "status": "measured",
-        "key": f"{algorithm}{trial}{created}",
-        "config_key": f"{algorithm}{created}",
-        "subject_key": "subject",
-        "suite": "s",
-        "trial": trial,
-        "network": {"name": "resnet50", "title": "ResNet50", "weights": "w", "trained": False},
-        "pruning": {
-            "algorithm": algorithm,
-            "title": "n/a" if dense else "MagnitudePruner",
-            "config": "Float16" if dense else "Unstructured Sparsity 50%",
-            "sparsity": 0.0 if dense else 0.5,
-            "scope": "none" if dense else "conv + linear",
-            "settings": {},
-        },
-        "data": {
-            "spec": "imagefolder:x", "split": "val", "fingerprint": "f", "train_fingerprint": None, "classes": 1000,
-            "image_size": 224, "skipped": [],
-        },
-        "provenance": {
-            "created": created, "host": "h", "os": "o", "machine": "m", "cpu_count": 2, "python": "3", "packages": {},
-            "git_commit": None, "build_seconds": 1.0, "evaluate_seconds": 1.0,
-        },
-        "package": {
-            "sha256": "0", "weight_bytes": weight_bytes, "package_bytes": weight_bytes + 50,
-            "whole_model_sparsity": 0.0 if dense else 0.5, "deployment_target": "iOS17", "operations": {}, "layers": [],
-        },
-        "runtime": {"name": "portable", "version": "v", "precision": "float32", "compute_units": "cpu"},
-        "predictions": {
-            "labels": [7] * 4,
-            "top5": [[7, 1, 2, 3, 4]] * correct + [[1, 7, 2, 3, 4]] * (4 - correct),
-        },
-    }  # fmt: skip
-    return Record.model_validate(content | changes)
-
-
-def dense(*, weight_bytes: int = 1000, **changes: object) -> Record:
-    return record(algorithm="dense", correct=4, weight_bytes=weight_bytes, **changes)
 
 
 def test_mean_sample_deviation_and_ratio_worked_out_by_hand():

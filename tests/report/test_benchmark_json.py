@@ -9,7 +9,7 @@ from pytest_benchmark.stats import Stats
 
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.report.benchmark_json import to_benchmark_json
-from tests.latency.samples import latency_record, noisy_rounds
+from tests.factories import latency_record, noisy_rounds
 
 
 @pytest.mark.parametrize("samples", [1, 2, 3, 4, 5, 22, 23, 24, 25])

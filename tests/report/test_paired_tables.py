@@ -8,7 +8,8 @@ from scipy.stats import binomtest
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.records.accuracy import Record
 from coreml_prune_bench.report.paired_tables import pairs, render_pairs
-from tests.report.test_accuracy_tables import dense, record
+from tests.factories import four_images as record
+from tests.factories import four_images_dense as dense
 
 
 def sparse_gpt(**changes: object) -> Record:

@@ -10,7 +10,7 @@ What shaped this back end:
   rounded to it. Neither says anything about speed on Apple hardware.
 - A program is written for a batch of 1. It runs any batch at once where every operation provably keeps samples apart,
   and one sample after the other where not; both give the same numbers.
-- Reading, translating and running stand apart: `reader` knows no ONNX, `ops_*` and `translate` run nothing, `session`
+- Reading, translating and running stand apart: `mlprogram` knows no ONNX, `ops` and `translate` run nothing, `session`
   knows no operation. A new operation is one function with a decorator.
 
 It must import neither coremltools, onnx nor onnxruntime before `load` is called.

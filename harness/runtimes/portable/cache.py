@@ -149,9 +149,12 @@ def _size(folder: Path) -> int:
 
 @functools.cache
 def code_hashes() -> dict[str, str]:
-    """SHA-256 of this back end's modules."""
+    """SHA-256 of the modules that make a translation: those that read a package, this back end and its operations."""
     here = Path(__file__).parent
-    return {path.name: _hash(path) for path in sorted(here.glob("*.py"))}
+    rooms = (here.parents[1] / "mlprogram", here)
+    return {
+        f"{room.name}/{file.relative_to(room)}": _hash(file) for room in rooms for file in sorted(room.rglob("*.py"))
+    }
 
 
 def _contents(entry: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import checker, helper, numpy_helper, shape_inference
 
-from coreml_prune_bench.mlprogram.reader import MOST_BYTES, Shape, TensorType
+from coreml_prune_bench.mlprogram.values import MOST_BYTES, Shape, TensorType
 from coreml_prune_bench.runtimes.portable.engine import start
 
 ONNX_OPSET = 20

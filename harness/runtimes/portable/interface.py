@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from coreml_prune_bench.mlprogram.reader import Feature
+from coreml_prune_bench.mlprogram.program import Feature
 
 MODEL_FILE = "model.onnx"
 INTERFACE_FILE = "interface.json"

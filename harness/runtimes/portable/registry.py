@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from coreml_prune_bench.core.errors import UnsupportedOperationError
-from coreml_prune_bench.mlprogram.reader import Operation, TensorType
+from coreml_prune_bench.mlprogram.program import Operation
+from coreml_prune_bench.mlprogram.values import TensorType
 from coreml_prune_bench.runtimes.portable.batch import never
 from coreml_prune_bench.runtimes.portable.engine import ONNX_RUNTIME_ERRORS
 from coreml_prune_bench.runtimes.portable.graph import Call, Graph

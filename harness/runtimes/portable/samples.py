@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coreml_prune_bench.mlprogram.reader import TensorType
+from coreml_prune_bench.mlprogram.values import TensorType
 from coreml_prune_bench.runtimes.portable.graph import Call
 
 

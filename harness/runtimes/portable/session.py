@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coreml_prune_bench.core.errors import PackageError
-from coreml_prune_bench.mlprogram.reader import Feature, Program, read
+from coreml_prune_bench.mlprogram.program import Feature, Program
+from coreml_prune_bench.mlprogram.reader import read
 from coreml_prune_bench.runtimes.portable import cache
 from coreml_prune_bench.runtimes.portable.engine import ONNX_RUNTIME_ERRORS, start
 from coreml_prune_bench.runtimes.portable.interface import INTERFACE_FILE, MODEL_FILE, Interface

@@ -14,12 +14,8 @@ import onnx
 from onnx import helper
 
 from coreml_prune_bench.core.errors import PackageError
-from coreml_prune_bench.mlprogram.reader import (
-    Feature,
-    NamedType,
-    Program,
-    TensorType,
-)
+from coreml_prune_bench.mlprogram.program import Feature, Program
+from coreml_prune_bench.mlprogram.values import NamedType, TensorType
 from coreml_prune_bench.runtimes.portable import ops  # noqa: F401  (registers the operations)
 from coreml_prune_bench.runtimes.portable.fold import IR_VERSION, ONNX_OPSET, tensor_proto
 from coreml_prune_bench.runtimes.portable.graph import Graph, Precision, onnx_type

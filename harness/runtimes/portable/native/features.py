@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from coreml_prune_bench.core.errors import PackageError
-from coreml_prune_bench.mlprogram.reader import Feature
+from coreml_prune_bench.mlprogram.program import Feature
 
 _RETURNED = {"float16": "float32"}
 """The binding hands Float16 arrays out as Float32, rounded: see `convertArrayValueToPython` in coremltools."""

@@ -12,18 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from coreml_prune_bench.mlprogram.reader import (
-    Argument,
-    Block,
-    Constant,
-    NamedType,
-    Operation,
-    Program,
-    Reference,
-    Stored,
-    TensorType,
-    read,
-)
+from coreml_prune_bench.mlprogram.program import Block, Operation, Program
+from coreml_prune_bench.mlprogram.reader import read
+from coreml_prune_bench.mlprogram.values import Argument, Constant, NamedType, Reference, Stored, TensorType
 
 _INDENT = "    "
 _FIRST_WITH_SCALARS = 8

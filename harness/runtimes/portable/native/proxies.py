@@ -29,7 +29,7 @@ from coreml_prune_bench.runtimes.portable.native.features import (
 from coreml_prune_bench.runtimes.portable.native.structure import LayerProxy, OperationProxy, model_structure
 
 if TYPE_CHECKING:
-    from coreml_prune_bench.mlprogram.reader import Feature
+    from coreml_prune_bench.mlprogram.program import Feature
     from coreml_prune_bench.runtimes.portable.graph import Precision
 
 NEWEST_SPECIFICATION = 10

@@ -5,7 +5,7 @@ ONNX has no dictionaries: the model returns the scores, and the session makes la
 
 import numpy as np
 
-from coreml_prune_bench.mlprogram.reader import Immediate, Reference
+from coreml_prune_bench.mlprogram.values import Immediate, Reference
 from coreml_prune_bench.runtimes.portable.batch import only
 from coreml_prune_bench.runtimes.portable.graph import Call
 from coreml_prune_bench.runtimes.portable.interface import Classifier

@@ -6,7 +6,7 @@ compressed twice is a chain of these operations.
 
 from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.mlprogram import decompress
-from coreml_prune_bench.mlprogram.reader import Immediate
+from coreml_prune_bench.mlprogram.values import Immediate
 from coreml_prune_bench.runtimes.portable.graph import Call
 from coreml_prune_bench.runtimes.portable.registry import operation
 

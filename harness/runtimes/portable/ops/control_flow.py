@@ -15,15 +15,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from coreml_prune_bench.mlprogram.reader import (
-    Argument,
-    Block,
-    NamedType,
-    Operation,
-    Reference,
-    Shape,
-    TensorType,
-)
+from coreml_prune_bench.mlprogram.program import Block, Operation
+from coreml_prune_bench.mlprogram.values import Argument, NamedType, Reference, Shape, TensorType
 from coreml_prune_bench.runtimes.portable.graph import Call, Graph, onnx_type
 from coreml_prune_bench.runtimes.portable.registry import MixesSamples, apply, operation
 

@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 import onnx
 
-from coreml_prune_bench.mlprogram.reader import Constant, Immediate, Reference
+from coreml_prune_bench.mlprogram.values import Constant, Immediate, Reference
 from coreml_prune_bench.runtimes.portable.batch import never
 from coreml_prune_bench.runtimes.portable.graph import Call
 from coreml_prune_bench.runtimes.portable.registry import operation

@@ -1,0 +1,13 @@
+"""A clock that tests turn."""
+
+import pytest
+
+import coreml_prune_bench.advise.budget
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time, which passes only where a test says so."""
+    now = [100.0]
+    monkeypatch.setattr(coreml_prune_bench.advise.budget.time, "monotonic", lambda: now[0])
+    return now

@@ -95,6 +95,7 @@ class Runtime(_Frozen):
 class Provenance(_Frozen):
     """Where, when and with what a record was made. git_commit ends in "+" if code had changed since.
 
+    It is that of the project's own checkout, None where the project was installed: `packages` has its version.
     trained_on: the devices of the trainings behind it, in words; empty where there were none.
     """
 

@@ -368,8 +368,10 @@ def _name(record: Record) -> str:
 def _commands(trials: list[Record], shipped_suites: Collection[str]) -> tuple[str, ...]:
     """What makes a row again, in a shell, with what is to be known of it as comments."""
     first = trials[0]
+    commit, installed = first.provenance.git_commit, first.provenance.packages.get("coreml-prune-bench")
+    program = ["coreml-prune-bench"] if installed and not commit else ["python", "run_bench.py"]
     shipped = first.suite in shipped_suites
-    command = ["python", "run_bench.py", "run", "--suite", first.suite if shipped else f"{first.suite}.toml"]
+    command = [*program, "run", "--suite", first.suite if shipped else f"{first.suite}.toml"]
     model = ["--model", first.network.spec] if first.network.spec else ["--models", first.network.name]
     command += [*model, "--data", first.data.spec]
     if re.fullmatch("[0-9a-f]{64}", first.network.weights):
@@ -380,13 +382,14 @@ def _commands(trials: list[Record], shipped_suites: Collection[str]) -> tuple[st
         command += ["--trials", str(len(trials))]
     if first.data.skipped or first.data.train_skipped:
         command.append("--skip-bad-images")
-    commit = first.provenance.git_commit
     lines = []
     if commit:
         changed = "  # with uncommitted changes" if commit.endswith("+") else ""
         lines.append(f"git checkout {commit.removesuffix('+')}{changed}")
+    elif installed:
+        lines.append(f"pip install 'coreml-prune-bench[all]=={installed}'")
     if first.network.weights == "as published":
-        lines.append("python run_bench.py fetch-published")
+        lines.append(shlex.join([*program, "fetch-published"]))
     lines.append(shlex.join(command))
     if "DIR" in command:
         lines.append(f"# DIR/{first.network.name}.pth has the SHA-256 {first.network.weights}")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coreml_prune_bench.models.config import Scope
-from coreml_prune_bench.models.errors import BenchError, WeightsError
+from coreml_prune_bench.models.errors import BenchError, WeightsError, did_you_mean
 from coreml_prune_bench.models.network import Network, Own
 
 if TYPE_CHECKING:
@@ -303,13 +303,10 @@ def _ready(model: nn.Module) -> nn.Module:
 
 
 def _check_known(spec: str, known: list[str]) -> None:
-    from difflib import get_close_matches
-
     kind, _, name = spec.partition(":")
     if name not in known:
-        close = get_close_matches(name, known, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"it has {len(known)} others"
-        raise BenchError(f"{kind} has no classification network {name!r}; {hint}")
+        hint = did_you_mean(name, known, at_most=3) or f"; it has {len(known)} others"
+        raise BenchError(f"{kind} has no classification network {name!r}{hint}")
 
 
 def _downloaded(download: Callable[[], Any], what: str, name: str) -> Any:

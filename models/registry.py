@@ -5,9 +5,7 @@ torchvision inside their functions, so that knowing the networks costs nothing. 
 are named by a spec, which `models/own.py` reads.
 """
 
-from difflib import get_close_matches
-
-from coreml_prune_bench.models.errors import BenchError
+from coreml_prune_bench.models.errors import BenchError, did_you_mean
 from coreml_prune_bench.models.network import Network
 from coreml_prune_bench.models.own import is_spec, own_network
 
@@ -32,7 +30,6 @@ def get_network(name: str) -> Network:
     if is_spec(name):
         return own_network(name)
     if name not in _REGISTRY:
-        close = get_close_matches(name, _REGISTRY, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(_REGISTRY))}"
-        raise BenchError(f"unknown network {name!r}; {hint}")
+        hint = did_you_mean(name, _REGISTRY) or f"; known: {', '.join(sorted(_REGISTRY))}"
+        raise BenchError(f"unknown network {name!r}{hint}")
     return _REGISTRY[name]

@@ -30,7 +30,8 @@ _BAD_IMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, PIL.Imag
 _EXIF_ORIENTATION = 0x0112
 _FIRST_VALUES = 8
 
-Row = dict[str, Any]
+Plain = dict[str, Any]
+"""What JSON can hold of an output."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def predict(
     resize: bool = False,
     top: int = 5,
     output_dir: Path | None = None,
-) -> Row:
+) -> Plain:
     """Predict once from `inputs`, each "NAME=VALUE", and say what came out: plain data, for JSON or a person.
 
     A stateful package starts from its initial state. Images and arrays among the outputs are written to `output_dir`.
@@ -158,7 +159,7 @@ def _array(feature: Feature, value: str) -> Given:
 # --- outputs
 
 
-def describe(value: Any, top: int) -> Row:
+def describe(value: Any, top: int) -> Plain:
     """An output as plain data: a label, the likeliest classes, an image's size, or what an array holds."""
     if isinstance(value, PIL.Image.Image):
         return {"kind": "image", "mode": value.mode, "width": value.width, "height": value.height}
@@ -171,10 +172,10 @@ def describe(value: Any, top: int) -> Row:
     return {"kind": "label", "value": value}
 
 
-def _described_array(array: np.ndarray, top: int) -> Row:
+def _described_array(array: np.ndarray, top: int) -> Plain:
     flat = array.reshape(-1)
     finite = flat[np.isfinite(flat)]
-    row: Row = {"kind": "array", "dtype": str(array.dtype), "shape": list(array.shape)}
+    row: Plain = {"kind": "array", "dtype": str(array.dtype), "shape": list(array.shape)}
     if finite.size:
         row |= {"min": _number(finite.min()), "max": _number(finite.max())}
     if finite.size < flat.size:
@@ -195,13 +196,13 @@ def _number(value: Any) -> float | int | bool | None:
     return float(str(np.float32(plain))) if math.isfinite(plain) else None
 
 
-def _save(results: Mapping[str, Any], folder: Path) -> dict[str, Row]:
+def _save(results: Mapping[str, Any], folder: Path) -> dict[str, Plain]:
     """Images as PNG (TIFF where pixels are floats), arrays as .npy; files of the same names are replaced."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
         raise BenchError(f"{folder} is not a folder") from error
-    files: dict[str, Row] = {}
+    files: dict[str, Plain] = {}
     for name, value in results.items():
         if isinstance(value, PIL.Image.Image):
             path = folder / f"{name}{'.tiff' if value.mode == 'F' else '.png'}"

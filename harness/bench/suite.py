@@ -6,16 +6,15 @@ This module imports neither torch nor coremltools.
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
-import coreml_prune_bench.models.networks
+import coreml_prune_bench.models.networks  # registers the networks
 import coreml_prune_bench.models.pruning  # noqa: F401  (registers the algorithms)
-from coreml_prune_bench.core.errors import SuiteError
+from coreml_prune_bench.core.errors import SuiteError, did_you_mean
 from coreml_prune_bench.models.config import Distillation, Scope, TrainingConfig
 from coreml_prune_bench.models.own import in_folder
 from coreml_prune_bench.models.pruning.algorithm import algorithms
@@ -238,8 +237,7 @@ def _first_problem(error: ValidationError) -> str:
     if problem["type"] != "extra_forbidden":
         return f"{place}: {problem['msg']}" if place else problem["msg"].removeprefix("Value error, ")
     key = str(problem["loc"][-1])
-    close = get_close_matches(key, _known_keys() - {key}, n=1)  # known elsewhere, perhaps
-    return f"unknown key {place!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+    return f"unknown key {place!r}" + did_you_mean(key, _known_keys() - {key})  # it may be known elsewhere
 
 
 def _known_keys() -> set[str]:

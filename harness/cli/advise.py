@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from tabulate import tabulate
 
 from coreml_prune_bench.cli.options import (
     RESULTS,
@@ -19,6 +18,7 @@ from coreml_prune_bench.cli.options import (
 )
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import Reporter
+from coreml_prune_bench.report.formats import write_cells
 
 if TYPE_CHECKING:
     from coreml_prune_bench.advise.advice import Advice, Tried
@@ -227,7 +227,7 @@ def _told(advice: "Advice", folder: Path) -> str:
     )
     dense = advice.tried[0].selection.dense_top1
     notes = f"Dense: {dense:.2f} % on the images to choose by. *: no other is as small and as accurate."
-    table = tabulate([_row(one) for one in advice.tried], headers="keys", tablefmt="github", disable_numparse=True)
+    table = write_cells([_row(one) for one in advice.tried])
     lines = [f"{advice.title} on {advice.data}: {asked}. {notes}", "", table, ""]
     if advice.best is None or final is None:
         lines.append(f"No package is {goal.min_ratio or 1:g} times smaller. What was tried is in {folder}.")

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from tabulate import tabulate
 
 from coreml_prune_bench.cli.options import RESULTS, JsonOption, ResultsOption
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import Reporter
+from coreml_prune_bench.report.formats import write_cells
 
 _FILE = Path("results/baseline.json")
 
@@ -93,7 +93,7 @@ def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
         typer.echo("none")
     else:
         shown = [{name: _worded(value) for name, value in row.items()} for row in rows]
-        typer.echo(tabulate(shown, headers="keys", tablefmt="github", disable_numparse=True))
+        typer.echo(write_cells(shown))
 
 
 def _worded(value: object) -> str:

@@ -4,7 +4,6 @@ import json
 from typing import Annotated, Any
 
 import typer
-from tabulate import tabulate
 
 from coreml_prune_bench.cli.options import (
     JsonOption,
@@ -13,6 +12,7 @@ from coreml_prune_bench.cli.options import (
     SkipOption,
 )
 from coreml_prune_bench.core.progress import Reporter
+from coreml_prune_bench.report.formats import write_cells
 
 _SHOWN = 20
 
@@ -76,21 +76,17 @@ def _told(found: Any) -> str:
         for layer in found.layers
         if layer.sparsity[0] != layer.sparsity[1] or layer.size_bytes[0] != layer.size_bytes[1]
     ]
-    parts = [_table(shown), changed]
+    parts = [write_cells(shown), changed]
     parts += [
         f"{what}: {', '.join(ids[:_SHOWN])}{_more(len(ids), ' ')}"
         for what, ids in (("lost", found.lost), ("gained", found.gained))
         if ids
     ]
     if classes:
-        parts.append(_table(classes) + _more(len(found.classes), "\n"))
-    parts.append(_table(layers) if layers else "every weight has the same sparsity and size in both")
+        parts.append(write_cells(classes) + _more(len(found.classes), "\n"))
+    parts.append(write_cells(layers) if layers else "every weight has the same sparsity and size in both")
     parts.append("\n".join([*(told_check(check) for check in found.row.checks), f"verdict: {found.row.verdict}"]))
     return "\n\n".join(parts)
-
-
-def _table(rows: list[dict[str, Any]]) -> str:
-    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
 
 
 def _more(count: int, before: str) -> str:

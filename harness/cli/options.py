@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from coreml_prune_bench.records.predictions import Precision
-from coreml_prune_bench.report.accuracy_tables import Format
+from coreml_prune_bench.report.formats import Format
 from coreml_prune_bench.runtimes.choice import RuntimeName
 
 RESULTS = Path("results/local")

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from tabulate import tabulate
 
 from coreml_prune_bench.cli.options import (
     ComputeUnitsOption,
@@ -18,6 +17,7 @@ from coreml_prune_bench.cli.options import (
     SkipOption,
 )
 from coreml_prune_bench.core.progress import Reporter
+from coreml_prune_bench.report.formats import write_cells
 
 
 def accuracy(
@@ -86,7 +86,7 @@ def accuracy(
         }
         for row in found
     ]
-    typer.echo(tabulate(shown, headers="keys", tablefmt="github", disable_numparse=True))
+    typer.echo(write_cells(shown))
 
 
 def inspect(
@@ -122,7 +122,7 @@ def inspect(
         for weight in summary.weights
     ]
     typer.echo()
-    typer.echo(tabulate(shown, headers="keys", tablefmt="github", disable_numparse=True))
+    typer.echo(write_cells(shown))
     whole = summary.whole_model_sparsity
     typer.echo()
     typer.echo(f"elements: {summary.elements:,}; weight.bin: {summary.weight_bytes:,} bytes; ", nl=False)
@@ -189,8 +189,12 @@ def predict(
     for name, output in result["outputs"].items():
         typer.echo(f"output {name}: {_told(output)}")
         if rows := output.get("top"):
-            shown = [{key.capitalize(): value for key, value in row.items()} for row in rows]
-            typer.echo(f"\n{tabulate(shown, headers='keys', tablefmt='github')}\n")
+            shown = [{key.capitalize(): _digits(value) for key, value in row.items()} for row in rows]
+            typer.echo(f"\n{write_cells(shown)}\n")
+
+
+def _digits(value: object) -> object:
+    return f"{value:g}" if isinstance(value, float) else value
 
 
 def _told(output: dict[str, Any]) -> str:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from tabulate import tabulate
 
 from coreml_prune_bench.cli.options import (
     RESULTS,
@@ -19,6 +18,7 @@ from coreml_prune_bench.cli.options import (
     exit_with_failures,
 )
 from coreml_prune_bench.core.progress import Reporter
+from coreml_prune_bench.report.formats import write_cells
 
 if TYPE_CHECKING:
     from coreml_prune_bench.accuracy.parity import Agreement, ParityRecord
@@ -100,4 +100,5 @@ def _told(record: "ParityRecord", found: "Agreement", path: Path) -> str:
         "largest error of a score, any image": f"{found.largest_error:.4g}",
     }
     head = f"{record.package} on {record.device.name}, {record.device.chip}, {core_ml.version}"
-    return f"{head}\n\n{tabulate(rows.items(), tablefmt='github')}\n\nrecord: {path}"
+    table = write_cells([{"Both runtimes": name, "": told} for name, told in rows.items()])
+    return f"{head}\n\n{table}\n\nrecord: {path}"

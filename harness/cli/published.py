@@ -14,7 +14,6 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from tabulate import tabulate
 
 from coreml_prune_bench.cli.options import (
     JsonOption,
@@ -22,6 +21,7 @@ from coreml_prune_bench.cli.options import (
     exit_with_failures,
     split_commas,
 )
+from coreml_prune_bench.report.formats import write_cells
 
 
 def fetch_published(models: ModelsOption = None, as_json: JsonOption = False) -> None:
@@ -65,7 +65,7 @@ def fetch_published(models: ModelsOption = None, as_json: JsonOption = False) ->
             }
             for file in fetched
         ]
-        typer.echo(tabulate(shown, headers="keys", tablefmt="github", disable_numparse=True))
+        typer.echo(write_cells(shown))
         typer.echo(f"\nin {published_folder()}")
     if problems:
         exit_with_failures(problems)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from tabulate import tabulate
 
 from coreml_prune_bench.accuracy.runtime import PORTABLE, Evaluation
 from coreml_prune_bench.bench.training_options import TrainingOptions, torchrun_team
@@ -32,6 +31,7 @@ from coreml_prune_bench.cli.options import (
     split_commas,
 )
 from coreml_prune_bench.core.progress import Reporter
+from coreml_prune_bench.report.formats import write_cells
 
 if TYPE_CHECKING:
     from coreml_prune_bench.bench.cells import Cell
@@ -180,6 +180,6 @@ def build(
         )
         built, problems = build_all(chosen.cells(reporter), options)
     found = [{"cell": cell.name, "package": str(path)} for cell, path in built]
-    typer.echo(json.dumps(found, indent=2) if as_json else tabulate(found, headers="keys", tablefmt="github"))
+    typer.echo(json.dumps(found, indent=2) if as_json else write_cells(found))
     if problems:
         exit_with_failures(problems)

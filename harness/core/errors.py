@@ -12,7 +12,7 @@
 Anything else that is raised is a bug and keeps its traceback.
 """
 
-from coreml_prune_bench.models.errors import BenchError, CellFailedError, WeightsError
+from coreml_prune_bench.models.errors import BenchError, CellFailedError, WeightsError, did_you_mean
 
 __all__ = [
     "BenchError",
@@ -22,6 +22,7 @@ __all__ = [
     "SuiteError",
     "UnsupportedOperationError",
     "WeightsError",
+    "did_you_mean",
 ]
 
 

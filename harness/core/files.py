@@ -11,19 +11,20 @@ MANIFEST = "manifest.json"
 def tree_hashes(folder: Path) -> dict[str, str]:
     """SHA-256 (hex) of every file below `folder`, by its path relative to it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    return {path.relative_to(folder).as_posix(): _file_hash(path) for path in files}
+    return {path.relative_to(folder).as_posix(): file_hash(path) for path in files}
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write `path` so that a reader finds the whole text or what was there before."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write `path` so that a reader finds the whole of `content` (text as UTF-8) or what was there before."""
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}.tmp")  # not tempfile's: those only their owner can read
     try:
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_bytes(content if isinstance(content, bytes) else content.encode())
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def _file_hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """SHA-256 (hex) of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

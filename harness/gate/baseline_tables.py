@@ -7,17 +7,17 @@ import numpy as np
 from coreml_prune_bench.gate.baseline import AccuracyRow, Baseline, LatencyRow
 from coreml_prune_bench.gate.pairs import matched_rows
 
-Row = dict[str, Any]
+Values = dict[str, Any]
 
 
-def overview(baseline: Baseline) -> list[Row]:
+def overview(baseline: Baseline) -> list[Values]:
     """One row a cell and place of measurement. Percentages, bytes, milliseconds; None for what it is not about."""
     return [*map(_values, baseline.accuracy), *map(_values, baseline.latency)]
 
 
-def differences(first: Baseline, second: Baseline) -> list[Row]:
+def differences(first: Baseline, second: Baseline) -> list[Values]:
     """One row for each value that differs, and for each row that only one has."""
-    found: list[Row] = []
+    found: list[Values] = []
     for pair in matched_rows(first, second):
         key = pair.key
         names = {"model": key.model, "algorithm": key.algorithm, "config": key.config, "on": key.place}
@@ -32,8 +32,8 @@ def differences(first: Baseline, second: Baseline) -> list[Row]:
     return found
 
 
-def _values(row: AccuracyRow | LatencyRow) -> Row:
-    values: Row = {"model": row.model, "algorithm": row.algorithm, "config": row.config}
+def _values(row: AccuracyRow | LatencyRow) -> Values:
+    values: Values = {"model": row.model, "algorithm": row.algorithm, "config": row.config}
     if isinstance(row, AccuracyRow):
         return values | {
             "on": f"{row.runtime.name}, {row.runtime.precision}",
@@ -60,7 +60,7 @@ def _values(row: AccuracyRow | LatencyRow) -> Row:
     }
 
 
-def _images_changed(first: AccuracyRow, second: AccuracyRow) -> list[Row]:
+def _images_changed(first: AccuracyRow, second: AccuracyRow) -> list[Values]:
     """How many images are right on one side only, of the trials that both have."""
     counts = [int((a != b).sum()) for a, b in zip(first.correct, second.correct, strict=False)]
     return [{"what": "images that only one gets right", "first": None, "second": sum(counts)}] if any(counts) else []

@@ -3,13 +3,12 @@
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.errors import BenchError, did_you_mean
 
 Verdict = Literal["better", "same", "worse", "cannot tell", "missing", "new", "not comparable"]
 Metric = Literal["accuracy", "size", "sparsity", "latency", "neural_engine", "load"]
@@ -185,15 +184,10 @@ def _no_such_row(override: _Override, keys: list[Key]) -> str:
     for name, value in override.rows.items():
         known = sorted({getattr(key, name) for key in keys} - {""})
         if value not in known:
-            return f"no row has {name} {value!r}" + _nearest(value, known)
+            return f"no row has {name} {value!r}" + did_you_mean(value, known, however_far=True)
     wanted = ", ".join(override.rows.values())
     names = {", ".join(getattr(key, name) for name in override.rows) for key in keys}
-    return f"no row is {wanted!r}" + _nearest(wanted, sorted(names))
-
-
-def _nearest(value: str, known: list[str]) -> str:
-    close = get_close_matches(value, known, n=1, cutoff=0.0)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f"no row is {wanted!r}" + did_you_mean(wanted, sorted(names), however_far=True)
 
 
 def _first_problem(error: ValidationError) -> str:
@@ -205,4 +199,4 @@ def _first_problem(error: ValidationError) -> str:
     table = Rules.model_fields.get(str(problem["loc"][0]))
     rule = table.annotation if len(problem["loc"]) > 1 and table else Rules
     known = [*rule.model_fields] if isinstance(rule, type) and issubclass(rule, BaseModel) else []
-    return f"unknown key {place!r}" + _nearest(str(problem["loc"][-1]), known)
+    return f"unknown key {place!r}" + did_you_mean(str(problem["loc"][-1]), known, however_far=True)

@@ -1,10 +1,9 @@
 """One package against a baseline, evaluated here and now: what the pytest fixture does."""
 
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 
-from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.errors import BenchError, did_you_mean
 from coreml_prune_bench.data.halves import open_data_or_part
 from coreml_prune_bench.gate.baseline import (
     AccuracyRow,
@@ -70,6 +69,5 @@ def _named(baseline: Baseline, row: str, source: str) -> AccuracyRow:
     found = [one for one in baseline.accuracy if name_of(one) == row]
     if found:
         return found[0]
-    close = get_close_matches(row, [name_of(one) for one in baseline.accuracy], n=1, cutoff=0.0)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = did_you_mean(row, [name_of(one) for one in baseline.accuracy], however_far=True)
     raise BenchError(f"{source} has no row {row!r}{hint} (pytest --coreml-gate-update adds it)")

@@ -4,9 +4,8 @@ import json
 from dataclasses import asdict
 from xml.etree import ElementTree
 
-from tabulate import tabulate
-
 from coreml_prune_bench.gate.verdicts import Check, Report, Row
+from coreml_prune_bench.report.formats import write_cells
 
 _OUTCOMES = {0: "passed", 1: "failed", 2: "could not be evaluated: rows are not comparable"}
 _JUNIT = {"not comparable": "error", "cannot tell": "skipped", "missing": "skipped", "new": "skipped"}
@@ -15,8 +14,7 @@ _MARKS = {"worse": "❌", "missing": "❌", "not comparable": "⚠️", "cannot 
 
 def as_table(report: Report) -> str:
     """A line a check, without single values that are the same; then why rows were not compared, and the outcome."""
-    table = tabulate(_lines(report), headers="keys", tablefmt="github", disable_numparse=True)
-    return "\n".join([table, "", *_remarks(report), _summary(report)])
+    return "\n".join([write_cells(_lines(report)), "", *_remarks(report), _summary(report)])
 
 
 def as_json(report: Report) -> str:
@@ -63,8 +61,8 @@ def as_github_summary(report: Report) -> str:
     lines = _lines(report, without=("same",))
     for line in lines:
         line["Verdict"] = f"{_MARKS.get(line['Verdict'], '')} {line['Verdict']}".strip()
-    table = tabulate(lines, headers="keys", tablefmt="github", disable_numparse=True)
-    return "\n\n".join(["## Gate", _summary(report), *([table] if lines else []), *_remarks(report)]) + "\n"
+    table = [write_cells(lines)] if lines else []
+    return "\n\n".join(["## Gate", _summary(report), *table, *_remarks(report)]) + "\n"
 
 
 def as_github_annotations(report: Report) -> str:

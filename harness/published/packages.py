@@ -7,7 +7,6 @@ A file is never replaced: one that is not what the lock says is refused, here an
 Imports neither torch nor coremltools, and an HTTP library only to download.
 """
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from pydantic import BaseModel, Field
 import coreml_prune_bench.models.networks  # noqa: F401  (registers the networks)
 from coreml_prune_bench.core.cache_folder import cache_folder
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.core.files import tree_hashes, write_atomically
+from coreml_prune_bench.core.files import file_hash, tree_hashes, write_atomically
 from coreml_prune_bench.core.keys import key_of
 from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.published.archive import ArchiveError, unpack
@@ -173,7 +172,7 @@ def _fetch(url: str, folder: Path, progress: Progress) -> Fetched:
     incoming = folder / _INCOMING / _file_name(url)
     if not incoming.exists():
         download(url, incoming, lambda done, total: progress(incoming.name, done, total), limit_bytes=_LIMIT_BYTES)
-    sha256, size_bytes = _file_hash(incoming), incoming.stat().st_size
+    sha256, size_bytes = file_hash(incoming), incoming.stat().st_size
     if known is not None and known.sha256 != sha256:
         incoming.unlink()
         raise ChangedFileError(
@@ -241,9 +240,4 @@ def _changed_here(path: Path) -> str:
 
 def _hash(content: Path) -> str:
     """As records have it for a package."""
-    return key_of(dict(tree_hashes(content))) if content.is_dir() else _file_hash(content)
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return key_of(dict(tree_hashes(content))) if content.is_dir() else file_hash(content)

@@ -1,328 +1,276 @@
 """Tables from records alone: accuracy with its errors, size, and the published values beside ours.
 
-Imports neither torch nor coremltools, nor pandas, which would take longer than the tables. Rows are plain numbers
-under stable names; the readable formats choose and word some of them.
+A column is one entry of `COLUMNS`: its name in CSV and JSON, its value, and how readers see it in which table. Imports
+neither torch nor coremltools, nor pandas, which would take longer than the tables.
 """
 
-import csv
-import io
-import json
 import math
-import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
-from tabulate import tabulate
-
-from coreml_prune_bench.published.table import (
-    IMAGENET_CLASSES,
-    IMAGENET_VALIDATION_IMAGES,
-    PublishedRow,
-    published_counterpart,
-    read_table,
-)
+from coreml_prune_bench.published.table import IMAGENET_CLASSES, IMAGENET_VALIDATION_IMAGES
 from coreml_prune_bench.records.accuracy import Record
-from coreml_prune_bench.records.latest import newest_trials, of_own_suite
+from coreml_prune_bench.report.config_rows import ConfigRow, beside_published, config_rows, mean, sample_std
+from coreml_prune_bench.report.formats import (
+    Column,
+    Format,
+    cells,
+    number,
+    percent,
+    values,
+    write_cells,
+    write_values,
+)
 
 Kind = Literal["accuracy", "size"]
-Format = Literal["md", "csv", "json", "latex"]
-Row = dict[str, Any]
+Table = Literal["accuracy", "size", "comparison"]
 
 
-def render(records: Iterable[Record], kind: Kind = "accuracy", format: Format = "md") -> str:
-    """The tables of `records`, one a suite, in one of the formats; csv and json hold every row in one."""
-    return render_by_suite(rows(records), format, caption, lambda of_suite: worded(of_suite, kind))
+class Spread(NamedTuple):
+    """An accuracy over trials, in %: None where every trial failed. std: None for one trial. failed: how many."""
+
+    mean: float | None
+    std: float | None
+    failed: int = 0
 
 
-def render_by_suite(
-    table: list[Row],
-    format: Format,
-    caption: Callable[[list[Row]], str],
-    columns: Callable[[list[Row]], list[dict[str, str]]],
-) -> str:
-    """A table of each suite's rows under its caption; csv and json hold every row, as it is, in one."""
-    if format in ("json", "csv"):
-        return _machine_readable(table, format)
-    parts = []
-    for suite in dict.fromkeys(row["suite"] for row in table):
-        of_suite = [row for row in table if row["suite"] == suite]
-        text = f"Suite {suite}: {caption(of_suite)}{_runtime_note(of_suite)}"
-        parts.append(_readable(text, columns(of_suite), format))
-    return "\n\n".join(parts)
+def spread(found: Spread) -> str:
+    """Such as "75.00 ± 0.12 (1 failed)"."""
+    deviation = "" if found.std is None else f" ± {found.std:.2f}"
+    failed = f" ({found.failed} failed)" if found.failed else ""
+    return f"{found.mean:.2f}{deviation}{failed}" if found.mean is not None else "failed"
 
 
-def render_comparison(records: Iterable[Record], format: Format = "md") -> str:
-    """`compared` as one table in one of the formats."""
-    table = compared(rows(records))
-    if format in ("json", "csv"):
-        return _machine_readable(table, format)
-    text = f"{comparison_caption(table)}{_runtime_note(table)}"
-    return _readable(text, worded(table, "comparison"), format)
+def _of_record(value: Callable[[Record], Any]) -> Callable[[ConfigRow], Any]:
+    """A value that every trial has, failed or not; None where there is no trial."""
+    return lambda row: value(row.first) if row.first else None
 
 
-def rows(records: Iterable[Record]) -> list[Row]:
-    """One row a network and config, from the newest state of each, trials together; the baseline first.
-
-    Accuracies are percentages, with the sample standard deviation over trials (None for one trial) and the standard
-    error over images. Ratios are bytes of weight.bin, dense over sparse, where the suite or another one of the folder
-    measured the dense network. None stands where nothing was measured.
-    """
-    published = read_table()
-    newest = newest_trials(records)
-    built_dense = [trials for trials in newest if trials[0].pruning.algorithm == "dense" and trials[0].package]
-    by_subject: dict[tuple[str, str], list[list[Record]]] = {}
-    for trials in newest:
-        by_subject.setdefault((trials[0].suite, trials[0].subject_key), []).append(trials)
-    table = []
-    for (_, subject_key), group in by_subject.items():
-        group.sort(key=lambda trials: trials[0].pruning.algorithm != "dense")
-        dense = of_own_suite(group[0], [trials for trials in built_dense if trials[0].subject_key == subject_key])
-        table += [_row(trials, dense[-1][0] if dense else None, published) for trials in group]
-    return table
-
-
-def compared(table: list[Row]) -> list[Row]:
-    """`rows`, each with how far it is from its published counterpart, in the order of networks and sparsities.
-
-    The counterpart is of the same network, with the same share of single weights zero in every pruned layer, whatever
-    the algorithm. A published row that is nobody's counterpart is a row of its own: not measured.
-    """
-    published = read_table()
-    ours = [_with_differences(row) for row in table]
-    met = {(row["model_title"], row["sparsity"]) for row in ours if row["published_top1_mean"] is not None}
-    absent = [_not_measured(row, list(ours[0])) for row in published if (row.model, row.sparsity) not in met]
-    titles = list(dict.fromkeys([*(row.model for row in published), *(row["model_title"] for row in ours)]))
-    return sorted([*ours, *absent], key=lambda row: (titles.index(row["model_title"]), _or_infinite(row["sparsity"])))
-
-
-def _row(trials: list[Record], dense: Record | None, published: list[PublishedRow]) -> Row:
-    first = trials[0]
-    measured = [trial for trial in trials if trial.predictions and trial.package and trial.runtime]
-    top1 = [100 * t.predictions.top1 for t in measured if t.predictions]
-    top5 = [100 * t.predictions.top5_accuracy for t in measured if t.predictions]
-    labels = measured[0].predictions.labels if measured and measured[0].predictions else ()
-    weight_bytes = [t.package.weight_bytes for t in measured if t.package]
-    mean_bytes = mean(weight_bytes)
-    ratio = dense.package.weight_bytes / mean_bytes if dense and dense.package and mean_bytes else None
-    pruning = first.pruning
-    reference = published_counterpart(published, first.network.title, pruning.sparsity, pruning.settings)
-    if first.data.classes != IMAGENET_CLASSES:
-        reference = None  # another head, another size
-    return {
-        "suite": first.suite,
-        "data": first.data.spec,
-        "model": first.network.name,
-        "model_title": first.network.title,
-        "config": first.pruning.config,
-        "algorithm": first.pruning.algorithm,
-        "algorithm_title": first.pruning.title,
-        "sparsity": first.pruning.sparsity,
-        "compression_ratio": ratio,
-        "published_compression_ratio": reference.compression_ratio if reference else None,
-        "top1_mean": mean(top1),
-        "top1_std": sample_std(top1),
-        "top1_stderr": _standard_error(mean(top1), len(labels)),
-        "published_top1_mean": reference.top1_mean if reference else None,
-        "published_top1_std": reference.top1_std if reference else None,
-        "top5_mean": mean(top5),
-        "top5_std": sample_std(top5),
-        "trials": len(measured),
-        "failed_trials": len(trials) - len(measured),
-        "images": len(labels),
-        "skipped_images": len(first.data.skipped),
-        "full_validation_set": _is_full_validation_set(labels, first.data.classes),
-        "scope": (measured or trials)[0].pruning.scope,
-        "whole_model_sparsity": mean([t.package.whole_model_sparsity for t in measured if t.package]),
-        "storage": _storage(measured[0]) if measured else None,
-        "deployment_target": measured[0].package.deployment_target if measured and measured[0].package else None,
-        "weight_bytes": mean_bytes,
-        "package_bytes": mean([t.package.package_bytes for t in measured if t.package]),
-        "runtime": measured[0].runtime.name if measured and measured[0].runtime else None,
-        "compute_units": measured[0].runtime.compute_units if measured and measured[0].runtime else None,
-    }
-
-
-def _storage(record: Record) -> str:
-    """How many pruned layers are stored in which form, such as "52 sparse + palettized"; empty if none is pruned."""
-    forms = Counter(layer.storage for layer in record.package.layers) if record.package else Counter()
-    return ", ".join(f"{count} {form}" for form, count in forms.most_common())
-
-
-def _with_differences(row: Row) -> Row:
-    return row | {
-        "measured": row["top1_mean"] is not None,
-        "top1_difference": _difference(row["top1_mean"], row["published_top1_mean"]),
-        "compression_ratio_difference": _difference(row["compression_ratio"], row["published_compression_ratio"]),
-    }
-
-
-def _not_measured(published: PublishedRow, names: list[str]) -> Row:
-    """A row of those names with nothing of ours in it."""
-    return dict.fromkeys(names) | {
-        "model_title": published.model,
-        "config": published.config,
-        "algorithm_title": published.algorithm,
-        "sparsity": published.sparsity,
-        "published_compression_ratio": published.compression_ratio,
-        "published_top1_mean": published.top1_mean,
-        "published_top1_std": published.top1_std,
-        "trials": 0,
-        "images": 0,
-        "full_validation_set": False,
-        "measured": False,
-    }
-
-
-def _machine_readable(table: list[Row], format: Literal["json", "csv"]) -> str:
-    if format == "json":
-        return json.dumps(table, indent=2)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, table[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    return text.getvalue().rstrip("\n")
-
-
-def _readable(text: str, table: list[dict[str, str]], format: Format) -> str:
-    style = "latex_booktabs" if format == "latex" else "github"
-    body = tabulate(table, headers="keys", tablefmt=style, disable_numparse=True)
-    return f"{'% ' if format == 'latex' else ''}{text}\n\n{body}"
-
-
-def worded(table: list[Row], kind: Kind | Literal["comparison"]) -> list[dict[str, str]]:
-    """The rows as a reader sees them, by column; with suite and data where rows differ in them."""
-    columns = {"accuracy": _accuracy_columns, "size": _size_columns, "comparison": _comparison_columns}[kind]
-    differing = [name for name in ("suite", "data") if len({row[name] for row in table if row[name]}) > 1]
-    return [columns(row) | {name.capitalize(): row[name] or "-" for name in differing} for row in table]
-
-
-def _accuracy_columns(row: Row) -> dict[str, str]:
-    return {
-        "Model Name": row["model_title"],
-        "Config": row["config"],
-        "Optimization Algorithm": row["algorithm_title"],
-        "Compression Ratio": number(row["compression_ratio"]),
-        "Accuracy": accuracy(row),
-        "Pruned Scope": row["scope"],
-        "Whole-Model Sparsity": _percent(row["whole_model_sparsity"]),
-        "Images": _images(row),
-        "Standard Error": number(row["top1_stderr"]),
-        "Runtime": row["runtime"] or "-",
-    }
-
-
-def _size_columns(row: Row) -> dict[str, str]:
-    ratio, published = row["compression_ratio"], row["published_compression_ratio"]
-    return {
-        "Model Name": row["model_title"],
-        "Config": row["config"],
-        "Optimization Algorithm": row["algorithm_title"],
-        "weight.bin (bytes)": number(row["weight_bytes"], ",.0f"),
-        "Package (bytes)": number(row["package_bytes"], ",.0f"),
-        "Compression Ratio": number(ratio, ".3f"),
-        "Published Ratio": number(published),
-        "Difference": number(_difference(ratio, published), "+.3f"),
-        "Pruned Scope": row["scope"],
-        "Whole-Model Sparsity": _percent(row["whole_model_sparsity"]),
-        "Pruned Layers": row["storage"] or "-",
-        "Deployment Target": row["deployment_target"] or "-",
-    }
-
-
-def _comparison_columns(row: Row) -> dict[str, str]:
-    absent = row["suite"] is None
-    return {
-        "Model Name": row["model_title"],
-        "Config": row["config"],
-        "Optimization Algorithm": row["algorithm_title"],
-        "Accuracy": "not measured" if absent else accuracy(row),
-        "Published Accuracy": number(row["published_top1_mean"]) + spread(row["published_top1_std"]),
-        "Accuracy Difference": number(row["top1_difference"], "+.2f"),
-        "Compression Ratio": number(row["compression_ratio"], ".3f"),
-        "Published Ratio": number(row["published_compression_ratio"]),
-        "Ratio Difference": number(row["compression_ratio_difference"], "+.3f"),
-        "Pruned Scope": row["scope"] or "-",
-        "Whole-Model Sparsity": _percent(row["whole_model_sparsity"]),
-        "Images": "-" if absent else _images(row),
-        "Standard Error": number(row["top1_stderr"]),
-        "Full Validation Set": "-" if absent else "yes" if row["full_validation_set"] else "no",
-        "Runtime": row["runtime"] or "-",
-    }
-
-
-def caption(table: list[Row]) -> str:
-    """What a reader has to know of the rows."""
-    data = " and ".join(dict.fromkeys(row["data"] for row in table))
-    return (
-        f"top-1 in % on {data}, mean and standard deviation over trials that differ in data order. Standard Error: of "
-        "that mean, over images; trials see the same images and do not make it smaller."
-    )
-
-
-def _runtime_note(table: list[Row]) -> str:
-    if not any(row["runtime"] == "portable" for row in table):
-        return ""
-    return " Runtime `portable` executes the Core ML package on the CPU; its numbers are not Core ML's."
-
-
-def comparison_caption(table: list[Row]) -> str:
-    """The same of rows beside the published ones."""
-    return (
-        "Each row beside the published one of the same network and sparsity, which MagnitudePruner pruned: "
-        f"{caption([row for row in table if row['suite']])} Full Validation Set: measured on all "
-        f"{IMAGENET_VALIDATION_IMAGES:,} images of ImageNet's {IMAGENET_CLASSES:,} classes; the accuracy of a row with "
-        "`no` cannot be compared with a published one."
-    )
-
-
-def accuracy(row: Row, prefix: str = "") -> str:
-    """Mean and deviation over trials, and how many failed; of what the row holds under names with that prefix."""
-    if row[f"{prefix}top1_mean"] is None:
-        return "failed"
-    failed = f" ({row[f'{prefix}failed_trials']} failed)" if row[f"{prefix}failed_trials"] else ""
-    return f"{row[f'{prefix}top1_mean']:.2f}{spread(row[f'{prefix}top1_std'])}{failed}"
-
-
-def spread(std: float | None) -> str:
-    return "" if std is None else f" ± {std:.2f}"
-
-
-def _images(row: Row) -> str:
-    return f"{row['images']:,}" + (f" ({row['skipped_images']} skipped)" if row["skipped_images"] else "")
-
-
-def number(value: float | None, form: str = ".2f") -> str:
-    return "-" if value is None else format(value, form)
-
-
-def _percent(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{100 * fraction:.1f} %"
+def _of_published(value: Callable[[Any], Any]) -> Callable[[ConfigRow], Any]:
+    return lambda row: value(row.published) if row.published else None
 
 
 def _difference(ours: float | None, published: float | None) -> float | None:
     return None if ours is None or published is None else ours - published
 
 
-def _or_infinite(value: float | None) -> float:
-    return math.inf if value is None else value
+def _top1_difference(row: ConfigRow) -> float | None:
+    return _difference(mean(row.top1), row.published.top1_mean if row.published else None)
 
 
-def mean(values: list[float] | list[int]) -> float | None:
-    return statistics.fmean(values) if values else None
+def _ratio_difference(row: ConfigRow) -> float | None:
+    return _difference(row.compression_ratio, row.published.compression_ratio if row.published else None)
 
 
-def sample_std(values: list[float]) -> float | None:
-    """With n - 1 in the denominator: three trials are a sample."""
-    return statistics.stdev(values) if len(values) > 1 else None
+def _standard_error(row: ConfigRow) -> float | None:
+    """Of the mean accuracy in %, in points: binomial over images, sqrt(p (1 - p) / n)."""
+    percentage = mean(row.top1)
+    return None if percentage is None else math.sqrt(percentage * (100 - percentage) / len(row.labels))
 
 
-def _standard_error(percent: float | None, images: int) -> float | None:
-    """Of an accuracy in %, in points: binomial, sqrt(p (1 - p) / n)."""
-    return None if percent is None else math.sqrt(percent * (100 - percent) / images)
+def _failed(row: ConfigRow) -> int:
+    return len(row.trials) - len(row.measured)
 
 
-def _is_full_validation_set(labels: tuple[int, ...], classes: int) -> bool:
+def _accuracy(row: ConfigRow) -> str:
+    return spread(Spread(mean(row.top1), sample_std(row.top1), _failed(row))) if row.trials else "not measured"
+
+
+def _published_accuracy(row: ConfigRow) -> str:
+    return spread(Spread(row.published.top1_mean, row.published.top1_std)) if row.published else "-"
+
+
+def _images(row: ConfigRow) -> str | None:
+    if row.first is None:
+        return None
+    skipped = len(row.first.data.skipped)
+    return f"{len(row.labels):,}" + (f" ({skipped} skipped)" if skipped else "")
+
+
+def _is_full_validation_set(row: ConfigRow) -> bool:
     """ImageNet-1k's validation set has 50 images of each class."""
     per_class = IMAGENET_VALIDATION_IMAGES // IMAGENET_CLASSES
-    return classes == IMAGENET_CLASSES and Counter(labels) == dict.fromkeys(range(IMAGENET_CLASSES), per_class)
+    classes = row.first.data.classes if row.first else None
+    return classes == IMAGENET_CLASSES and Counter(row.labels) == dict.fromkeys(range(IMAGENET_CLASSES), per_class)
+
+
+def _full_in_words(row: ConfigRow) -> str | None:
+    return None if row.first is None else "yes" if _is_full_validation_set(row) else "no"
+
+
+def _scope(row: ConfigRow) -> str | None:
+    trials = row.measured or row.trials
+    return trials[0].pruning.scope if trials else None
+
+
+def _storage(row: ConfigRow) -> str | None:
+    """How many pruned layers are stored in which form, such as "52 sparse + palettized"; empty if none is pruned."""
+    if not row.measured:
+        return None
+    forms = Counter(layer.storage for layer in row.packages[0].layers)
+    return ", ".join(f"{count} {form}" for form, count in forms.most_common())
+
+
+_EVERY: tuple[Table, ...] = ("accuracy", "size", "comparison")
+_MEASURED: tuple[Table, ...] = ("accuracy", "comparison")
+_SIZES: tuple[Table, ...] = ("size", "comparison")
+
+COLUMNS: list[Column[ConfigRow]] = [
+    Column("suite", lambda row: row.suite),
+    Column("data", lambda row: row.data),
+    Column("model", _of_record(lambda record: record.network.name)),
+    Column("model_title", lambda row: row.title, "Model Name", tables=_EVERY, place=1),
+    Column("config", lambda row: row.config, "Config", tables=_EVERY, place=2),
+    Column("algorithm", _of_record(lambda record: record.pruning.algorithm)),
+    Column("algorithm_title", lambda row: row.algorithm_title, "Optimization Algorithm", tables=_EVERY, place=3),
+    Column("sparsity", lambda row: row.sparsity),
+    Column(None, lambda row: row.compression_ratio, "Compression Ratio", number(), ("accuracy",), 4),
+    Column("compression_ratio", lambda row: row.compression_ratio, "Compression Ratio", number(".3f"), _SIZES, 9),
+    Column(
+        "published_compression_ratio",
+        _of_published(lambda published: published.compression_ratio),
+        "Published Ratio",
+        number(),
+        _SIZES,
+        10,
+    ),
+    Column(None, _accuracy, "Accuracy", tables=_MEASURED, place=5),
+    Column("top1_mean", lambda row: mean(row.top1)),
+    Column("top1_std", lambda row: sample_std(row.top1)),
+    Column("top1_stderr", _standard_error, "Standard Error", number(), _MEASURED, 16),
+    Column(None, _published_accuracy, "Published Accuracy", tables=("comparison",), place=6),
+    Column("published_top1_mean", _of_published(lambda published: published.top1_mean)),
+    Column("published_top1_std", _of_published(lambda published: published.top1_std)),
+    Column("top5_mean", lambda row: mean(row.top5)),
+    Column("top5_std", lambda row: sample_std(row.top5)),
+    Column("trials", lambda row: len(row.measured)),
+    Column("failed_trials", lambda row: _failed(row) if row.trials else None),
+    Column(None, _images, "Images", tables=_MEASURED, place=15),
+    Column("images", lambda row: len(row.labels)),
+    Column("skipped_images", _of_record(lambda record: len(record.data.skipped))),
+    Column(None, _full_in_words, "Full Validation Set", tables=("comparison",), place=17),
+    Column("full_validation_set", _is_full_validation_set),
+    Column("scope", _scope, "Pruned Scope", tables=_EVERY, place=13),
+    Column(
+        "whole_model_sparsity",
+        lambda row: mean([package.whole_model_sparsity for package in row.packages]),
+        "Whole-Model Sparsity",
+        percent(),
+        _EVERY,
+        14,
+    ),
+    Column("storage", _storage, "Pruned Layers", tables=("size",), place=18),
+    Column(
+        "deployment_target",
+        lambda row: row.packages[0].deployment_target if row.packages else None,
+        "Deployment Target",
+        tables=("size",),
+        place=19,
+    ),
+    Column("weight_bytes", lambda row: row.weight_bytes, "weight.bin (bytes)", number(",.0f"), ("size",), 7),
+    Column(
+        "package_bytes",
+        lambda row: mean([package.package_bytes for package in row.packages]),
+        "Package (bytes)",
+        number(",.0f"),
+        ("size",),
+        8,
+    ),
+    Column(None, _ratio_difference, "Difference", number("+.3f"), ("size",), 11),
+    Column("runtime", lambda row: row.runtime and row.runtime.name, "Runtime", tables=_MEASURED, place=20),
+    Column("compute_units", lambda row: row.runtime and row.runtime.compute_units),
+]
+"""What a row says, sizes in bytes, accuracies in %; None where nothing was measured."""
+
+COMPARISON_COLUMNS: list[Column[ConfigRow]] = [
+    *COLUMNS,
+    Column("measured", lambda row: bool(row.top1)),
+    Column("top1_difference", _top1_difference, "Accuracy Difference", number("+.2f"), ("comparison",), 7),
+    Column("compression_ratio_difference", _ratio_difference, "Ratio Difference", number("+.3f"), ("comparison",), 12),
+]
+"""And how far that is from the published row beside it, ours minus theirs."""
+
+
+def render(records: Iterable[Record], kind: Kind = "accuracy", format: Format = "md") -> str:
+    """The tables of `records`, one a suite, in one of the formats; csv and json hold every row in one."""
+    return render_by_suite(config_rows(records), COLUMNS, format, caption, lambda of_suite: worded(of_suite, kind))
+
+
+def rows(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """The values of `COLUMNS` by name, a row a suite, network and config: what csv and json hold."""
+    return [values(COLUMNS, row) for row in config_rows(records)]
+
+
+def render_comparison(records: Iterable[Record], format: Format = "md") -> str:
+    """Each row beside its published counterpart, as one table in one of the formats."""
+    found = beside_published(config_rows(records))
+    if format == "json" or format == "csv":
+        return write_values([values(COMPARISON_COLUMNS, row) for row in found], format)
+    text = f"{comparison_caption(found)}{_runtime_note(found)}"
+    return write_cells(worded(found, "comparison"), format, caption=text)
+
+
+class OfSuite(Protocol):
+    """A row of any of the tables that are made suite by suite."""
+
+    @property
+    def suite(self) -> str | None: ...
+    @property
+    def runtime(self) -> Any: ...
+
+
+AnyRow = TypeVar("AnyRow", bound=OfSuite)
+
+
+def render_by_suite(
+    rows: Sequence[AnyRow],
+    columns: Iterable[Column[AnyRow]],
+    format: Format,
+    caption: Callable[[list[AnyRow]], str],
+    read: Callable[[list[AnyRow]], list[dict[str, str]]],
+) -> str:
+    """A table of each suite's rows under its caption; csv and json hold every row, as it is, in one."""
+    if format == "json" or format == "csv":
+        return write_values([values(columns, row) for row in rows], format)
+    parts = []
+    for suite in dict.fromkeys(row.suite for row in rows):
+        of_suite = [row for row in rows if row.suite == suite]
+        text = f"Suite {suite}: {caption(of_suite)}{_runtime_note(of_suite)}"
+        parts.append(write_cells(read(of_suite), format, caption=text))
+    return "\n\n".join(parts)
+
+
+def worded(rows: Sequence[ConfigRow], table: Table) -> list[dict[str, str]]:
+    """The rows as a reader sees them, by header; with suite and data where rows differ in them."""
+    columns = list(COMPARISON_COLUMNS)
+    if len({row.suite for row in rows if row.suite}) > 1:
+        columns.append(Column(None, lambda row: row.suite, "Suite", tables=(table,)))
+    if len({row.data for row in rows if row.data}) > 1:
+        columns.append(Column(None, lambda row: row.data, "Data", tables=(table,)))
+    return [cells(columns, row, table) for row in rows]
+
+
+def caption(rows: Sequence[ConfigRow]) -> str:
+    """What a reader has to know of the rows."""
+    data = " and ".join(dict.fromkeys(row.data for row in rows if row.data))
+    return (
+        f"top-1 in % on {data}, mean and standard deviation over trials that differ in data order. Standard Error: of "
+        "that mean, over images; trials see the same images and do not make it smaller."
+    )
+
+
+def comparison_caption(rows: Sequence[ConfigRow]) -> str:
+    """The same of rows beside the published ones."""
+    return (
+        "Each row beside the published one of the same network and sparsity, which MagnitudePruner pruned: "
+        f"{caption(rows)} Full Validation Set: measured on all "
+        f"{IMAGENET_VALIDATION_IMAGES:,} images of ImageNet's {IMAGENET_CLASSES:,} classes; the accuracy of a row with "
+        "`no` cannot be compared with a published one."
+    )
+
+
+def _runtime_note(rows: Iterable[OfSuite]) -> str:
+    if not any(row.runtime and row.runtime.name == "portable" for row in rows):
+        return ""
+    return " Runtime `portable` executes the Core ML package on the CPU; its numbers are not Core ML's."

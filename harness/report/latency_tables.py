@@ -4,20 +4,27 @@ Rows are plain numbers under stable names; the readable formats choose and word 
 runtime stands under a caption that names the processor, and so does every row. Imports neither torch nor coremltools.
 """
 
-import csv
-import io
-import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from tabulate import tabulate
-
 from coreml_prune_bench.latency.placement import DEVICES, share
-from coreml_prune_bench.latency.statistics import Interval, speed_up, summarize
+from coreml_prune_bench.latency.statistics import Interval, Summary, speed_up, summarize
 from coreml_prune_bench.published.table import IMAGENET_CLASSES, published_counterpart, read_table
-from coreml_prune_bench.records.latency import LatencyRecord, Placement, State
-from coreml_prune_bench.report.accuracy_tables import Format
+from coreml_prune_bench.records.accuracy import Network, Pruning
+from coreml_prune_bench.records.latency import LatencyRecord, Placement, PlannedOperation, State
+from coreml_prune_bench.report.formats import (
+    Column,
+    Format,
+    cells,
+    number,
+    percent,
+    values,
+    write_cells,
+    write_values,
+)
 
 PUBLISHED_DEVICE = "iPhone 14 Pro (A16), iOS 17, all compute units, Xcode's performance report"
 """What the published medians were measured on and with; how many predictions Xcode makes is not documented."""
@@ -25,7 +32,28 @@ PUBLISHED_DEVICE = "iPhone 14 Pro (A16), iOS 17, all compute units, Xcode's perf
 _IMAGE_SIZE = 224
 _LISTED_OPERATIONS = 8
 
-Row = dict[str, Any]
+_LATENCY, _BESIDE_PUBLISHED, _OPERATIONS = "latency", "beside the published", "operations"
+_BOTH = (_LATENCY, _BESIDE_PUBLISHED)
+_MEDIAN = 5
+"""The place of the column that says why a row failed, too."""
+
+
+@dataclass(frozen=True)
+class LatencyRow:
+    """A record, and that of the dense package that it is compared with; None where there is none."""
+
+    record: LatencyRecord
+    dense: LatencyRecord | None
+
+    @cached_property
+    def summary(self) -> Summary | None:
+        return summarize(self.record) if self.record.status == "measured" else None
+
+    @cached_property
+    def speed_up(self) -> Interval | None:
+        if self.summary is None or self.dense is None or self.dense is self.record:
+            return None
+        return speed_up(self.dense, self.record)
 
 
 def render(records: Sequence[LatencyRecord], format: Format = "md", *, published: bool = False) -> str:
@@ -33,28 +61,34 @@ def render(records: Sequence[LatencyRecord], format: Format = "md", *, published
 
     published: the medians of the published table beside ours, with the device that they are from.
     """
-    table = rows(records)
-    if format == "json":
-        return json.dumps(table, indent=2)
-    if format == "csv":
-        return _csv(table)
-    parts = []
-    for group in _groups(records):
-        worded = _without_empty([_columns(row, published=published) for row in rows(group)])
-        style = "latex_booktabs" if format == "latex" else "github"
-        body = tabulate(worded, headers="keys", tablefmt=style, disable_numparse=True)
-        comment = "% " if format == "latex" else ""
-        remarks = "\n".join(f"{comment}{'' if comment else '- '}{remark}" for remark in _remarks(group))
-        parts.append(
-            f"{comment}{_caption(group, published=published)}\n\n{body}" + (f"\n\n{remarks}" if remarks else "")
+    if format == "json" or format == "csv":
+        return write_values(rows(records), format)
+    table = _BESIDE_PUBLISHED if published else _LATENCY
+    return "\n\n".join(
+        write_cells(
+            _without_empty([_cells(row, table) for row in _rows(group)]),
+            format,
+            caption=_caption(group, published=published),
+            remarks=_remarks(group),
         )
-    return "\n\n".join(parts)
+        for group in _groups(records)
+    )
 
 
-def rows(records: Sequence[LatencyRecord]) -> list[Row]:
-    """One row a record, in their order. Times in milliseconds, drift and shares as fractions; None: not known."""
+def _cells(row: LatencyRow, table: str) -> dict[str, str]:
+    """Of a failed row, what it is and why it failed."""
+    failed = row.record.status == "failed"
+    return cells([column for column in COLUMNS if column.place <= _MEDIAN] if failed else COLUMNS, row, table)
+
+
+def rows(records: Sequence[LatencyRecord]) -> list[dict[str, Any]]:
+    """The values of `COLUMNS` by name, a row a record, in their order: what csv and json hold."""
+    return [values(COLUMNS, row) for row in _rows(records)]
+
+
+def _rows(records: Sequence[LatencyRecord]) -> list[LatencyRow]:
     dense = {_sibling(record): record for record in records if _is_dense(record) and record.status == "measured"}
-    return [_row(record, dense.get(_sibling(record))) for record in records]
+    return [LatencyRow(record, dense.get(_sibling(record))) for record in records]
 
 
 def render_operations(record: LatencyRecord, format: Format = "md") -> str:
@@ -66,98 +100,163 @@ def render_operations(record: LatencyRecord, format: Format = "md") -> str:
     placed = record.placement
     if placed is None or not placed.operations:
         return f"{_name(record)}, {record.runtime.compute_units}: no compute plan"
-    median = summarize(record).median_ns.value if record.rounds else None
     total = sum(operation.cost or 0.0 for operation in placed.operations)
-    found: list[Row] = [
-        {
-            "operation": operation.name,
-            "type": operation.type,
-            "planned_on": DEVICES.get(operation.preferred, operation.preferred),
-            "supported_on": _devices(operation.supported),
-            "cost_share": operation.cost / total if operation.cost is not None and total else None,
-            "estimated_ms": operation.cost / total * median / 1e6 if operation.cost and total and median else None,
-        }
-        for operation in placed.operations
-    ]
-    if format == "json":
-        return json.dumps(found, indent=2)
-    if format == "csv":
-        return _csv(found)
-    shown = [
-        {
-            "Operation": row["operation"],
-            "Type": row["type"],
-            "Planned on": row["planned_on"],
-            "Supported on": row["supported_on"],
-            "Estimated cost": _percent(row["cost_share"]),
-            "Estimated ms": _number(row["estimated_ms"], ".4f"),
-        }
-        for row in found
-    ]
-    style = "latex_booktabs" if format == "latex" else "github"
+    columns = _operation_columns(total, summarize(record).median_ns.value if record.rounds else None)
+    if format == "json" or format == "csv":
+        return write_values([values(columns, operation) for operation in placed.operations], format)
     caption = (
-        f"{'% ' if format == 'latex' else ''}{_name(record)}, {record.runtime.compute_units}: planned, not observed. "
+        f"{_name(record)}, {record.runtime.compute_units}: planned, not observed. "
         "Times: the measured median, split by the plan's estimated cost."
     )
-    return f"{caption}\n\n{tabulate(shown, headers='keys', tablefmt=style, disable_numparse=True)}"
+    return write_cells(
+        [cells(columns, operation, _OPERATIONS) for operation in placed.operations], format, caption=caption
+    )
 
 
-# --- rows
+def _operation_columns(total: float, median_ns: float | None) -> list[Column[PlannedOperation]]:
+    """total: the cost of all operations, in the plan's own unit."""
+
+    def share_of_cost(operation: PlannedOperation) -> float | None:
+        return operation.cost / total if operation.cost is not None and total else None
+
+    def estimated_ms(operation: PlannedOperation) -> float | None:
+        return operation.cost / total * median_ns / 1e6 if operation.cost and total and median_ns else None
+
+    def preferred(operation: PlannedOperation) -> str:
+        return DEVICES.get(operation.preferred, operation.preferred)
+
+    shown = (_OPERATIONS,)
+    return [
+        Column("operation", lambda operation: operation.name, "Operation", tables=shown),
+        Column("type", lambda operation: operation.type, "Type", tables=shown),
+        Column("planned_on", preferred, "Planned on", tables=shown),
+        Column("supported_on", lambda operation: _devices(operation.supported), "Supported on", tables=shown),
+        Column("cost_share", share_of_cost, "Estimated cost", percent(".0f"), shown),
+        Column("estimated_ms", estimated_ms, "Estimated ms", number(".4f"), shown),
+    ]
 
 
-def _row(record: LatencyRecord, dense: LatencyRecord | None) -> Row:
-    package, network, pruning = record.package, record.package.network, record.package.pruning
-    found = summarize(record) if record.status == "measured" else None
-    faster = speed_up(dense, record) if found and dense and dense is not record else None
-    placed = record.placement
-    return {
-        "package": package.name,
-        "model": network.name if network else None,
-        "model_title": network.title if network else None,
-        "config": pruning.config if pruning else None,
-        "algorithm": pruning.algorithm if pruning else None,
-        "algorithm_title": pruning.title if pruning else None,
-        "sparsity": pruning.sparsity if pruning else None,
-        "weight_bytes": package.weight_bytes,
-        "runtime": record.runtime.name,
-        "runtime_version": record.runtime.version,
-        "compute_units": record.runtime.compute_units,
-        "device": record.device.name,
-        "chip": record.device.chip,
-        "os": f"{record.device.os} {record.device.os_version}",
-        "batch_size": record.protocol.batch_size,
-        "concurrency": record.protocol.concurrency,
-        "status": record.status,
-        "reason": record.reason,
-        "median_ms": _ms(found.median_ns.value) if found else None,
-        "median_low_ms": _ms(found.median_ns.low) if found else None,
-        "median_high_ms": _ms(found.median_ns.high) if found else None,
-        "p90_ms": _ms(found.p90_ns) if found else None,
-        "p99_ms": _ms(found.p99_ns) if found else None,
-        "min_ms": _ms(found.min_ns) if found else None,
-        "call_median_ms": _ms(found.call_median_ns) if found else None,
-        "model_time": found.model_time if found else None,
-        "throughput": found.throughput if found else None,
-        "predictions": found.predictions if found else 0,
-        "rounds": len(record.rounds),
-        **_speed_up_fields(faster),
-        "drift": found.drift if found else None,
-        "disagreement": found.disagreement if found else None,
-        "compile_ms": _ms(record.compile_ns),
-        "cold_load_ms": _ms(record.cold_load_ns),
-        "cached_load_ms": _ms(record.cached_load_ns),
-        **{f"planned_{device}": share(placed, device) if placed else None for device in DEVICES},
-        **{f"planned_{device}_cost": placed.cost.get(device, 0.0) if placed else None for device in DEVICES},
-        "state_before": record.rounds[0].before.model_dump() if record.rounds else None,
-        "state_after": record.rounds[-1].after.model_dump() if record.rounds else None,
-        "published_median_ms": _published_ms(record),
-        "warnings": list(found.warnings) if found else [],
-    }
+# --- columns
 
 
-def _speed_up_fields(faster: Interval | None) -> Row:
-    names = ("speed_up", "speed_up_low", "speed_up_high")
-    return dict(zip(names, (faster.value, faster.low, faster.high) if faster else (None, None, None), strict=True))
+def _of_network(value: Callable[[Network], Any]) -> Callable[[LatencyRow], Any]:
+    return lambda row: value(row.record.package.network) if row.record.package.network else None
+
+
+def _of_pruning(value: Callable[[Pruning], Any]) -> Callable[[LatencyRow], Any]:
+    return lambda row: value(row.record.package.pruning) if row.record.package.pruning else None
+
+
+def _of_summary(value: Callable[[Summary], Any]) -> Callable[[LatencyRow], Any]:
+    return lambda row: value(row.summary) if row.summary else None
+
+
+def _of_speed_up(value: Callable[[Interval], Any]) -> Callable[[LatencyRow], Any]:
+    return lambda row: value(row.speed_up) if row.speed_up else None
+
+
+def _of_placement(value: Callable[[Placement], Any]) -> Callable[[LatencyRow], Any]:
+    return lambda row: value(row.record.placement) if row.record.placement else None
+
+
+def _planned_share(device: str) -> Callable[[LatencyRow], Any]:
+    return _of_placement(lambda placed: share(placed, device))
+
+
+def _planned_cost(device: str) -> Callable[[LatencyRow], Any]:
+    return _of_placement(lambda placed: placed.cost.get(device, 0.0))
+
+
+def _package(row: LatencyRow) -> str:
+    package = row.record.package
+    return package.network.title if package.network else package.name
+
+
+def _where(row: LatencyRow) -> str:
+    record = row.record
+    return f"portable, {record.device.chip}" if record.runtime.name == "portable" else record.runtime.compute_units
+
+
+def _median(row: LatencyRow) -> str:
+    if row.record.status == "failed":
+        return f"failed: {row.record.reason}"
+    return _with_interval(row.summary.median_ns if row.summary else None, ".3f", unit=1e6)
+
+
+def _load(row: LatencyRow) -> str:
+    milliseconds = number(",.0f")
+    return f"{milliseconds(_ms(row.record.cold_load_ns))}, {milliseconds(_ms(row.record.cached_load_ns))}"
+
+
+def _planned(placed: Placement) -> str:
+    shares = ", ".join(f"{100 * share(placed, device):.0f}" for device in DEVICES)
+    costs = ", ".join(f"{100 * placed.cost.get(device, 0.0):.0f}" for device in DEVICES)
+    return f"{shares} % ({costs} %)"
+
+
+def _for_readers(header: str, value: Callable[[LatencyRow], Any], place: int) -> Column[LatencyRow]:
+    return Column(None, value, header, tables=_BOTH, place=place)
+
+
+def _milliseconds(name: str, ns: Callable[[Summary], float | None], header: str, place: int) -> Column[LatencyRow]:
+    return Column(name, _of_summary(lambda found: _ms(ns(found))), header, number(".3f"), _BOTH, place)
+
+
+COLUMNS: list[Column[LatencyRow]] = [
+    _for_readers("Package", _package, 1),
+    Column("package", lambda row: row.record.package.name),
+    Column("model", _of_network(lambda network: network.name)),
+    Column("model_title", _of_network(lambda network: network.title)),
+    Column("config", _of_pruning(lambda pruning: pruning.config), "Config", tables=_BOTH, place=2),
+    Column("algorithm", _of_pruning(lambda pruning: pruning.algorithm)),
+    Column("algorithm_title", _of_pruning(lambda pruning: pruning.title), "Algorithm", tables=_BOTH, place=3),
+    Column("sparsity", _of_pruning(lambda pruning: pruning.sparsity)),
+    Column("weight_bytes", lambda row: row.record.package.weight_bytes),
+    Column("runtime", lambda row: row.record.runtime.name),
+    Column("runtime_version", lambda row: row.record.runtime.version),
+    _for_readers("Compute Units", _where, 4),
+    Column("compute_units", lambda row: row.record.runtime.compute_units),
+    Column("device", lambda row: row.record.device.name),
+    Column("chip", lambda row: row.record.device.chip),
+    Column("os", lambda row: f"{row.record.device.os} {row.record.device.os_version}"),
+    Column("batch_size", lambda row: row.record.protocol.batch_size),
+    Column("concurrency", lambda row: row.record.protocol.concurrency),
+    Column("status", lambda row: row.record.status),
+    Column("reason", lambda row: row.record.reason),
+    _for_readers("Median", _median, _MEDIAN),
+    Column("median_ms", _of_summary(lambda found: _ms(found.median_ns.value))),
+    Column("median_low_ms", _of_summary(lambda found: _ms(found.median_ns.low))),
+    Column("median_high_ms", _of_summary(lambda found: _ms(found.median_ns.high))),
+    _milliseconds("p90_ms", lambda found: found.p90_ns, "p90", 8),
+    _milliseconds("p99_ms", lambda found: found.p99_ns, "p99", 9),
+    _milliseconds("min_ms", lambda found: found.min_ns, "Min", 10),
+    _milliseconds("call_median_ms", lambda found: found.call_median_ns, "Call", 11),
+    Column("model_time", _of_summary(lambda found: found.model_time)),
+    Column("throughput", _of_summary(lambda found: found.throughput), "Samples/s", number(",.0f"), _BOTH, 12),
+    Column("predictions", lambda row: row.summary.predictions if row.summary else 0),
+    Column("rounds", lambda row: len(row.record.rounds)),
+    _for_readers("Speed-up", lambda row: _with_interval(row.speed_up, ".2f"), 7),
+    Column("speed_up", _of_speed_up(lambda faster: faster.value)),
+    Column("speed_up_low", _of_speed_up(lambda faster: faster.low)),
+    Column("speed_up_high", _of_speed_up(lambda faster: faster.high)),
+    Column("drift", _of_summary(lambda found: found.drift), "Drift", percent("+.1f"), _BOTH, 13),
+    Column("disagreement", _of_summary(lambda found: found.disagreement)),
+    Column("compile_ms", lambda row: _ms(row.record.compile_ns)),
+    Column("cold_load_ms", lambda row: _ms(row.record.cold_load_ns)),
+    Column("cached_load_ms", lambda row: _ms(row.record.cached_load_ns)),
+    _for_readers("Planned on Neural Engine, GPU, CPU", _of_placement(_planned), 14),
+    *(Column(f"planned_{device}", _planned_share(device)) for device in DEVICES),
+    *(Column(f"planned_{device}_cost", _planned_cost(device)) for device in DEVICES),
+    _for_readers("Load cold, cached", _load, 15),
+    _for_readers("State", lambda row: _state(row.record), 16),
+    Column("state_before", lambda row: row.record.rounds[0].before.model_dump() if row.record.rounds else None),
+    Column("state_after", lambda row: row.record.rounds[-1].after.model_dump() if row.record.rounds else None),
+    Column(
+        "published_median_ms", lambda row: _published_ms(row.record), "Published", number(), (_BESIDE_PUBLISHED,), 6
+    ),
+    Column("warnings", lambda row: list(row.summary.warnings) if row.summary else []),
+]
+"""What a row says. Times in milliseconds, drift and shares as fractions; None: not known."""
 
 
 def _published_ms(record: LatencyRecord) -> float | None:
@@ -221,34 +320,6 @@ def _caption(group: Sequence[LatencyRecord], *, published: bool) -> str:
     return text + (f" Published: {PUBLISHED_DEVICE}; another device than here." if published else "")
 
 
-def _columns(row: Row, *, published: bool) -> dict[str, str]:
-    where = f"portable, {row['chip']}" if row["runtime"] == "portable" else row["compute_units"]
-    named = {
-        "Package": row["model_title"] or row["package"],
-        "Config": row["config"] or "-",
-        "Algorithm": row["algorithm_title"] or "-",
-        "Compute Units": where,
-    }
-    if row["status"] == "failed":
-        return named | {"Median": f"failed: {row['reason']}"}
-    beside = {"Published": _number(row["published_median_ms"], ".2f")} if published else {}
-    return {
-        **named,
-        "Median": _with_interval(row["median_ms"], row["median_low_ms"], row["median_high_ms"], ".3f"),
-        **beside,
-        "Speed-up": _with_interval(row["speed_up"], row["speed_up_low"], row["speed_up_high"], ".2f"),
-        "p90": _number(row["p90_ms"], ".3f"),
-        "p99": _number(row["p99_ms"], ".3f"),
-        "Min": _number(row["min_ms"], ".3f"),
-        "Call": _number(row["call_median_ms"], ".3f"),
-        "Samples/s": _number(row["throughput"], ",.0f"),
-        "Drift": "-" if row["drift"] is None else f"{100 * row['drift']:+.1f} %",
-        "Planned on Neural Engine, GPU, CPU": _planned(row),
-        "Load cold, cached": f"{_number(row['cold_load_ms'], ',.0f')}, {_number(row['cached_load_ms'], ',.0f')}",
-        "State": _state(row["state_before"], row["state_after"]),
-    }
-
-
 def _without_empty(worded: list[dict[str, str]]) -> list[dict[str, str]]:
     """Columns that say something."""
     named = {name for row in worded for name, text in row.items() if text.strip("-, ")}
@@ -298,22 +369,17 @@ def _name(record: LatencyRecord) -> str:
     return f"{package.network.title} {package.pruning.title} {package.pruning.config}"
 
 
-def _planned(row: Row) -> str:
-    if row["planned_cpu"] is None:
-        return "-"
-    shares = ", ".join(f"{100 * row[f'planned_{device}']:.0f}" for device in DEVICES)
-    costs = ", ".join(f"{100 * row[f'planned_{device}_cost']:.0f}" for device in DEVICES)
-    return f"{shares} % ({costs} %)"
-
-
 def _devices(names: Iterable[str]) -> str:
     return ", ".join(DEVICES.get(name, name) for name in names)
 
 
-def _state(before: Row | None, after: Row | None) -> str:
-    if before is None or after is None or (State(**before) == State(**after) == State()):
+def _state(record: LatencyRecord) -> str | None:
+    if not record.rounds:
+        return None
+    before, after = record.rounds[0].before, record.rounds[-1].after
+    if before == after == State():
         return "unknown"
-    words = [_state_words(State(**state)) for state in (before, after)]
+    words = [_state_words(state) for state in (before, after)]
     return words[0] if words[0] == words[1] else f"{words[0]} → {words[1]}"
 
 
@@ -327,25 +393,12 @@ def _state_words(state: State) -> str:
     return ", ".join(word for word in (*words, load) if word)
 
 
-def _csv(table: list[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, table[0] if table else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    return text.getvalue().rstrip("\n")
-
-
 def _ms(nanoseconds: float | None) -> float | None:
     return None if nanoseconds is None else nanoseconds / 1e6
 
 
-def _with_interval(value: float | None, low: float | None, high: float | None, form: str) -> str:
-    return "-" if value is None else f"{format(value, form)} ({_number(low, form)} to {_number(high, form)})"
-
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
-
-
-def _percent(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{100 * fraction:.0f} %"
+def _with_interval(found: Interval | None, form: str, unit: float = 1) -> str:
+    if found is None:
+        return "-"
+    value, low, high = (format(one / unit, form) for one in (found.value, found.low, found.high))
+    return f"{value} ({low} to {high})"

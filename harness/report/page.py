@@ -3,31 +3,26 @@
 The page needs no network and no other file. Like tables, it reads records and never models.
 """
 
-import os
 import re
 import shlex
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jinja2
 
 from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.files import write_atomically
 from coreml_prune_bench.records.accuracy import Record, read_records
 from coreml_prune_bench.records.latency import LatencyRecord, read_latency_records
 from coreml_prune_bench.records.latest import newest_trials
 from coreml_prune_bench.records.sensitivity import Sensitivity
 from coreml_prune_bench.report import charts
-from coreml_prune_bench.report.accuracy_tables import (
-    Row,
-    caption,
-    compared,
-    comparison_caption,
-    rows,
-    worded,
-)
+from coreml_prune_bench.report.accuracy_tables import COLUMNS, Table, caption, comparison_caption, rows, worded
 from coreml_prune_bench.report.charts import Distribution, Drawing, Point
+from coreml_prune_bench.report.config_rows import ConfigRow, beside_published, config_rows
+from coreml_prune_bench.report.formats import values
 from coreml_prune_bench.report.sensitivity import caption as sensitivity_caption
 from coreml_prune_bench.report.sensitivity import kept_sensitivities
 from coreml_prune_bench.report.sensitivity import panels as sensitivity_panels
@@ -41,6 +36,9 @@ _SIZES = "Bytes of weight.bin and of the whole package; ratios are of weight.bin
 _LONGEST_LABEL = 18
 _OTHER_PACKAGES = "other packages"
 
+
+_Values = dict[str, Any]
+"""What a row says, by the names of CSV and JSON."""
 
 _Key = tuple[str, str, str, str, str]
 """A row: suite, data, network, algorithm and config."""
@@ -108,12 +106,7 @@ def write_report(
     else:
         drawing = figure(records, latencies)
         content = charts.png(drawing) if format == "png" else charts.svg(drawing, alone=True).encode()
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, out)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_atomically(out, content)
 
 
 def figure(records: list[Record], latencies: list[LatencyRecord]) -> Drawing:
@@ -135,14 +128,15 @@ def page(
     shipped_suites: Collection[str],
 ) -> str:
     """The page, as HTML."""
-    table = rows(records)
+    found = config_rows(records)
+    table = [values(COLUMNS, row) for row in found]
     trials_of = {_row_key(trials[0]): trials for trials in newest_trials(records)}
     made = _made(trials_of, shipped_suites)
     ids = {key: one.id for one in made for key in one.keys}
     series = _series(table, latencies)
-    tables = [_table("Accuracy", caption(table), table, "accuracy", ids), _table("Size", _SIZES, table, "size", ids)]
-    if any(row["published_top1_mean"] is not None for row in table):
-        beside = compared(table)
+    tables = [_table("Accuracy", caption(found), found, "accuracy", ids), _table("Size", _SIZES, found, "size", ids)]
+    if any(row.published for row in found):
+        beside = beside_published(found)
         tables.append(_table("Beside the published table", comparison_caption(beside), beside, "comparison", ids))
     newest = max(records, key=lambda record: record.provenance.created).provenance
     environment = jinja2.Environment(
@@ -179,7 +173,7 @@ def page(
 # --- charts
 
 
-def _series(table: list[Row], latencies: list[LatencyRecord]) -> list[str]:
+def _series(table: list[_Values], latencies: list[LatencyRecord]) -> list[str]:
     """What marks tell apart: algorithms, by their titles."""
     titles = [row["algorithm_title"] for row in table if row["top1_mean"] is not None]
     return list(dict.fromkeys(map(_told, [*titles, *map(_latency_series, latencies)])))
@@ -189,11 +183,11 @@ def _told(title: str) -> str:
     return "not pruned" if title == "n/a" else title
 
 
-def _pareto(table: list[Row], series: list[str]) -> list[Drawing]:
+def _pareto(table: list[_Values], series: list[str]) -> list[Drawing]:
     """One chart a network and data set: suites that measured the same stand in the same."""
     measured = [row for row in table if row["top1_mean"] is not None]
     several = len({row["data"] for row in measured}) > len({row["model_title"] for row in measured})
-    groups: dict[tuple[str, str], list[Row]] = {}
+    groups: dict[tuple[str, str], list[_Values]] = {}
     for row in measured:
         groups.setdefault((row["model_title"], row["data"]), []).append(row)
     return [
@@ -207,7 +201,7 @@ def _pareto(table: list[Row], series: list[str]) -> list[Drawing]:
     ]
 
 
-def _point(row: Row, series: list[str]) -> Point:
+def _point(row: _Values, series: list[str]) -> Point:
     spread = (
         "" if row["top1_std"] is None else f", standard deviation over {row['trials']} trials {row['top1_std']:.2f}"
     )
@@ -242,11 +236,9 @@ def _brief(text: str) -> str:
 # --- tables
 
 
-def _table(
-    title: str, text: str, table: list[Row], kind: Literal["accuracy", "size", "comparison"], ids: dict[_Key, str]
-) -> _Table:
-    keys = [(row["suite"], row["data"], row["model"], row["algorithm"], row["config"]) for row in table]
-    return _Table(title, text[0].upper() + text[1:], worded(table, kind), [ids.get(key) for key in keys])
+def _table(title: str, text: str, found: list[ConfigRow], table: Table, ids: dict[_Key, str]) -> _Table:
+    made = [ids.get(_row_key(row.first)) if row.first else None for row in found]
+    return _Table(title, text[0].upper() + text[1:], worded(found, table), made)
 
 
 def _row_key(record: Record) -> _Key:

@@ -3,40 +3,188 @@
 Like the other tables, from records alone: neither torch nor coremltools.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.records.accuracy import Record
+from coreml_prune_bench.records.accuracy import Pruning, Record, Runtime
 from coreml_prune_bench.records.hits import right
 from coreml_prune_bench.records.latest import newest_trials, of_own_suite
-from coreml_prune_bench.records.statistics import compare_predictions, holm
-from coreml_prune_bench.report.accuracy_tables import (
-    Format,
-    Row,
-    accuracy,
-    mean,
-    number,
-    render_by_suite,
-    sample_std,
-)
+from coreml_prune_bench.records.statistics import Finding, compare_predictions, holm
+from coreml_prune_bench.report.accuracy_tables import Spread, render_by_suite, spread
+from coreml_prune_bench.report.config_rows import mean, sample_std
+from coreml_prune_bench.report.formats import Column, Format, cells, number, text, values
 
 _ALPHA = 0.05
 _CONFIDENCE = f"{100 * (1 - 2 * _ALPHA):.0f} %"
+_TABLE = "pairs"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of a pair: its trials, and those of the dense network where it was measured."""
+
+    trials: list[Record]
+    dense: list[Record] | None
+
+    @property
+    def pruning(self) -> Pruning:
+        return self.trials[0].pruning
+
+    @cached_property
+    def measured(self) -> list[Record]:
+        return _measured(self.trials)
+
+    @cached_property
+    def accuracy(self) -> Spread:
+        """Top-1 in %."""
+        top1 = _top1(self.measured)
+        return Spread(mean(top1), sample_std(top1), len(self.trials) - len(self.measured))
+
+    @cached_property
+    def dense_agreement(self) -> float | None:
+        """Images given the class that the dense network gives them, in %, the mean over trials."""
+        if not self.measured or not self.dense:
+            return None
+        return 100 * float((_best(self.measured) == _best(self.dense)).mean())
+
+    @property
+    def weight_bytes(self) -> float | None:
+        return mean([trial.package.weight_bytes for trial in self.measured if trial.package])
+
+    @property
+    def build_seconds(self) -> float | None:
+        """Until a trial could be evaluated, the mean over those that tell."""
+        built = [trial.provenance.build_seconds for trial in self.measured]
+        return mean([seconds for seconds in built if seconds is not None])
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A row beside its counterpart, over the same images. finding: None where nothing of the row was measured.
+
+    p_holm: p corrected for the rows of the suite.
+    """
+
+    row: Side
+    against: Side
+    finding: Finding | None
+    p_holm: float | None = None
+
+    @property
+    def first(self) -> Record:
+        return (self.row.measured or self.row.trials)[0]
+
+    @property
+    def suite(self) -> str:
+        return self.first.suite
+
+    @property
+    def runtime(self) -> Runtime | None:
+        return self.first.runtime
+
+    @property
+    def images(self) -> int:
+        return len(self.first.predictions.labels) if self.first.predictions else 0
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided."""
+        return min(1.0, 2 * min(self.finding.p_below, self.finding.p_above)) if self.finding else None
+
+    @property
+    def dense_top1(self) -> float | None:
+        """In %."""
+        return mean(_top1(self.row.dense)) if self.row.dense else None
+
+    @property
+    def relative_size(self) -> float | None:
+        ours, theirs = self.row.weight_bytes, self.against.weight_bytes
+        return ours / theirs if ours and theirs else None
+
+
+def _side_columns(prefix: str, side: Callable[[Pair], Side]) -> list[Column[Pair]]:
+    return [
+        Column(f"{prefix}config", lambda pair: side(pair).pruning.config),
+        Column(f"{prefix}algorithm", lambda pair: side(pair).pruning.algorithm),
+        Column(f"{prefix}algorithm_title", lambda pair: side(pair).pruning.title),
+        Column(f"{prefix}trials", lambda pair: len(side(pair).measured)),
+        Column(f"{prefix}failed_trials", lambda pair: side(pair).accuracy.failed),
+        Column(f"{prefix}top1_mean", lambda pair: side(pair).accuracy.mean),
+        Column(f"{prefix}top1_std", lambda pair: side(pair).accuracy.std),
+        Column(f"{prefix}dense_agreement", lambda pair: side(pair).dense_agreement),
+        Column(f"{prefix}weight_bytes", lambda pair: side(pair).weight_bytes),
+        Column(f"{prefix}build_seconds", lambda pair: side(pair).build_seconds),
+    ]
+
+
+def _minutes(seconds: float | None) -> str:
+    return number(".1f")(None if seconds is None else seconds / 60)
+
+
+def _interval(finding: Finding | None) -> str:
+    return "-" if finding is None else f"{100 * finding.low:+.2f} to {100 * finding.high:+.2f}"
+
+
+def _for_readers(header: str, value: Callable[[Pair], Any], form: Callable[[Any], str] = text) -> Column[Pair]:
+    return Column(None, value, header, form, (_TABLE,))
+
+
+COLUMNS: list[Column[Pair]] = [
+    # In the order of CSV and JSON,
+    Column("suite", lambda pair: pair.suite),
+    Column("data", lambda pair: pair.first.data.spec),
+    Column("model", lambda pair: pair.first.network.name),
+    Column("model_title", lambda pair: pair.first.network.title),
+    Column("sparsity", lambda pair: _asked(pair.row.trials)),
+    *_side_columns("", lambda pair: pair.row),
+    *_side_columns("against_", lambda pair: pair.against),
+    Column("top1_difference", lambda pair: pair.finding and 100 * pair.finding.effect),
+    Column("low", lambda pair: pair.finding and 100 * pair.finding.low),
+    Column("high", lambda pair: pair.finding and 100 * pair.finding.high),
+    Column("p", lambda pair: pair.p),
+    Column("p_holm", lambda pair: pair.p_holm),
+    Column("method", lambda pair: pair.finding and pair.finding.method),
+    Column("dense_top1", lambda pair: pair.dense_top1),
+    Column("images", lambda pair: pair.images),
+    Column("runtime", lambda pair: pair.runtime and pair.runtime.name),
+    # and of the readers' table.
+    _for_readers("Model Name", lambda pair: pair.first.network.title),
+    _for_readers("Config", lambda pair: pair.row.pruning.config),
+    _for_readers("Optimization Algorithm", lambda pair: pair.row.pruning.title),
+    _for_readers("Against", lambda pair: pair.against.pruning.config),
+    _for_readers("Dense", lambda pair: pair.dense_top1, number()),
+    _for_readers("Its Accuracy", lambda pair: pair.against.accuracy, spread),
+    _for_readers("Accuracy", lambda pair: pair.row.accuracy, spread),
+    _for_readers("Difference", lambda pair: pair.finding and 100 * pair.finding.effect, number("+.2f")),
+    _for_readers(f"{_CONFIDENCE} Interval", lambda pair: pair.finding, _interval),
+    _for_readers("p", lambda pair: pair.p_holm, number(".1g")),
+    _for_readers("Its Agreement", lambda pair: pair.against.dense_agreement, number(".1f")),
+    _for_readers("Agreement", lambda pair: pair.row.dense_agreement, number(".1f")),
+    _for_readers("Relative Size", lambda pair: pair.relative_size, number()),
+    _for_readers("Build (min)", lambda pair: pair.row.build_seconds, _minutes),
+    _for_readers("Trials", lambda pair: f"{len(pair.row.measured)} and {len(pair.against.measured)}"),
+    _for_readers("Images", lambda pair: f"{pair.images:,}"),
+]
+"""What a row says beside its counterpart. Accuracies, differences and agreements are percentages and points."""
 
 
 def render_pairs(records: Iterable[Record], algorithm: str, format: Format = "md") -> str:
     """`pairs` as tables, one a suite, in one of the formats; csv and json hold every row in one."""
-    return render_by_suite(
-        pairs(records, algorithm), format, _caption, lambda of_suite: [_columns(row) for row in of_suite]
-    )
+
+    def worded(of_suite: list[Pair]) -> list[dict[str, str]]:
+        return [cells(COLUMNS, pair, _TABLE) for pair in of_suite]
+
+    return render_by_suite(_pairs(records, algorithm), COLUMNS, format, _caption, worded)
 
 
-def pairs(records: Iterable[Record], algorithm: str) -> list[Row]:
-    """Each row with each one of `algorithm` that had the same weights, images, runtime and sparsity.
+def pairs(records: Iterable[Record], algorithm: str) -> list[dict[str, Any]]:
+    """Each row with each one of `algorithm` that had the same weights, images, runtime and sparsity, as csv has it.
 
     The sparsity is the one asked of the network; of "dense" the one row of the network is every row's counterpart.
     Counterparts are of the row's own suite, or where it has none, of others: what one suite measured, no other does.
@@ -47,19 +195,21 @@ def pairs(records: Iterable[Record], algorithm: str) -> list[Row]:
     known, as of a row of which every trial failed.
     Raises BenchError where there is no pair, and where a test needs more than one image.
     """
+    return [values(COLUMNS, pair) for pair in _pairs(records, algorithm)]
+
+
+def _pairs(records: Iterable[Record], algorithm: str) -> list[Pair]:
     rows = sorted(newest_trials(records), key=lambda row: (row[0].suite, row[0].network.title, _asked(row) or 0))
     measured = [row for row in rows if _measured(row)]
-    table = []
+    table: list[Pair] = []
     for suite in dict.fromkeys(row[0].suite for row in rows):
         found = []
         pruned = [row for row in rows if row[0].suite == suite and not _is_dense(row)]
         for row in pruned:
             dense = next(iter(_counterparts(row, measured, "dense")), None)
-            found += [_row(row, other, dense) for other in _counterparts(row, measured, algorithm)]
-        tested = [pair for pair in found if pair["p"] is not None]
-        for pair, corrected in zip(tested, holm([pair["p"] for pair in tested]), strict=True):
-            pair["p_holm"] = corrected
-        table += found
+            found += [_pair(row, other, dense) for other in _counterparts(row, measured, algorithm)]
+        corrected = iter(holm([pair.p for pair in found if pair.p is not None]))
+        table += [pair if pair.p is None else replace(pair, p_holm=next(corrected)) for pair in found]
     if not table:
         known = ", ".join(dict.fromkeys(row[0].pruning.algorithm for row in measured)) or "none measured"
         raise BenchError(
@@ -77,32 +227,10 @@ def _measured(trials: list[Record]) -> list[Record]:
     return [trial for trial in trials if trial.predictions and trial.runtime]
 
 
-def _columns(row: Row) -> dict[str, str]:
-    return {
-        "Model Name": row["model_title"],
-        "Config": row["config"],
-        "Optimization Algorithm": row["algorithm_title"],
-        "Against": row["against_config"],
-        "Dense": number(row["dense_top1"]),
-        "Its Accuracy": accuracy(row, "against_"),
-        "Accuracy": accuracy(row),
-        "Difference": number(row["top1_difference"], "+.2f"),
-        f"{_CONFIDENCE} Interval": "-" if row["low"] is None else f"{row['low']:+.2f} to {row['high']:+.2f}",
-        "p": number(row["p_holm"], ".1g"),
-        "Its Agreement": number(row["against_dense_agreement"], ".1f"),
-        "Agreement": number(row["dense_agreement"], ".1f"),
-        "Relative Size": number(_ratio(row["weight_bytes"], row["against_weight_bytes"])),
-        "Build (min)": _minutes(row["build_seconds"]),
-        "Trials": f"{row['trials']} and {row['against_trials']}",
-        "Images": f"{row['images']:,}",
-    }
-
-
-def _caption(table: list[Row]) -> str:
-    data = " and ".join(dict.fromkeys(row["data"] for row in table))
-    first = table[0]
-    is_dense = first["against_algorithm"] == "dense"
-    other = "its dense network" if is_dense else f"{first['against_algorithm_title']} of the same network and sparsity"
+def _caption(table: list[Pair]) -> str:
+    data = " and ".join(dict.fromkeys(pair.first.data.spec for pair in table))
+    against = table[0].against.pruning
+    other = "its dense network" if against.algorithm == "dense" else f"{against.title} of the same network and sparsity"
     return (
         f"each row against {other}, over the same "
         f"images of {data}. Top-1 in %, mean and standard deviation over trials; the difference in points, with an "
@@ -111,14 +239,6 @@ def _caption(table: list[Row]) -> str:
         "minutes until a trial's package was there, on the machine of its record and with whatever else ran there; "
         "without what was there before, such as sensitivities or a part of a stopped run."
     )
-
-
-def _ratio(value: float | None, other: float | None) -> float | None:
-    return value / other if value and other else None
-
-
-def _minutes(seconds: float | None) -> str:
-    return number(None if seconds is None else seconds / 60, ".1f")
 
 
 def _is_pair(trials: list[Record], other: list[Record], algorithm: str) -> bool:
@@ -150,58 +270,14 @@ def _asked(trials: list[Record]) -> float | None:
     return pruning.sparsity
 
 
-def _row(trials: list[Record], other: list[Record], dense: list[Record] | None) -> Row:
-    first = (_measured(trials) or trials)[0]
-    images = len(first.predictions.labels) if first.predictions else 0
-    if images == 1:
-        raise BenchError(f"{first.network.name} was measured on one image; a paired test needs two")
-    return {
-        "suite": first.suite,
-        "data": first.data.spec,
-        "model": first.network.name,
-        "model_title": first.network.title,
-        "sparsity": _asked(trials),
-        **_side("", trials, dense),
-        **_side("against_", other, dense),
-        **(_tested(trials, other) if images else _NOT_TESTED),
-        "dense_top1": mean(_top1(dense)) if dense else None,
-        "images": images,
-        "runtime": first.runtime.name if first.runtime else None,
-    }
-
-
-_NOT_TESTED: Row = dict.fromkeys(("top1_difference", "low", "high", "p", "p_holm", "method"))
-
-
-def _tested(trials: list[Record], other: list[Record]) -> Row:
+def _pair(trials: list[Record], other: list[Record], dense: list[Record] | None) -> Pair:
+    pair = Pair(Side(trials, dense), Side(other, dense), finding=None)
+    if pair.images == 1:
+        raise BenchError(f"{pair.first.network.name} was measured on one image; a paired test needs two")
+    if not pair.images:
+        return pair
     finding = compare_predictions(_right(other), _right(trials), allowed=0, margin=0, alpha=_ALPHA)
-    return _NOT_TESTED | {
-        "top1_difference": 100 * finding.effect,
-        "low": 100 * finding.low,
-        "high": 100 * finding.high,
-        "p": min(1.0, 2 * min(finding.p_below, finding.p_above)),
-        "method": finding.method,
-    }
-
-
-def _side(prefix: str, trials: list[Record], dense: list[Record] | None) -> dict[str, Any]:
-    pruning, measured = trials[0].pruning, _measured(trials)
-    top1 = _top1(measured)
-    seconds = [t.provenance.build_seconds for t in measured if t.provenance.build_seconds is not None]
-    return {
-        f"{prefix}config": pruning.config,
-        f"{prefix}algorithm": pruning.algorithm,
-        f"{prefix}algorithm_title": pruning.title,
-        f"{prefix}trials": len(measured),
-        f"{prefix}failed_trials": len(trials) - len(measured),
-        f"{prefix}top1_mean": mean(top1),
-        f"{prefix}top1_std": sample_std(top1),
-        f"{prefix}dense_agreement": 100 * float((_best(measured) == _best(dense)).mean())
-        if measured and dense
-        else None,
-        f"{prefix}weight_bytes": mean([t.package.weight_bytes for t in measured if t.package]),
-        f"{prefix}build_seconds": mean(seconds),
-    }
+    return replace(pair, finding=finding)
 
 
 def _top1(trials: list[Record]) -> list[float]:

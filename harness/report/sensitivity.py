@@ -4,11 +4,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from tabulate import tabulate
-
 from coreml_prune_bench.records.sensitivity import Effect, Sensitivity
 from coreml_prune_bench.records.store import Store
 from coreml_prune_bench.report.charts import DotRow, Drawing, beside, dots, legend
+from coreml_prune_bench.report.formats import write_cells
 
 _LEAST_DRAWN = 1e-4
 """Nats; what is less stands there in a chart."""
@@ -16,8 +15,7 @@ _LEAST_DRAWN = 1e-4
 
 def table(sensitivity: Sensitivity) -> str:
     """`rows`, to be read."""
-    body = tabulate(rows(sensitivity), headers="keys", tablefmt="github", disable_numparse=True)
-    return f"{caption(sensitivity)}\n\n{body}"
+    return write_cells(rows(sensitivity), caption=caption(sensitivity))
 
 
 def rows(sensitivity: Sensitivity) -> list[dict[str, str]]:

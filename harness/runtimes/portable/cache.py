@@ -27,6 +27,7 @@ from pathlib import Path
 import onnxruntime  # type: ignore[import-untyped]
 
 from coreml_prune_bench.core.cache_folder import cache_folder
+from coreml_prune_bench.core.files import MANIFEST, file_hash, tree_hashes
 
 OFF_VARIABLE = "COREML_BENCH_NO_CACHE"
 """Set to anything, it turns the cache off."""
@@ -36,7 +37,6 @@ MOST_BYTES = 4 << 30
 LEAST_BYTES = 1 << 20
 """A model of fewer bytes is translated about as quickly as it is found, and tests make thousands of them."""
 
-_MANIFEST = "hashes.json"
 _PATIENCE_S = 10
 _DAY_S = 86_400
 
@@ -48,7 +48,7 @@ def is_on() -> bool:
 def content(package: Path) -> str | None:
     """A hash of the package's files; None where they cannot be read."""
     try:
-        return hashlib.sha256(json.dumps(_hashes(package)).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(tree_hashes(package)).encode()).hexdigest()
     except OSError:
         return None
 
@@ -72,7 +72,7 @@ def find(key: str) -> Path | None:
     if not _is_whole(entry):
         return None
     with suppress(OSError):
-        os.utime(entry / _MANIFEST)  # it was used
+        os.utime(entry / MANIFEST)  # it was used
     return entry
 
 
@@ -95,7 +95,7 @@ def _made_in_cache(key: str, fill: Callable[[Path], None], stack: ExitStack) -> 
         fill(unfinished)
         if not LEAST_BYTES <= _size(unfinished) <= MOST_BYTES:
             return unfinished
-        (unfinished / _MANIFEST).write_text(json.dumps(_contents(unfinished)))
+        (unfinished / MANIFEST).write_text(json.dumps(tree_hashes(unfinished)))
         entry = root / key
         with FileLock(root / ".lock", timeout=_PATIENCE_S):
             if not _is_whole(entry):  # another process may have made it meanwhile
@@ -128,13 +128,13 @@ def _evict(root: Path, newest: Path) -> None:
 
 
 def _last_used(folder: Path) -> float:
-    manifest = folder / _MANIFEST
+    manifest = folder / MANIFEST
     return (manifest if manifest.is_file() else folder).stat().st_mtime
 
 
 def _is_whole(entry: Path) -> bool:
     try:
-        return bool(json.loads((entry / _MANIFEST).read_bytes()) == _contents(entry))
+        return bool(json.loads((entry / MANIFEST).read_bytes()) == tree_hashes(entry))
     except (OSError, ValueError):
         return False
 
@@ -149,24 +149,8 @@ def _size(folder: Path) -> int:
 
 @functools.cache
 def code_hashes() -> dict[str, str]:
-    """SHA-256 of the modules that make a translation: those that read a package, this back end and its operations."""
+    """SHA-256 of the modules of this back end and of what reads a package for it, by their place in the project."""
     here = Path(__file__).parent
-    rooms = (here.parents[1] / "mlprogram", here)
-    return {
-        f"{room.name}/{file.relative_to(room)}": _hash(file) for room in rooms for file in sorted(room.rglob("*.py"))
-    }
-
-
-def _contents(entry: Path) -> dict[str, str]:
-    return {name: digest for name, digest in _hashes(entry).items() if name != _MANIFEST}
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below `folder`, by its path relative to it."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): _hash(path) for path in files}
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    rooms = here.parents[1]
+    modules = sorted(path for folder in (here, rooms / "mlprogram") for path in folder.rglob("*.py"))
+    return {path.relative_to(rooms).as_posix(): file_hash(path) for path in modules}

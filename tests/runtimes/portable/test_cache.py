@@ -104,7 +104,7 @@ def test_package_that_changes_under_a_loaded_model_is_not_mixed_with_it(
         model.to_onnx(tmp_path / "m.onnx")
 
 
-@pytest.mark.parametrize("file", ["model.onnx", "weights.bin", "interface.json", "hashes.json"])
+@pytest.mark.parametrize("file", ["model.onnx", "weights.bin", "interface.json", "manifest.json"])
 @pytest.mark.parametrize("damage", ["flipped", "shorter", "missing"])
 def test_damaged_entry_is_made_again(
     file: str, damage: str, wide: Path, folder: Path, translations: list[Path]
@@ -180,7 +180,7 @@ def test_longest_unused_entries_go_first(wide: Path, folder: Path, monkeypatch: 
     load(wide, precision="float16")
     (second,) = set(entries(folder)) - {first}
     for entry, age in ((first, 200), (second, 100)):
-        os.utime(entry / "hashes.json", (os.stat(entry / "hashes.json").st_mtime - age,) * 2)
+        os.utime(entry / "manifest.json", (os.stat(entry / "manifest.json").st_mtime - age,) * 2)
     results(wide)  # the first is now the one used last
     monkeypatch.setattr(cache, "MOST_BYTES", 5 << 19)  # room for one, and some
     monkeypatch.setattr(cache, "code_hashes", lambda: {"translate.py": "another"})

@@ -1,0 +1,115 @@
+"""Columns as data, and the one place where a table becomes Markdown, LaTeX, CSV or JSON, escaped for each.
+
+A table is a list of rows of any type and a list of columns of that type. It knows nothing of what a row is, and imports
+neither pandas nor NumPy, which would take longer than a table.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from tabulate import tabulate
+
+Format = Literal["md", "csv", "json", "latex"]
+
+Source = TypeVar("Source")
+"""What a row is made of."""
+
+_LAST = 1000
+
+
+def text(value: object) -> str:
+    """As it is; "-" for nothing."""
+    return "-" if value is None or value == "" else str(value)
+
+
+def number(form: str = ".2f") -> Callable[[float | None], str]:
+    """How a number reads, in Python's format language; "-" for None."""
+    return lambda value: "-" if value is None else format(value, form)
+
+
+def percent(form: str = ".1f") -> Callable[[float | None], str]:
+    """How a fraction reads as a percentage, such as "75.0 %"; "-" for None."""
+    return lambda fraction: "-" if fraction is None else f"{100 * fraction:{form}} %"
+
+
+@dataclass(frozen=True)
+class Column(Generic[Source]):
+    """One column of a table, whole: adding a column is adding one of these to a list.
+
+    name: in CSV, JSON and data frames, where it never changes; None for a column that readers alone see.
+    value: of a row, plain (a number, a text, None).
+    header, form: what stands above it for readers, and how they read a value.
+    tables: the tables for readers that it is in; none where it is for CSV and JSON alone.
+    place: how far to the right among the columns of a table, the last if not given. CSV and JSON: as listed.
+    """
+
+    name: str | None
+    value: Callable[[Source], Any]
+    header: str = ""
+    form: Callable[[Any], str] = text
+    tables: tuple[str, ...] = ()
+    place: int = _LAST
+
+
+def values(columns: Iterable[Column[Source]], row: Source) -> dict[str, Any]:
+    """What CSV, JSON and data frames hold of a row, by name."""
+    return {column.name: column.value(row) for column in columns if column.name is not None}
+
+
+def cells(columns: Iterable[Column[Source]], row: Source, table: str) -> dict[str, str]:
+    """What a reader of `table` sees of a row, by header."""
+    shown = sorted((column for column in columns if table in column.tables), key=lambda column: column.place)
+    return {column.header: column.form(column.value(row)) for column in shown}
+
+
+def write_values(rows: Sequence[Mapping[str, Any]], format: Literal["csv", "json"]) -> str:
+    """Rows of the same names as CSV, with a head of names, or as a JSON list of objects."""
+    if format == "json":
+        return json.dumps(rows, indent=2)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue().rstrip("\n")
+
+
+def write_cells(
+    rows: Sequence[Mapping[str, object]],
+    format: Literal["md", "latex"] = "md",
+    *,
+    caption: str = "",
+    remarks: Sequence[str] = (),
+) -> str:
+    """Rows of the same headers as a table for readers, its caption above and its remarks below, a line each.
+
+    Markdown is read on terminals too, so only what would break a cell is escaped: a bar, and the end of a line. In
+    LaTeX, where caption and remarks are comments, everything that LaTeX takes for a command is.
+    """
+    flat = [{_one_line(name): _one_line(cell) for name, cell in row.items()} for row in rows]
+    if format == "latex":
+        # tabulate escapes all but the bar, which LaTeX's first font encoding shows as a dash.
+        body = tabulate(flat, headers="keys", tablefmt="latex_booktabs", disable_numparse=True)
+        parts = [_comment(caption), body.replace("|", r"\textbar{}"), "\n".join(map(_comment, remarks))]
+    else:
+        escaped = [{_escaped(name): _escaped(cell) for name, cell in row.items()} for row in flat]
+        body = tabulate(escaped, headers="keys", tablefmt="github", disable_numparse=True)
+        parts = [caption, body, "\n".join(f"- {_one_line(remark)}" for remark in remarks)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _one_line(content: object) -> str:
+    return "" if content is None else " ".join(str(content).splitlines())
+
+
+def _escaped(content: str) -> str:
+    """With a backslash before each bar, and before each backslash that would take that one's meaning."""
+    return re.sub(r"(\\*)\|", r"\1\1\\|", content)
+
+
+def _comment(content: str) -> str:
+    return f"% {_one_line(content)}" if content else ""

@@ -1,6 +1,5 @@
 """`advise`: the algorithm and the config for one network and its images, found by measuring."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,17 +15,10 @@ from coreml_prune_bench.cli.options import (
     SkipOption,
     WeightsOption,
 )
-from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.report.formats import write_cells
 
 if TYPE_CHECKING:
     from coreml_prune_bench.advise.advice import Advice, Tried
-    from coreml_prune_bench.advise.search import Search
-    from coreml_prune_bench.bench.cells import Cell, Subject
-    from coreml_prune_bench.models.pruning.config import PruningConfig
-    from coreml_prune_bench.records.accuracy import Record
-    from coreml_prune_bench.records.store import Store
 
 
 def advise(
@@ -87,134 +79,27 @@ def advise(
     Exit code 0: the goal is met on images that had no say in the choice. 1: it is not; the best that was found is
     written all the same.
     """
-    from coreml_prune_bench.advise.advice import Goal
-    from coreml_prune_bench.advise.budget import Budget, read_duration
-    from coreml_prune_bench.advise.output import check_folder, write_advice
-    from coreml_prune_bench.advise.search import Search
-    from coreml_prune_bench.bench.run import RunOptions, run
-    from coreml_prune_bench.bench.training_options import TrainingOptions
-    from coreml_prune_bench.records.store import Store
+    from coreml_prune_bench.advise.advise import advise as find
 
-    limit = Budget(read_duration(budget))
-    reporter, store = Reporter(), Store(results)
-    selection, final = _subjects(model, data, suite, weights, reporter)
-    folder = out or results / "advice" / selection.network.name
-    check_folder(folder)
-    options = RunOptions(
-        store,
-        _Silent(limit.watch),
+    advice = find(
+        model,
+        data,
+        max_drop=max_drop,
+        min_ratio=min_ratio,
+        eight_bits=not float16,
+        budget=budget,
+        suite=suite,
+        weights=weights,
+        results=results,
+        out=out,
         skip_bad_images=skip_bad_images,
-        training=TrainingOptions(device, checkpoint_minutes, reporter.say),
+        device=device,
+        checkpoint_minutes=checkpoint_minutes,
     )
-
-    def measure(cell: "Cell") -> "Record":
-        (record,) = run([cell], options).records
-        return record
-
-    search = Search(
-        selection,
-        final,
-        Goal(max_drop=max_drop, min_ratio=min_ratio, eight_bits=not float16),
-        measure=measure,
-        fitted=lambda config: _fitted(config, selection),
-        latencies=_latencies(results),
-        budget=limit,
-        say=reporter.say,
-    )
-    advice = search.run()
-    package, yaml = _package(search, advice, store)
-    write_advice(folder, advice, search.attempts, selection, package, yaml)
+    folder = out or results / "advice" / advice.network
     typer.echo(advice.model_dump_json(indent=1) if as_json else _told(advice, folder))
     if not advice.met:
         raise typer.Exit(1)
-
-
-class _Silent(Reporter):
-    """Bars alone: what a run says of each cell, the decisions say in other words."""
-
-    def say(self, line: str) -> None:
-        pass
-
-
-def _subjects(
-    model: str, spec: str, suite: str, weights: Path | None, reporter: Reporter
-) -> tuple["Subject", "Subject"]:
-    """The network on the images to choose by, and on those that judge."""
-    from coreml_prune_bench.bench.cells import lay_out
-    from coreml_prune_bench.bench.suite import DEFAULT_DATA, load_suite
-    from coreml_prune_bench.data.halves import PARTS, part_of
-    from coreml_prune_bench.models.registry import get_network
-
-    given = load_suite(suite)
-    if given.packages:
-        raise BenchError(f"--suite {suite} measures packages as they are; expected one that builds networks")
-    own = given.model_copy(update={"models": (get_network(model).spec,), "data": {DEFAULT_DATA: spec}, "configs": ()})
-    (cell,) = lay_out(own, weights)
-    _check_classes(cell.subject, spec, suite)
-    whole = cell.subject.data
-    selection, final = (replace(cell.subject, suite="advise", data=part_of(whole, part)) for part in PARTS)
-    splits = [split for split in (whole.train, selection.data.val, final.data.val) if split]
-    with reporter.steps(f"reading {spec}", len(splits)) as steps:
-        for split in splits:
-            split.compute_fingerprint(steps.within(split.name))
-            steps.advance()
-    return selection, final
-
-
-def _check_classes(subject: "Subject", spec: str, suite: str) -> None:
-    """Raises BenchError where the data needs a new head and nothing says how it is trained."""
-    from coreml_prune_bench.models.weights import head_classes, load_pretrained
-
-    if not subject.pretrained or subject.training is not None:
-        return
-    classes = head_classes(subject.network, load_pretrained(subject.network, subject.weights_folder))
-    if classes != len(subject.data.classes):
-        raise BenchError(
-            f"{spec} has {len(subject.data.classes)} classes, the weights of {subject.network.name} {classes}; name a "
-            f"suite with a [training] table with --suite, which {suite} does not have"
-        )
-
-
-def _fitted(config: "PruningConfig", subject: "Subject") -> "PruningConfig":
-    from coreml_prune_bench.models.pruning.task import fitted_to
-    from coreml_prune_bench.models.weights import untrained_model
-
-    if config.pattern is None:
-        return config
-    return fitted_to(config, subject.network, untrained_model(subject.network, len(subject.data.classes)))
-
-
-def _latencies(results: Path) -> dict[str, float]:
-    """Median milliseconds on Apple hardware by the SHA-256 of a package, as far as the results folder knows."""
-    from coreml_prune_bench.records.latency import read_latency_records
-
-    measured = [r for r in read_latency_records(results) if r.status == "measured" and r.runtime.name == "coreml"]
-    if not measured:
-        return {}
-    from coreml_prune_bench.latency.statistics import summarize
-
-    # Of several devices or compute units, one: medians of others say nothing beside it.
-    newest = max(measured, key=lambda record: record.provenance.created)
-    alike = [
-        r
-        for r in measured
-        if (r.device.name, r.runtime, r.protocol) == (newest.device.name, newest.runtime, newest.protocol)
-    ]
-    return {record.package.sha256: summarize(record).median_ns.value / 1e6 for record in alike}
-
-
-def _package(search: "Search", advice: "Advice", store: "Store") -> tuple[Path | None, dict[str, str]]:
-    """The package that was chosen, or comes closest, and its config for Core ML Tools."""
-    if advice.best is None:
-        return None, {}
-    from coreml_prune_bench.bench.build.builder import Builder
-    from coreml_prune_bench.bench.cells import Cell
-    from coreml_prune_bench.models.pruning.coremltools_yaml import coremltools_yaml
-
-    attempt = search.attempts[advice.best]
-    built = Builder(store, lambda what, done, total: None).build(Cell(search.selection, attempt.config, 0))
-    images = advice.training_images - len(built.made.train_skipped)
-    return built.path, coremltools_yaml(attempt.config, built.made.targets, images)
 
 
 def _told(advice: "Advice", folder: Path) -> str:

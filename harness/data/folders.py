@@ -5,7 +5,7 @@ present where PATH or ImageNet says what it is.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +16,7 @@ import PIL.Image
 from coreml_prune_bench.core.errors import DataError
 from coreml_prune_bench.data.imagenet import check_known_images, wordnet_ids
 from coreml_prune_bench.data.remembered import DigestCache
-from coreml_prune_bench.data.split import Progress, Split, map_in_threads
+from coreml_prune_bench.data.split import Opened, Progress, Split, map_in_threads
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
@@ -44,7 +44,7 @@ class FileSource:
         return digests
 
 
-def open_folder(path: Path) -> tuple[Callable[[], Split] | None, Split]:
+def open_folder(path: Path) -> Opened:
     """What opens the train split, if there is one, and the val split of PATH.
 
     PATH holds `train/` and `val/`, or `val/` alone, or is one split itself and then serves as val. Classes are the
@@ -56,8 +56,8 @@ def open_folder(path: Path) -> tuple[Callable[[], Split] | None, Split]:
     classes = _classes(path, sorted(set().union(*folders.values())))
     val = split_of_folders("val", roots["val"], folders["val"], classes)
     if "train" not in roots:
-        return None, val
-    return lambda: split_of_folders("train", roots["train"], folders["train"], classes), val
+        return Opened(None, val)
+    return Opened(lambda: split_of_folders("train", roots["train"], folders["train"], classes), val)
 
 
 def class_folders(root: Path) -> list[str]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from coreml_prune_bench.core.errors import DataError
 from coreml_prune_bench.data.imagenet import check_class_names
 from coreml_prune_bench.data.remembered import Arrays, remembered
-from coreml_prune_bench.data.split import Progress, Split, map_in_threads
+from coreml_prune_bench.data.split import Opened, Progress, Split, map_in_threads
 
 if TYPE_CHECKING:
     import datasets  # type: ignore[import-untyped]
@@ -83,7 +83,7 @@ class RowSource:
         raise ValueError("the row holds no image")
 
 
-def open_hub(name: str) -> tuple[Callable[[], Split] | None, Split]:
+def open_hub(name: str) -> Opened:
     """What opens the train split, if there is one, and the val split (validation, val or test; a single split serves).
 
     `name` is a parquet file, a folder saved with `save_to_disk`, a folder of parquet files, or a name on the hub; a
@@ -108,7 +108,7 @@ def open_hub(name: str) -> tuple[Callable[[], Split] | None, Split]:
             labels = _labels(f"{name} [{part}]", rows, image, label)
         return _split(name, "train", part, rows, image, labels, val.classes)
 
-    return (partial(open_train, train_name) if train_name else None), val
+    return Opened(partial(open_train, train_name) if train_name else None, val)
 
 
 @contextmanager

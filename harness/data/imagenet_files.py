@@ -10,7 +10,7 @@ images have the same fingerprint in every form.
 
 import re
 import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from coreml_prune_bench.data.folders import (
     is_image,
     split_of_folders,
 )
-from coreml_prune_bench.data.split import ImageSource, Split
+from coreml_prune_bench.data.split import ImageSource, Opened, Split
 from coreml_prune_bench.data.tars import TarSource, list_tar
 
 _DEVKIT = "ILSVRC2012_devkit_t12"
@@ -36,7 +36,7 @@ _TRAIN_TAR = "ILSVRC2012_img_train.tar"
 _VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
 
-def open_imagenet(path: Path) -> tuple[Callable[[], Split] | None, Split]:
+def open_imagenet(path: Path) -> Opened:
     """What opens the train split, if there is one, and the val split, in the order of their paths.
 
     DataError where a file is missing or damaged, and where images, classes or labels are not those of ImageNet-1k.
@@ -48,10 +48,10 @@ def open_imagenet(path: Path) -> tuple[Callable[[], Split] | None, Split]:
     else:
         val = _labelled_val(path, _read_devkit(path))
     if (path / _TRAIN_TAR).is_file():
-        return lambda: _train_from_tar(path / _TRAIN_TAR), val
+        return Opened(lambda: _train_from_tar(path / _TRAIN_TAR), val)
     if (path / "train").is_dir():
-        return lambda: _class_folders("train", path / "train", imagenet.TRAIN_IMAGES), val
-    return None, val
+        return Opened(lambda: _class_folders("train", path / "train", imagenet.TRAIN_IMAGES), val)
+    return Opened(None, val)
 
 
 # --- val

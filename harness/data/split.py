@@ -111,6 +111,16 @@ class DataSet:
         return self.open_train() if self.open_train else None
 
 
+@dataclass(frozen=True)
+class Opened:
+    """What a source opens. photographs, image_size: as a DataSet's; None: 224, or less where images are smaller."""
+
+    open_train: Callable[[], Split] | None
+    val: Split
+    photographs: bool = True
+    image_size: int | None = None
+
+
 def default_workers() -> int:
     """Threads for decoding and hashing: one a core; beyond eight the disk is what is waited for."""
     return min(8, os.cpu_count() or 1)

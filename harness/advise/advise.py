@@ -1,0 +1,151 @@
+"""Advice for one network and its images: the search, what it builds on, and what it leaves behind."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from coreml_prune_bench.advise.advice import Advice, Goal
+from coreml_prune_bench.advise.budget import Budget, read_duration
+from coreml_prune_bench.advise.output import check_folder, write_advice
+from coreml_prune_bench.advise.search import Search
+from coreml_prune_bench.bench.build.builder import Builder
+from coreml_prune_bench.bench.cells import Cell, Subject, lay_out
+from coreml_prune_bench.bench.run import RunOptions, run
+from coreml_prune_bench.bench.suite import DEFAULT_DATA, load_suite
+from coreml_prune_bench.bench.training_options import TrainingOptions
+from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.progress import Reporter
+from coreml_prune_bench.data.halves import PARTS, part_of
+from coreml_prune_bench.latency.statistics import summarize
+from coreml_prune_bench.models.pruning.config import PruningConfig
+from coreml_prune_bench.models.pruning.coremltools_yaml import coremltools_yaml
+from coreml_prune_bench.models.pruning.task import fitted_to
+from coreml_prune_bench.models.registry import get_network
+from coreml_prune_bench.models.weights import head_classes, load_pretrained, untrained_model
+from coreml_prune_bench.records.accuracy import Record
+from coreml_prune_bench.records.latency import read_latency_records
+from coreml_prune_bench.records.store import Store
+
+
+def advise(
+    model: str,
+    data: str,
+    *,
+    max_drop: float = 1.0,
+    min_ratio: float | None = None,
+    eight_bits: bool = True,
+    budget: str = "30m",
+    suite: str = "imagenet",
+    weights: str | Path | None = None,
+    results: str | Path = "results/local",
+    out: str | Path | None = None,
+    skip_bad_images: bool = False,
+    device: str = "auto",
+    checkpoint_minutes: float = 1,
+) -> Advice:
+    """Find the smallest package of a network that loses no more than `max_drop` points of top-1, and write it.
+
+    model, data, weights, device: as `run` takes them. min_ratio: how many times smaller weight.bin has to be; None: as
+    small as the budget allows. eight_bits: packages may need iOS18. budget: such as "30m". suite: says how the network
+    is trained, if it is. out: the folder that the package goes to; None: RESULTS/advice/NETWORK.
+    Raises BenchError of one line for what the user can mend.
+    """
+    results, weights = Path(results), Path(weights) if weights else None
+    reporter = Reporter()
+    limit = Budget(read_duration(budget))
+    store = Store(results)
+    selection, final = _subjects(model, data, suite, weights, reporter)
+    folder = Path(out) if out else results / "advice" / selection.network.name
+    check_folder(folder)
+    options = RunOptions(
+        store,
+        _Silent(limit.watch),
+        skip_bad_images=skip_bad_images,
+        training=TrainingOptions(device, checkpoint_minutes, reporter.say),
+    )
+
+    def measure(cell: Cell) -> Record:
+        (record,) = run([cell], options).records
+        return record
+
+    search = Search(
+        selection,
+        final,
+        Goal(max_drop=max_drop, min_ratio=min_ratio, eight_bits=eight_bits),
+        measure=measure,
+        fitted=lambda config: _fitted(config, selection),
+        latencies=latencies(results),
+        budget=limit,
+        say=reporter.say,
+    )
+    advice = search.run()
+    package, yaml = _package(search, advice, store)
+    write_advice(folder, advice, search.attempts, selection, package, yaml)
+    return advice
+
+
+class _Silent(Reporter):
+    """Bars alone: what a run says of each cell, the decisions say in other words."""
+
+    def say(self, line: str) -> None:
+        pass
+
+
+def _subjects(model: str, spec: str, suite: str, weights: Path | None, reporter: Reporter) -> tuple[Subject, Subject]:
+    """The network on the images to choose by, and on those that judge."""
+    given = load_suite(suite)
+    if given.packages:
+        raise BenchError(f"--suite {suite} measures packages as they are; expected one that builds networks")
+    own = given.model_copy(update={"models": (get_network(model).spec,), "data": {DEFAULT_DATA: spec}, "configs": ()})
+    (cell,) = lay_out(own, weights)
+    _check_classes(cell.subject, spec, suite)
+    whole = cell.subject.data
+    selection, final = (replace(cell.subject, suite="advise", data=part_of(whole, part)) for part in PARTS)
+    splits = [split for split in (whole.train, selection.data.val, final.data.val) if split]
+    with reporter.steps(f"reading {spec}", len(splits)) as steps:
+        for split in splits:
+            split.compute_fingerprint(steps.within(split.name))
+            steps.advance()
+    return selection, final
+
+
+def _check_classes(subject: Subject, spec: str, suite: str) -> None:
+    """Raises BenchError where the data needs a new head and nothing says how it is trained."""
+    if not subject.pretrained or subject.training is not None:
+        return
+    classes = head_classes(subject.network, load_pretrained(subject.network, subject.weights_folder))
+    if classes != len(subject.data.classes):
+        raise BenchError(
+            f"{spec} has {len(subject.data.classes)} classes, the weights of {subject.network.name} {classes}; name a "
+            f"suite with a [training] table with --suite, which {suite} does not have"
+        )
+
+
+def _fitted(config: PruningConfig, subject: Subject) -> PruningConfig:
+    if config.pattern is None:
+        return config
+    return fitted_to(config, subject.network, untrained_model(subject.network, len(subject.data.classes)))
+
+
+def latencies(results: Path) -> dict[str, float]:
+    """Median milliseconds on Apple hardware by the SHA-256 of a package, as far as the results folder knows."""
+    measured = [r for r in read_latency_records(results) if r.status == "measured" and r.runtime.name == "coreml"]
+    if not measured:
+        return {}
+    # Of several devices or compute units, one: medians of others say nothing beside it.
+    newest = max(measured, key=lambda record: record.provenance.created)
+    alike = [
+        r
+        for r in measured
+        if (r.device.name, r.runtime, r.protocol) == (newest.device.name, newest.runtime, newest.protocol)
+    ]
+    return {record.package.sha256: summarize(record).median_ns.value / 1e6 for record in alike}
+
+
+def _package(search: Search, advice: Advice, store: Store) -> tuple[Path | None, dict[str, str]]:
+    """The package that was chosen, or comes closest, and its config for Core ML Tools."""
+    if advice.best is None:
+        return None, {}
+    attempt = search.attempts[advice.best]
+    built = Builder(store, lambda what, done, total: None).build(Cell(search.selection, attempt.config, 0))
+    images = advice.training_images - len(built.made.train_skipped)
+    return built.path, coremltools_yaml(attempt.config, built.made.targets, images)

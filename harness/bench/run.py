@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from coreml_prune_bench.bench.cells import Cell
 from coreml_prune_bench.bench.training_options import TrainingOptions
 from coreml_prune_bench.core.errors import BenchError, CellFailedError, PackageError
-from coreml_prune_bench.core.files import tree_hashes
-from coreml_prune_bench.core.keys import key_of
+from coreml_prune_bench.core.files import tree_hash
 from coreml_prune_bench.core.progress import Reporter, Steps
 from coreml_prune_bench.records.accuracy import (
     Data,
@@ -165,7 +164,7 @@ def _measure(
         trained_on=built.devices,
     )
     package = Package(
-        sha256=key_of(dict(tree_hashes(built.path))),
+        sha256=tree_hash(built.path),
         weight_bytes=summary.weight_bytes,
         package_bytes=summary.package_bytes,
         whole_model_sparsity=summary.whole_model_sparsity or 0.0,

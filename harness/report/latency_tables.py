@@ -12,7 +12,8 @@ from typing import Any
 
 from coreml_prune_bench.latency.placement import DEVICES, share
 from coreml_prune_bench.latency.statistics import Interval, Summary, speed_up, summarize
-from coreml_prune_bench.published.table import IMAGENET_CLASSES, published_counterpart, read_table
+from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES
+from coreml_prune_bench.published.table import published_counterpart, read_table
 from coreml_prune_bench.records.accuracy import Network, Pruning
 from coreml_prune_bench.records.latency import LatencyRecord, Placement, PlannedOperation, State
 from coreml_prune_bench.report.formats import (

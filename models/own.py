@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from coreml_prune_bench.models.config import Scope
 from coreml_prune_bench.models.errors import BenchError, WeightsError, did_you_mean
+from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES
 from coreml_prune_bench.models.network import Network, Own
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 _FILE = re.compile(r"(?P<path>.+\.py):(?P<function>[^:]*)")
 _SPECS = "torchvision:NAME, timm:NAME or PATH.py:FUNCTION"
 _SCOPE = Scope()
-_IMAGENET_CLASSES = 1000
 
 
 def is_spec(text: str) -> bool:
@@ -87,7 +87,7 @@ def _of_torchvision(name: str) -> Network:
     def weights() -> dict[str, Tensor]:
         from torchvision.models import get_model_weights
 
-        layers = build(_IMAGENET_CLASSES).state_dict().keys()
+        layers = build(IMAGENET_CLASSES).state_dict().keys()
         best = get_model_weights(name).DEFAULT
         state = _downloaded(lambda: dict(best.get_state_dict(check_hash=True)), best.url, f"torchvision-{name}")
         return {key: value for key, value in state.items() if key in layers or not key.lower().startswith("aux")}

@@ -10,13 +10,12 @@ from torch import Tensor, nn
 from torchvision.models import get_weight
 
 from coreml_prune_bench.models.errors import WeightsError
+from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES
 from coreml_prune_bench.models.network import Network
 from coreml_prune_bench.models.own import last_linear
 from coreml_prune_bench.models.weight_files import weights_file
 
 StateDict = dict[str, Tensor]
-
-IMAGENET_CLASSES = 1000
 
 
 def load_pretrained(network: Network, folder: Path | None) -> StateDict:

@@ -19,13 +19,13 @@ from coreml_prune_bench.core.keys import code_behind, code_version, key_of, pack
 from coreml_prune_bench.data import DataSet
 from coreml_prune_bench.data.halves import open_data_or_part
 from coreml_prune_bench.models.config import TrainingConfig
+from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES
 from coreml_prune_bench.models.network import Network
 from coreml_prune_bench.models.pruning.algorithm import algorithm_of
 from coreml_prune_bench.models.pruning.config import PruningConfig
 from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.weight_files import weights_fingerprint
 from coreml_prune_bench.published.packages import PublishedPackage, published_packages
-from coreml_prune_bench.published.table import IMAGENET_CLASSES
 
 _BUILD_PACKAGES = ("torch", "torchvision", "numpy")
 _DENSE_CODE = ("bench.build.dense",)

@@ -6,11 +6,12 @@ from torch import nn
 
 from coreml_prune_bench.bench.cells import Cell
 from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES
 from coreml_prune_bench.models.network import Network
 from coreml_prune_bench.models.pruning.config import PruningConfig
 from coreml_prune_bench.models.pruning.task import deciding_keys, layer_sparsities
 from coreml_prune_bench.models.registry import registered_networks
-from coreml_prune_bench.models.weights import IMAGENET_CLASSES, untrained_model
+from coreml_prune_bench.models.weights import untrained_model
 
 
 def refuse_impossible(cells: Iterable[Cell]) -> None:

@@ -12,8 +12,7 @@ from coreml_prune_bench.bench.cells import Cell
 from coreml_prune_bench.bench.staleness import what_is_missing
 from coreml_prune_bench.bench.training_options import TrainingOptions
 from coreml_prune_bench.core.errors import BenchError, CellFailedError, PackageError
-from coreml_prune_bench.core.files import tree_hashes
-from coreml_prune_bench.core.keys import key_of
+from coreml_prune_bench.core.files import tree_hash
 from coreml_prune_bench.core.progress import Reporter, Steps
 from coreml_prune_bench.records.accuracy import Data, Layer, Network, Package, Pruning, Record
 from coreml_prune_bench.records.provenance import provenance
@@ -144,7 +143,7 @@ def _measure(cell: Cell, options: RunOptions, steps: Steps) -> Record:
         trained_on=built.made.devices,
     )
     package = Package(
-        sha256=key_of(dict(tree_hashes(built.path))),
+        sha256=tree_hash(built.path),
         weight_bytes=summary.weight_bytes,
         package_bytes=summary.package_bytes,
         whole_model_sparsity=summary.whole_model_sparsity or 0.0,

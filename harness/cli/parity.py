@@ -52,9 +52,9 @@ def parity(
         compare,
         write_record,
     )
+    from coreml_prune_bench.core.files import tree_hash
     from coreml_prune_bench.data.halves import open_data_or_part
     from coreml_prune_bench.latency.machines import this_machine
-    from coreml_prune_bench.latency.targets import sha256_of
     from coreml_prune_bench.records.provenance import provenance
     from coreml_prune_bench.runtimes.choice import loader
 
@@ -67,7 +67,7 @@ def parity(
         )
     record = ParityRecord(
         package=str(package.name),
-        sha256=sha256_of(package),
+        sha256=tree_hash(package),
         data=data,
         fingerprint=split.fingerprint,
         device=core_ml.device,

@@ -58,9 +58,9 @@ def run(
     interrupted run goes on where it was when started again, and a changed config, weight file or data set makes what
     depends on it be measured again.
     """
-    from coreml_prune_bench.bench.suite_choice import SuiteChoice
     from coreml_prune_bench.bench.run import RunOptions
     from coreml_prune_bench.bench.run import run as run_cells
+    from coreml_prune_bench.bench.suite_choice import SuiteChoice
     from coreml_prune_bench.records.store import Store
     from coreml_prune_bench.report.accuracy_tables import render
 
@@ -104,8 +104,8 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Prune and convert only; print where the packages are."""
-    from coreml_prune_bench.bench.suite_choice import SuiteChoice
     from coreml_prune_bench.bench.run import RunOptions, build_all
+    from coreml_prune_bench.bench.suite_choice import SuiteChoice
     from coreml_prune_bench.records.store import Store
 
     chosen = SuiteChoice(suite, data, weights, split_commas(models), model, split_commas(algorithms), trials)

@@ -1,6 +1,7 @@
 """Writing files whole, and telling whether they are what was written."""
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -12,6 +13,11 @@ def tree_hashes(folder: Path) -> dict[str, str]:
     """SHA-256 (hex) of every file below `folder`, by its path relative to it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     return {path.relative_to(folder).as_posix(): file_hash(path) for path in files}
+
+
+def tree_hash(folder: Path) -> str:
+    """SHA-256 (hex) that stands for every file below `folder`: a package's, as all records have it."""
+    return hashlib.sha256(json.dumps(tree_hashes(folder), sort_keys=True).encode()).hexdigest()
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

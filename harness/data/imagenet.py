@@ -9,9 +9,10 @@ from importlib.resources import files
 from pathlib import Path
 
 from coreml_prune_bench.core.errors import DataError
+from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES, IMAGENET_VALIDATION_IMAGES
 
-CLASSES = 1000
-VAL_IMAGES = 50_000
+CLASSES = IMAGENET_CLASSES
+VAL_IMAGES = IMAGENET_VALIDATION_IMAGES
 TRAIN_IMAGES = 1_281_167
 
 # https://github.com/BVLC/caffe/blob/master/data/ilsvrc12/get_ilsvrc_aux.sh: the head of its val.txt, which every

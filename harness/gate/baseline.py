@@ -10,7 +10,7 @@ import json
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from coreml_prune_bench.records.latency import (
     LatencyRecord,
     Protocol,
     Round,
+    Thermal,
     read_latency_records,
 )
 from coreml_prune_bench.records.latest import newest_trials
@@ -35,7 +36,7 @@ DEFAULT_FILE = Path("results/baseline.json")
 _SAMPLE = 200
 """Latency samples kept of a row, evenly spaced over all rounds: enough for a histogram."""
 
-_COOLEST_FIRST = ("nominal", "fair", "serious", "critical")
+_COOLEST_FIRST: tuple[Thermal, ...] = get_args(Thermal)
 
 Nanoseconds = Annotated[float, Field(gt=0)]
 
@@ -121,7 +122,7 @@ class LatencyRow(_Cell):
     runtime: Runtime
     protocol: Protocol
     low_power: bool | None
-    thermal: Literal["nominal", "fair", "serious", "critical"] | None
+    thermal: Thermal | None
     cold_load_ns: Nanoseconds | None
     cached_load_ns: Nanoseconds | None
     planned: dict[str, int] | None

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from coreml_prune_bench.accuracy.evaluate import evaluate
-from coreml_prune_bench.core.files import tree_hashes
-from coreml_prune_bench.core.keys import key_of, package_versions
+from coreml_prune_bench.core.files import tree_hash
+from coreml_prune_bench.core.keys import package_versions
 from coreml_prune_bench.data import DataSet
 from coreml_prune_bench.gate.baseline import (
     AccuracyRow,
@@ -33,7 +33,7 @@ _STORED_AS = re.compile(r"(_to_fp(16|32)|_sparsified|_palettized|_quantized)+$")
 
 
 @dataclass(frozen=True)
-class MeasuredPackage:
+class EvaluatedPackage:
     """A package on the val split of a data set."""
 
     path: Path
@@ -122,19 +122,19 @@ def measure(
     precision: Precision = "float32",
     skip_bad_images: bool = False,
     progress: Progress = lambda what, done, total: None,
-) -> list[MeasuredPackage]:
+) -> list[EvaluatedPackage]:
     """Read packages and evaluate them in one pass. Raises PackageError and DataError as `evaluate` does."""
     summaries = [read_package(package) for package in packages]
     found, skipped = evaluate(
         packages, data.val, precision=precision, skip_bad_images=skip_bad_images, progress=progress
     )
     return [
-        MeasuredPackage(package, summary, predictions, skipped, key_of(dict(tree_hashes(package))))
+        EvaluatedPackage(package, summary, predictions, skipped, tree_hash(package))
         for package, summary, predictions in zip(packages, summaries, found, strict=True)
     ]
 
 
-def compare(first: MeasuredPackage, second: MeasuredPackage, data: DataSet, precision: Precision) -> Comparison:
+def compare(first: EvaluatedPackage, second: EvaluatedPackage, data: DataSet, precision: Precision) -> Comparison:
     """Two packages that were measured on the same data."""
     old, new = (Baseline(measured="", accuracy=(one.row("package", data, precision),)) for one in (first, second))
     labels = np.array(first.predictions.labels)

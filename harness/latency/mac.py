@@ -16,14 +16,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from json import JSONDecodeError, loads
 from pathlib import Path
-from typing import Literal
 
-from coreml_prune_bench.records.latency import Device, State
+from coreml_prune_bench.records.latency import Device, State, Thermal
 
 Tool = Callable[[Sequence[str]], str | None]
 """Runs a command and returns what it prints; None where it is missing or fails."""
-
-Thermal = Literal["nominal", "fair", "serious", "critical"]
 
 SYSCTL = (
     "sysctl", "machdep.cpu.brand_string", "hw.model", "hw.memsize", "hw.perflevel0.physicalcpu",

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from coreml_prune_bench.core.cache_folder import cache_folder
 from coreml_prune_bench.core.errors import BenchError, PackageError
-from coreml_prune_bench.core.files import tree_hashes
-from coreml_prune_bench.core.keys import key_of
+from coreml_prune_bench.core.files import tree_hash
 from coreml_prune_bench.records.accuracy import Record, read_records
 from coreml_prune_bench.records.latency import MeasuredPackage
 from coreml_prune_bench.records.latest import newest_trials
@@ -40,7 +39,7 @@ def package_at(path: Path) -> MeasuredPackage:
     weights = [file for file in path.glob("Data/*/weights/*") if file.is_file()]
     return MeasuredPackage(
         name=path.stem,
-        sha256=sha256_of(path),
+        sha256=tree_hash(path),
         weight_bytes=sum(file.stat().st_size for file in weights),
         package_bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
     )
@@ -57,7 +56,7 @@ def packages_of_suite(results: Path, suite: str) -> list[tuple[Path, MeasuredPac
     if not records:
         raise BenchError(f"no packages of suite {suite} in {results}: `run --suite {suite}` makes them")
     kept = [*(results / "artifacts").glob("*/*.mlpackage"), *(cache_folder() / "published").glob("*.mlpackage")]
-    places = {sha256_of(path): path for path in kept}
+    places = {tree_hash(path): path for path in kept}
     found, missing = [], []
     networks = list(dict.fromkeys(record.network.name for record in records))
     for record in sorted(records, key=lambda r: (networks.index(r.network.name), r.pruning.algorithm != "dense")):
@@ -72,11 +71,6 @@ def packages_of_suite(results: Path, suite: str) -> list[tuple[Path, MeasuredPac
             f"{results / 'artifacts'} lacks the packages of {', '.join(missing)}: copy the whole results folder"
         )
     return found
-
-
-def sha256_of(path: Path) -> str:
-    """Of a package, as records of accuracy have it."""
-    return key_of(dict(tree_hashes(path)))
 
 
 def _name(record: Record) -> str:

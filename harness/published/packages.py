@@ -23,8 +23,7 @@ from pydantic import BaseModel, Field
 import coreml_prune_bench.models.networks  # noqa: F401  (registers the networks)
 from coreml_prune_bench.core.cache_folder import cache_folder
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.core.files import file_hash, tree_hashes, write_atomically
-from coreml_prune_bench.core.keys import key_of
+from coreml_prune_bench.core.files import file_hash, tree_hash, write_atomically
 from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.published.archive import ArchiveError, unpack
 from coreml_prune_bench.published.table import PublishedRow, read_table
@@ -240,4 +239,4 @@ def _changed_here(path: Path) -> str:
 
 def _hash(content: Path) -> str:
     """As records have it for a package."""
-    return key_of(dict(tree_hashes(content))) if content.is_dir() else file_hash(content)
+    return tree_hash(content) if content.is_dir() else file_hash(content)

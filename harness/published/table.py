@@ -12,9 +12,6 @@ from typing import Any
 
 TABLE = Path(__file__).with_name("published_pruning.csv")
 
-IMAGENET_CLASSES = 1000
-IMAGENET_VALIDATION_IMAGES = 50_000
-
 
 @dataclass(frozen=True)
 class PublishedRow:

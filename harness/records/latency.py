@@ -14,6 +14,9 @@ from coreml_prune_bench.core.files import write_atomically
 from coreml_prune_bench.records.accuracy import Network, Provenance, Pruning, Runtime
 from coreml_prune_bench.records.schemas import read_as
 
+Thermal = Literal["nominal", "fair", "serious", "critical"]
+"""The words of ProcessInfo.thermalState, the coolest first."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
@@ -34,10 +37,10 @@ class Device(_Frozen):
 class State(_Frozen):
     """What can slow a device down, at one moment; None where it is not known.
 
-    thermal: the operating system's four words. load_average: of the last minute, over all processors.
+    load_average: of the last minute, over all processors.
     """
 
-    thermal: Literal["nominal", "fair", "serious", "critical"] | None = None
+    thermal: Thermal | None = None
     low_power: bool | None = None
     on_battery: bool | None = None
     battery_percent: float | None = None

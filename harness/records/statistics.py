@@ -4,7 +4,8 @@ One convention throughout: an effect is candidate against baseline, each side of
 the interval that belongs to two such tests covers 1 - 2 alpha, as in Schuirmann's two one-sided tests
 (J. Pharmacokinet. Biopharm. 15:657, 1987). It knows nothing of records, rules or verdicts.
 
-Tails come from scipy.special: importing scipy.stats takes longer than a whole gate.
+Tails come from scipy.special: importing scipy.stats or statsmodels takes longer than a whole gate. Tests hold every
+statistic to theirs.
 """
 
 import math

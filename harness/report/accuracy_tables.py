@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
-from coreml_prune_bench.published.table import IMAGENET_CLASSES, IMAGENET_VALIDATION_IMAGES
+from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES, IMAGENET_VALIDATION_IMAGES
 from coreml_prune_bench.records.accuracy import Record
 from coreml_prune_bench.report.config_rows import ConfigRow, beside_published, config_rows, mean, sample_std
 from coreml_prune_bench.report.formats import (

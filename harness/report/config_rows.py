@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from coreml_prune_bench.published.table import IMAGENET_CLASSES, PublishedRow, published_counterpart, read_table
+from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES
+from coreml_prune_bench.published.table import PublishedRow, published_counterpart, read_table
 from coreml_prune_bench.records.accuracy import Package, Record, Runtime
 from coreml_prune_bench.records.latest import newest_trials, of_own_suite
 from coreml_prune_bench.records.predictions import Predictions

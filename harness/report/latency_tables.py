@@ -4,7 +4,6 @@ Rows are plain numbers under stable names; the readable formats choose and word 
 runtime stands under a caption that names the processor, and so does every row. Imports neither torch nor coremltools.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,8 @@ from typing import Any
 
 from coreml_prune_bench.latency.placement import DEVICES, share
 from coreml_prune_bench.latency.statistics import Interval, Summary, speed_up, summarize
-from coreml_prune_bench.published.table import IMAGENET_CLASSES, published_counterpart, read_table
+from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES
+from coreml_prune_bench.published.table import published_counterpart, read_table
 from coreml_prune_bench.records.accuracy import Network, Pruning
 from coreml_prune_bench.records.latency import LatencyRecord, Placement, PlannedOperation, State
 from coreml_prune_bench.report.formats import (
@@ -25,12 +25,9 @@ from coreml_prune_bench.report.formats import (
     write_cells,
     write_values,
 )
-
-PUBLISHED_DEVICE = "iPhone 14 Pro (A16), iOS 17, all compute units, Xcode's performance report"
-"""What the published medians were measured on and with; how many predictions Xcode makes is not documented."""
+from coreml_prune_bench.report.latency_captions import caption, devices, name, remarks
 
 _IMAGE_SIZE = 224
-_LISTED_OPERATIONS = 8
 
 _LATENCY, _BESIDE_PUBLISHED, _OPERATIONS = "latency", "beside the published", "operations"
 _BOTH = (_LATENCY, _BESIDE_PUBLISHED)
@@ -68,8 +65,8 @@ def render(records: Sequence[LatencyRecord], format: Format = "md", *, published
         write_cells(
             _without_empty([_cells(row, table) for row in _rows(group)]),
             format,
-            caption=_caption(group, published=published),
-            remarks=_remarks(group),
+            caption=caption(group, published=published),
+            remarks=remarks(group),
         )
         for group in _groups(records)
     )
@@ -99,17 +96,17 @@ def render_operations(record: LatencyRecord, format: Format = "md") -> str:
     """
     placed = record.placement
     if placed is None or not placed.operations:
-        return f"{_name(record)}, {record.runtime.compute_units}: no compute plan"
+        return f"{name(record)}, {record.runtime.compute_units}: no compute plan"
     total = sum(operation.cost or 0.0 for operation in placed.operations)
     columns = _operation_columns(total, summarize(record).median_ns.value if record.rounds else None)
     if format == "json" or format == "csv":
         return write_values([values(columns, operation) for operation in placed.operations], format)
-    caption = (
-        f"{_name(record)}, {record.runtime.compute_units}: planned, not observed. "
+    text = (
+        f"{name(record)}, {record.runtime.compute_units}: planned, not observed. "
         "Times: the measured median, split by the plan's estimated cost."
     )
     return write_cells(
-        [cells(columns, operation, _OPERATIONS) for operation in placed.operations], format, caption=caption
+        [cells(columns, operation, _OPERATIONS) for operation in placed.operations], format, caption=text
     )
 
 
@@ -130,7 +127,7 @@ def _operation_columns(total: float, median_ns: float | None) -> list[Column[Pla
         Column("operation", lambda operation: operation.name, "Operation", tables=shown),
         Column("type", lambda operation: operation.type, "Type", tables=shown),
         Column("planned_on", preferred, "Planned on", tables=shown),
-        Column("supported_on", lambda operation: _devices(operation.supported), "Supported on", tables=shown),
+        Column("supported_on", lambda operation: devices(operation.supported), "Supported on", tables=shown),
         Column("cost_share", share_of_cost, "Estimated cost", percent(".0f"), shown),
         Column("estimated_ms", estimated_ms, "Estimated ms", number(".4f"), shown),
     ]
@@ -298,79 +295,10 @@ def _groups(records: Iterable[LatencyRecord]) -> list[list[LatencyRecord]]:
     return list(groups.values())
 
 
-def _caption(group: Sequence[LatencyRecord], *, published: bool) -> str:
-    first = group[0]
-    device, protocol = first.device, first.protocol
-    os = f"{device.os} {device.os_version}" + (f" ({device.os_build})" if device.os_build else "")
-    chip = "" if device.chip == "unknown" else f", {device.chip}"
-    at_a_time = f", batches of {protocol.batch_size}" if protocol.batch_size > 1 else ""
-    at_a_time += f", {protocol.concurrency} processes at a time" if protocol.concurrency > 1 else ""
-    by = (
-        f"the portable runtime on the processor {device.chip} (not Core ML, and no Apple hardware's time)"
-        if first.runtime.name == "portable"
-        else f"Core ML on {device.name}{chip}"
-    )
-    text = (
-        f"Latency in ms, {by}, {os}, {first.runtime.version}: median over {protocol.rounds} rounds of at least "
-        f"{protocol.predictions} predictions and {protocol.seconds:g} s each{at_a_time}, with its 95 % interval. "
-        "Speed-up: over the dense package, round by round."
-    )
-    if any(record.placement for record in group):
-        text += " Planned: shares of operations (and of estimated cost), which is no observation."
-    return text + (f" Published: {PUBLISHED_DEVICE}; another device than here." if published else "")
-
-
 def _without_empty(worded: list[dict[str, str]]) -> list[dict[str, str]]:
     """Columns that say something."""
     named = {name for row in worded for name, text in row.items() if text.strip("-, ")}
     return [{name: text for name, text in row.items() if name in named} for row in worded]
-
-
-def _remarks(group: Sequence[LatencyRecord]) -> list[str]:
-    """Warnings, and what is not planned for the Neural Engine where it may be used."""
-    remarks: list[str] = []
-    for record in group:
-        name = f"{_name(record)}, {record.runtime.compute_units}"
-        if record.status == "measured":
-            remarks += [f"{name}: {warning}" for warning in summarize(record).warnings]
-        if record.placement and (elsewhere := _elsewhere(record.placement)):
-            remarks.append(f"{name}: {elsewhere}")
-    return _shared(remarks, len(group))
-
-
-def _shared(remarks: list[str], records: int) -> list[str]:
-    """What is true of every row is said once."""
-    counts = Counter(remark.split(": ", 1)[1] for remark in remarks)
-    everywhere = [text for text, count in counts.items() if count == records > 1]
-    return [f"all rows: {text}" for text in everywhere] + [
-        remark for remark in remarks if remark.split(": ", 1)[1] not in everywhere
-    ]
-
-
-def _elsewhere(placed: Placement) -> str | None:
-    """The operations that are planned elsewhere although some are on the Neural Engine; names with --per-op."""
-    if not placed.preferred.get("neural_engine"):
-        return None
-    off = [operation for operation in placed.operations if operation.preferred != "neural_engine"]
-    if not off:
-        return None
-    told = [
-        f"{o.name} ({o.type}, on {DEVICES.get(o.preferred, o.preferred)}, supported by {_devices(o.supported)})"
-        for o in off[:_LISTED_OPERATIONS]
-    ]
-    more = f" and {len(off) - len(told)} more (--per-op lists all)" if len(off) > len(told) else ""
-    return f"{len(off)} of {len(placed.operations)} operations are planned elsewhere: {', '.join(told)}{more}"
-
-
-def _name(record: LatencyRecord) -> str:
-    package = record.package
-    if package.network is None or package.pruning is None:
-        return package.name
-    return f"{package.network.title} {package.pruning.title} {package.pruning.config}"
-
-
-def _devices(names: Iterable[str]) -> str:
-    return ", ".join(DEVICES.get(name, name) for name in names)
 
 
 def _state(record: LatencyRecord) -> str | None:

@@ -27,7 +27,7 @@ from filelock import FileLock
 
 from coreml_prune_bench.core.cache_folder import cache_folder
 from coreml_prune_bench.core.errors import BenchError, PackageError
-from coreml_prune_bench.core.files import tree_hashes, write_atomically
+from coreml_prune_bench.core.files import tree_hash, write_atomically
 from coreml_prune_bench.core.keys import key_of
 from coreml_prune_bench.mlprogram.program import Operation, Program
 from coreml_prune_bench.mlprogram.reader import read
@@ -137,7 +137,7 @@ class Model:
         program = read(self.package, function)
         self.inputs, self.outputs, self.states = program.inputs, program.outputs, program.states
         self.classes = _classes(program)
-        self.compiled = compile_package(self.package, key_of(dict(tree_hashes(self.package))))
+        self.compiled = compile_package(self.package, tree_hash(self.package))
         units = ct.ComputeUnit[compute_units.upper()]
         try:
             self._model = ct.models.CompiledMLModel(str(self.compiled.path), units, function)

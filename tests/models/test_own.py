@@ -72,7 +72,7 @@ def test_a_function_that_makes_no_such_network_is_named(folder, function, messag
 
 
 def test_torchvision_names_are_checked_and_near_ones_shown():
-    with pytest.raises(BenchError, match=r"no classification network 'resnet5'; did you mean resnet50 or"):
+    with pytest.raises(BenchError, match=r"no classification network 'resnet5'; did you mean 'resnet50' or"):
         get_network("torchvision:resnet5").build(10)
     with pytest.raises(BenchError, match="no classification network 'fcn_resnet50'"):
         get_network("torchvision:fcn_resnet50").build(10)

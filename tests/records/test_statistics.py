@@ -1,4 +1,4 @@
-"""Statistics: against scipy.stats, published values, enumeration and simulation."""
+"""Statistics: against scipy.stats, statsmodels, published values, enumeration and simulation."""
 
 import itertools
 import math
@@ -6,6 +6,8 @@ import math
 import numpy as np
 import pytest
 from scipy import optimize, stats
+from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from statsmodels.stats.multitest import multipletests
 
 from coreml_prune_bench.records.statistics import (
     POWER,
@@ -38,6 +40,19 @@ def predictions(lost: int, gained: int, images: int) -> tuple[np.ndarray, np.nda
 def test_exact_mcnemar_is_scipys_binomial_test(lost, gained):
     expected = stats.binomtest(lost, lost + gained, 0.5, alternative="greater").pvalue
     assert mcnemar(lost, gained) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(6, 0), (3, 10), (35, 16), (7, 7), (4000, 3800)])
+def test_twice_the_smaller_side_of_mcnemar_is_statsmodels_two_sided_test(lost, gained):
+    expected = statsmodels_mcnemar([[100, lost], [gained, 50]], exact=True).pvalue
+    assert min(1.0, 2 * min(mcnemar(lost, gained), mcnemar(gained, lost))) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("lost", "gained", "images"), [(7, 1, 21), (35, 16, 700)])
+def test_the_score_of_no_difference_is_the_statistic_of_statsmodels_mcnemar(lost, gained, images):
+    table = [[images - lost - gained, lost], [gained, 0]]
+    expected = statsmodels_mcnemar(table, exact=False, correction=False)
+    assert score(lost, gained, images, 0.0) ** 2 == pytest.approx(expected.statistic)
 
 
 def test_exact_mcnemar_worked_out_by_hand():
@@ -287,6 +302,12 @@ def test_too_few_rounds_can_show_nothing():
 
 
 # --- several rows
+
+
+@pytest.mark.parametrize("count", [1, 2, 27])
+def test_holm_is_statsmodels_correction(count):
+    p_values = np.round(np.random.default_rng(count).random(count) ** 3, 2)  # some are equal
+    assert holm(p_values.tolist()) == pytest.approx(multipletests(p_values, method="holm")[1].tolist())
 
 
 def test_holm_worked_out_by_hand():

@@ -9,12 +9,8 @@ import pytest
 from coreml_prune_bench.latency.placement import summed_up
 from coreml_prune_bench.records.accuracy import Runtime
 from coreml_prune_bench.records.latency import Placement, PlannedOperation, State
-from coreml_prune_bench.report.latency_tables import (
-    PUBLISHED_DEVICE,
-    render,
-    render_operations,
-    rows,
-)
+from coreml_prune_bench.report.latency_captions import PUBLISHED_DEVICE
+from coreml_prune_bench.report.latency_tables import render, render_operations, rows
 from tests.latency.records import one_round, record
 from tests.latency.sessions import COOL
 

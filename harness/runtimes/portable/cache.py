@@ -27,7 +27,7 @@ from pathlib import Path
 import onnxruntime  # type: ignore[import-untyped]
 
 from coreml_prune_bench.core.cache_folder import cache_folder
-from coreml_prune_bench.core.files import MANIFEST, file_hash, tree_hashes
+from coreml_prune_bench.core.files import MANIFEST, file_hash, tree_hash, tree_hashes
 
 OFF_VARIABLE = "COREML_BENCH_NO_CACHE"
 """Set to anything, it turns the cache off."""
@@ -48,7 +48,7 @@ def is_on() -> bool:
 def content(package: Path) -> str | None:
     """A hash of the package's files; None where they cannot be read."""
     try:
-        return hashlib.sha256(json.dumps(tree_hashes(package)).encode()).hexdigest()
+        return tree_hash(package)
     except OSError:
         return None
 

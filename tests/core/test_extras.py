@@ -12,9 +12,9 @@ from coreml_prune_bench.core.extras import EXTRAS, extras_named
 
 def test_a_missing_module_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(BenchError, match=r"^this needs torchvision, .* pip install 'coreml-prune-bench\[build\]'$"):
-        with extras_named():
-            import torchvision.models  # noqa: F401
+    line = r"^this needs torchvision, .* pip install 'coreml-prune-bench\[build\]'$"
+    with pytest.raises(BenchError, match=line), extras_named():
+        import torchvision.models  # noqa: F401
 
 
 def test_a_missing_distribution_names_its_extra_and_a_strangers_module_is_a_bug():

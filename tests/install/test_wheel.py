@@ -151,7 +151,8 @@ from models.blocks import block
 import torch
 
 def build(num_classes: int = 3) -> torch.nn.Module:
-    return torch.nn.Sequential(block(), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), head(num_classes))
+    pooled = torch.nn.AdaptiveAvgPool2d(1)
+    return torch.nn.Sequential(block(), torch.nn.ReLU(), pooled, torch.nn.Flatten(), head(num_classes))
 """
 
 

@@ -1,4 +1,4 @@
-"""constraints.txt is what `make setup` installs: whole, within the ranges of pyproject.toml, and the same everywhere."""
+"""constraints.txt is what `make setup` installs: whole, and within the ranges of pyproject.toml."""
 
 import re
 import tomllib

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from coreml_prune_bench.bench.build.manifest import Built
     from coreml_prune_bench.mlprogram.summary import PackageSummary
 
-_STOPS_THE_RUN = (BenchError, OSError, MemoryError)
+_STOPS_THE_RUN = (BenchError, ModuleNotFoundError, OSError, MemoryError)
 """The user's to mend, and in the way of other cells too. Anything else is one cell's failure and costs only that."""
 
 

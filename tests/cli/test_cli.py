@@ -1,20 +1,25 @@
 """The command line: bad input is one clear line and exit code 2, and nothing is lost or half-written."""
 
 import errno
+import inspect
 import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 import coremltools as ct
 import PIL.Image
 import pytest
 import torch
+import typer
 from coremltools.converters.mil import Builder as mb
 
+from coreml_prune_bench.cli.app import COMMANDS, main
 from coreml_prune_bench.models.quiet import silenced
 from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.weights import untrained_model
@@ -42,6 +47,39 @@ def test_help_teaches_every_command(run_bench):
     for command in ("run", "build", "accuracy", "inspect", "table"):
         assert f" {command} " in output
     assert "python run_bench.py run" in output
+
+
+def test_the_list_of_help_says_of_a_command_what_the_command_says_of_itself():
+    for name, (place, line) in COMMANDS.items():
+        module, _, attribute = place.partition(":")
+        command = getattr(import_module(f"coreml_prune_bench.cli.{module}"), attribute)
+        own = command.info.help if isinstance(command, typer.Typer) else inspect.getdoc(command)
+        assert line == own.splitlines()[0], name
+
+
+def test_help_and_table_wait_for_no_other_command():
+    code = "import sys; from coreml_prune_bench.cli.app import main; sys.argv[1:] = {}\ntry: main()\n"
+    code += "finally: print([name for name in {} if name in sys.modules])"
+    for arguments, unneeded in (
+        (["--help"], ("numpy", "pydantic", "scipy", "torch", "coreml_prune_bench.cli.table")),
+        (["table", "--results", str(ROOT / "results/few-images")], ("scipy", "pandas", "torch", "coremltools")),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(arguments, unneeded)], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("called", ["run_bench.py", "coreml-prune-bench"])
+def test_the_version_and_usage_name_the_program_as_it_was_called(called, monkeypatch, capsys):
+    for arguments, expected in (
+        (["--version"], f"coreml-prune-bench {version('coreml-prune-bench')}"),
+        (["gate", "--help"], "Usage: python run_bench.py gate" if called.endswith(".py") else f"Usage: {called} gate"),
+    ):
+        monkeypatch.setattr(sys, "argv", [f"/somewhere/{called}", *arguments])
+        with pytest.raises(SystemExit):
+            main()
+        assert expected in capsys.readouterr().out
 
 
 def test_a_run_on_a_users_own_images(run_bench, suite, images, tmp_path):

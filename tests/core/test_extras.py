@@ -12,8 +12,8 @@ from coreml_prune_bench.core.extras import EXTRAS, extras_named
 
 def test_a_missing_module_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    message = r"^this needs torchvision, .* pip install 'coreml-prune-bench\[build\]'$"
-    with pytest.raises(BenchError, match=message), extras_named():
+    line = r"^this needs torchvision, .* pip install 'coreml-prune-bench\[build\]'$"
+    with pytest.raises(BenchError, match=line), extras_named():
         import torchvision.models  # noqa: F401
 
 

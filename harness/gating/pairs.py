@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeVar
 
-from coreml_prune_bench.gate.baseline import AccuracyRow, Baseline, LatencyRow
-from coreml_prune_bench.gate.limits import (
+from coreml_prune_bench.gating.baseline import AccuracyRow, Baseline, LatencyRow
+from coreml_prune_bench.gating.limits import (
     Key,
     Metric,
     RuleBook,

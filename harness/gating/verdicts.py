@@ -13,19 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.gate.baseline import (
+from coreml_prune_bench.gating.baseline import (
     AccuracyRow,
     Baseline,
     Failure,
     LatencyRow,
 )
-from coreml_prune_bench.gate.limits import (
+from coreml_prune_bench.gating.limits import (
     Key,
     Metric,
     RuleBook,
     Verdict,
 )
-from coreml_prune_bench.gate.pairs import (
+from coreml_prune_bench.gating.pairs import (
     CHECKS,
     Kind,
     Pair,

@@ -1,36 +1,26 @@
 # `make bench` runs the main job on embedded data, `make test` the tests. Both set up .venv first; nothing else is needed.
-.PHONY: help setup bench test test-slow lint benchmark conformance clean
+.PHONY: help setup bench test test-slow lint benchmark conformance test-versions lock clean
 .DEFAULT_GOAL := help
 
-PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
 help:
-	@echo "make setup      .venv with everything pinned in pyproject.toml (quick when nothing changed)"
+	@echo "make setup      .venv with everything as constraints.txt has it (quick when nothing changed); PYTHON=... says whose"
 	@echo "make bench      the main job on embedded digits: prune, convert, evaluate, print the table"
 	@echo "make test       the tests"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make lint       ruff, mypy and the import contracts"
 	@echo "make benchmark  speed, as ratios taken in one run"
 	@echo "make conformance  coremltools' tests of operations and torchvision's networks over the portable runtime (an hour)"
+	@echo "make test-versions  a part of the tests at both ends of the ranges in pyproject.toml (10 minutes)"
+	@echo "make lock       constraints.txt anew, keeping what still fits the ranges"
 
-setup: $(VENV)/.installed
-
-# uv if it is there or can be had, plain pip otherwise: the same packages, minutes apart.
-$(VENV)/.installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	@if command -v uv >/dev/null; then \
-	  uv pip install --quiet --python $(BIN)/python --editable '.[dev]'; \
-	elif $(BIN)/python -m pip install --quiet --disable-pip-version-check uv; then \
-	  $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'; \
-	else \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'; \
-	fi
-	@touch $@
+setup:
+	@PYTHON="$(PYTHON)" tools/setup.sh
 
 bench: setup
-	@$(BIN)/python run_bench.py run
+	@$(BIN)/coreml-prune-bench run
 
 # Two processes of one thread each: on two cores 6 minutes instead of 10.
 test: setup
@@ -54,5 +44,22 @@ conformance: setup
 	  --pyargs $(foreach version,iOS14 iOS15 iOS16 iOS17 iOS18,$(MIL_TESTS).$(version))
 	$(BIN)/python -m tests.runtimes.portable.zoo
 
+# uv alone can ask for the lowest versions. `highest` is what a user gets today, constraints.txt what the tests get.
+UV = $(or $(shell command -v uv),$(BIN)/uv)
+SHORT := tests/core tests/records tests/report tests/gate tests/mlprogram tests/cli tests/models/test_own.py \
+  tests/models/test_pruning.py tests/data/test_hub.py tests/runtimes/test_portable_session.py
+test-versions: setup
+	@for resolution in lowest-direct highest; do \
+	  echo "== $$resolution" && \
+	  $(BIN)/python -m venv --clear --without-pip build/$$resolution && \
+	  $(UV) pip install --quiet --python build/$$resolution/bin/python --resolution $$resolution --editable '.[dev]' && \
+	  OMP_NUM_THREADS=1 build/$$resolution/bin/python -m pytest -q -n 2 $(SHORT) || exit 1; \
+	done
+
+# For every platform and Python of the range; no index is named in it. `make lock UPGRADE=--upgrade` takes the newest.
+lock: setup
+	$(UV) pip compile --quiet --universal --all-extras --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+	  $(UPGRADE) --output-file constraints.txt pyproject.toml
+
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf build $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -102,8 +102,7 @@ def _of_torchvision(name: str) -> Network:
 
 def _of_timm(name: str) -> Network:
     spec = f"timm:{name}"
-    if importlib.util.find_spec("timm") is None:
-        raise BenchError(f"{spec} needs timm, which is not installed: pip install '.[timm]'")
+    sources = {"timm": version("timm")}
 
     def create(**options: Any) -> nn.Module:
         import timm
@@ -120,7 +119,6 @@ def _of_timm(name: str) -> Network:
     def weights() -> dict[str, Tensor]:
         return dict(_downloaded(lambda: create(pretrained=True), spec, f"timm-{name}").state_dict())
 
-    sources = {"timm": version("timm")}
     own = Own(spec, lambda: sources, weights, lambda: f"timm's for {name}")
     return Network(f"timm-{name}", f"{name} (timm)", build, None, _SCOPE, own=own)
 

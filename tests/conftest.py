@@ -14,10 +14,9 @@ import torch
 
 import coreml_prune_bench.cli.app
 from coreml_prune_bench.bench.cells import lay_out
-from coreml_prune_bench.bench.run import Outcome, run
+from coreml_prune_bench.bench.run import Outcome, RunOptions, run
 from coreml_prune_bench.bench.suite import load_suite
 from coreml_prune_bench.core.cache_folder import CACHE_VARIABLE
-from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.mlprogram.summary import PackageSummary, read_package
 from coreml_prune_bench.models.conversion import to_coreml
 from coreml_prune_bench.models.weights import untrained_model
@@ -96,7 +95,7 @@ def tiny_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(tiny_suite: Path, tiny_results: Path) -> Outcome:
     """Every cell of the tiny suite, built and measured."""
-    return run(lay_out(load_suite(str(tiny_suite)), None), Store(tiny_results), Reporter())
+    return run(lay_out(load_suite(str(tiny_suite)), None), RunOptions(Store(tiny_results)))
 
 
 # --- the command line, and what it is given

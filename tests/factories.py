@@ -6,13 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from coreml_prune_bench.records.accuracy import (
-    Network,
-    Provenance,
-    Pruning,
-    Record,
-    Runtime,
-)
+from coreml_prune_bench.records.accuracy import Network, Provenance, Pruning, Record, Runtime
 from coreml_prune_bench.records.latency import (
     Device,
     LatencyRecord,

@@ -15,7 +15,7 @@ from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.data import Batch, Split, iterate
 from coreml_prune_bench.data.image_cache import ImageCache, is_worth_keeping
 from coreml_prune_bench.mlprogram.program import Feature
-from coreml_prune_bench.records.accuracy import Precision, Predictions
+from coreml_prune_bench.records.predictions import Precision, Predictions
 from coreml_prune_bench.runtimes import portable
 
 if TYPE_CHECKING:

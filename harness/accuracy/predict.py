@@ -19,7 +19,7 @@ import PIL.Image
 from coreml_prune_bench.core.errors import BenchError, DataError
 from coreml_prune_bench.data import preprocess
 from coreml_prune_bench.mlprogram.program import Feature
-from coreml_prune_bench.records.accuracy import Precision
+from coreml_prune_bench.records.predictions import Precision
 from coreml_prune_bench.runtimes import portable
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from coreml_prune_bench.runtimes.choice import Load, RuntimeName, loader
 if TYPE_CHECKING:
     from coreml_prune_bench.latency.session import Machine
 
-_CODE = ("accuracy/evaluate.py", "data")
+_CODE = ("accuracy.evaluate",)
 
 
 @dataclass(frozen=True)
@@ -21,19 +21,24 @@ class Evaluation:
     runtime: RuntimeName = "portable"
     compute_units: str = "cpu"
 
+    @property
+    def code(self) -> tuple[str, ...]:
+        """The entry points of what predicts."""
+        return _CODE if self.runtime == "portable" else (*_CODE, "runtimes.coreml")
+
     @cached_property
     def inputs(self) -> dict[str, Any]:
         """What predictions depend on besides package and images; Core ML's on the chip and the system's build."""
         if self.runtime == "portable":
             return {
                 "runtime": "portable",
-                "code": code_version(*_CODE, "runtimes/portable"),
+                "code": code_version(*self.code),
                 "packages": package_versions("onnxruntime", "onnx", "numpy", "pillow"),
             }
         return {
             "runtime": self.described.model_dump(),
             "chip": self._machine.device.chip,
-            "code": code_version(*_CODE, "runtimes/coreml.py"),
+            "code": code_version(*self.code),
             "packages": package_versions("coremltools", "numpy", "pillow"),
         }
 

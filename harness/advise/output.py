@@ -7,11 +7,12 @@ from typing import Any
 
 import tomli_w
 
-from coreml_prune_bench.advise.search import Advice, Attempt
+from coreml_prune_bench.advise.advice import Advice
+from coreml_prune_bench.advise.search import Attempt
 from coreml_prune_bench.bench.cells import Subject
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.files import write_atomically
-from coreml_prune_bench.models.config import AnyPruningConfig
+from coreml_prune_bench.models.pruning.config import PruningConfig
 from coreml_prune_bench.models.pruning.coremltools_yaml import PRUNING, STORAGE
 
 ADVICE, SUITE = "advice.json", "advise.toml"
@@ -54,7 +55,7 @@ def _put_package(place: Path, package: Path | None) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _suite(configs: list[AnyPruningConfig], subject: Subject, data: str) -> str:
+def _suite(configs: list[PruningConfig], subject: Subject, data: str) -> str:
     """A suite file with these configs: `run` makes the same cells of it."""
     content: dict[str, Any] = {
         "description": f"What was tried to find a package of {subject.network.title}",
@@ -76,6 +77,6 @@ def _in_any_folder(spec: str) -> str:
     return f"{Path(file).resolve()}{colon}{function}" if file.endswith(".py") else spec
 
 
-def _table(config: AnyPruningConfig) -> dict[str, Any]:
+def _table(config: PruningConfig) -> dict[str, Any]:
     table = {"algorithm": config.algorithm, **config.model_dump(mode="json", exclude_defaults=True)}
     return table | ({"layers": dict(config.layers)} if config.layers else {})

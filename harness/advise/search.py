@@ -1,41 +1,39 @@
-"""`advise`: which algorithm and which config? The road of Core ML Tools' guide, walked by measuring.
+"""`advise`: which algorithm and which config? Core ML Tools' guide, followed by measuring.
 
 The dense network first; then configs without data, which tells sizes; then the algorithms from the cheapest to the
 dearest, each searched for its sparsest config that stays within the allowed drop. A drop counts as within only where
 the images that are there to choose by show it. What was chosen is judged once, on images that had no say in it.
 
-Every package on the way is an ordinary cell with its record, so that a stopped walk goes on where it was. This module
+Every package on the way is an ordinary cell with its record, so that a stopped search goes on where it was. This module
 decides; it imports neither torch nor coremltools, which are for those who build.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
+from coreml_prune_bench.advise.advice import (
+    ALPHA,
+    Advice,
+    Goal,
+    Tried,
+    difference,
+    is_on_front,
+)
 from coreml_prune_bench.advise.budget import Budget, OutOfTimeError, duration
 from coreml_prune_bench.bench.cells import Cell, Subject
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.models.config import (
-    AnyPruningConfig,
-    Distillation,
-    MagnitudePrunerConfig,
-    PostTrainingConfig,
-    PruningConfig,
-    ReconstructionConfig,
-    SparseGPTConfig,
-    TrainingConfig,
-)
+from coreml_prune_bench.models.config import TrainingConfig
+from coreml_prune_bench.models.pruning.algorithm import Algorithm, algorithm_of, algorithms
+from coreml_prune_bench.models.pruning.config import PruningConfig
+from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig
 from coreml_prune_bench.records.accuracy import Record
-from coreml_prune_bench.records.hits import right
 from coreml_prune_bench.records.statistics import score_interval
 
-ALPHA = 0.2
-"""How likely a config is taken that loses just more than it may; of one side, so that intervals cover 1 - 2 ALPHA."""
-INTERVAL = f"{100 * (1 - 2 * ALPHA):g} % interval"
+_DATA_FREE = algorithm_of(PostTrainingConfig(sparsity=0.5))
+"""What is explored with, because it costs next to nothing."""
 
 _LEVELS = tuple(round(0.05 * step, 2) for step in range(2, 19))
 """Sparsities that are tried, 10 to 90 %."""
@@ -44,7 +42,6 @@ _EXPLORED = (0.1, 0.5)
 _PATTERNS: tuple[dict[str, Any], ...] = ({"n_m_ratio": (2, 4)}, {"sparsity": 0.5, "block_size": 4})
 _IMAGES_A_CLASS = 10
 """Of training images at least, for fine-tuning on labels to be worth trying."""
-_BATCHNORM_SAMPLES = 256
 _SPARE_S = 5.0
 _FINE_TUNING = TrainingConfig(
     epochs=10, learning_rate=0.01, schedule="cosine", warmup_share=0.05, decay_all=False, batchnorm_samples=1024
@@ -52,80 +49,11 @@ _FINE_TUNING = TrainingConfig(
 """Of a pre-trained network."""
 
 
-class _Data(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Goal(_Data):
-    """max_drop: points of top-1 that may be lost. min_ratio: None for as small as that allows. eight_bits: iOS18 may be
-    needed, for packages that are sparse and quantized.
-    """
-
-    max_drop: float
-    min_ratio: float | None = None
-    eight_bits: bool = True
-
-
-class Difference(_Data):
-    """Top-1 beside the dense network's on the same images, in %. drop, and low to high (see ALPHA), in points."""
-
-    images: int
-    top1: float
-    dense_top1: float
-    drop: float
-    low: float
-    high: float
-
-
-class Tried(_Data):
-    """A package, and what the images to choose by say. ratio: bytes of weight.bin, dense over this one.
-
-    within: whether they show that the drop is within the goal's. latency_ms: of this package on Apple hardware, where
-    the results folder has a record of it. front: no other is as small, as accurate and, as far as known, as fast.
-    """
-
-    algorithm: str
-    title: str
-    config: str
-    settings: dict[str, Any]
-    record: str
-    weight_bytes: int
-    ratio: float
-    selection: Difference
-    within: bool
-    latency_ms: float | None
-    front: bool = False
-
-
-class Advice(_Data):
-    """What was tried, decided and found. chosen: an index of `tried`; None where nothing was within the goal.
-
-    best: what comes closest to the goal then. final: the chosen package, or the best, on the images that judge.
-    """
-
-    network: str
-    title: str
-    data: str
-    goal: Goal
-    training_images: int
-    dense_weight_bytes: int
-    tried: tuple[Tried, ...]
-    decisions: tuple[str, ...]
-    chosen: int | None
-    best: int | None
-    final: Difference | None
-
-    @property
-    def met(self) -> bool:
-        """Whether the chosen package is within the goal on images that had no say in the choice."""
-        return self.chosen is not None and self.final is not None and self.final.drop <= self.goal.max_drop
-
-
 @dataclass(frozen=True)
 class Attempt:
     """A config with its record, and what is said of it."""
 
-    config: AnyPruningConfig
+    config: PruningConfig
     record: Record
     tried: Tried
 
@@ -144,8 +72,8 @@ class _Form:
         return low + (high - low) * (sparsity - _EXPLORED[0]) / (_EXPLORED[1] - _EXPLORED[0])
 
 
-class Road:
-    """One walk. selection, final: the network on the images to choose by, and on those that judge.
+class Search:
+    """One search. selection, final: the network on the images to choose by, and on those that judge.
 
     measure: builds and measures a cell or finds its record; raises OutOfTimeError as `budget` says. fitted: leaves the
     layers of a config dense that cannot take its pattern. latencies: milliseconds by the SHA-256 of a package.
@@ -158,7 +86,7 @@ class Road:
         goal: Goal,
         *,
         measure: Callable[[Cell], Record],
-        fitted: Callable[[PostTrainingConfig], PostTrainingConfig],
+        fitted: Callable[[PruningConfig], PruningConfig],
         latencies: dict[str, float],
         budget: Budget,
         say: Callable[[str], None],
@@ -176,7 +104,7 @@ class Road:
         assert selection.data.train is not None, "a part of a data set has training images"
         self._training_images = len(selection.data.train)
 
-    def walk(self) -> Advice:
+    def run(self) -> Advice:
         """Raises BenchError for what the user can mend, a budget too small for anything among it."""
         self._refuse_what_cannot_be_shown()
         form = None
@@ -192,7 +120,9 @@ class Road:
                     "--budget goes on from there"
                 ) from error
             self._say(f"No time for more. {error}")
-        for algorithm in (PostTrainingConfig, SparseGPTConfig, ReconstructionConfig, MagnitudePrunerConfig):
+        for algorithm in algorithms():
+            if algorithm.advised is None:
+                continue
             if form is not None and not self._is_found() and self._has_what_it_needs(algorithm):
                 try:
                     self._search(algorithm, form)
@@ -219,13 +149,13 @@ class Road:
         if self._goal.eight_bits and (eight := self._form({"quantize_bits": 8})) is not None:
             followed = self._cheaper(float16, eight)
         for fields in _PATTERNS:
-            if (attempt := self._try(PostTrainingConfig, fields)) is not None:
+            if (attempt := self._try(_DATA_FREE, fields)) is not None:
                 self._tell_of_pattern(attempt.tried, float16.half.tried)
         return followed
 
     def _form(self, fields: dict[str, Any]) -> _Form | None:
         """A storage form at the explored sparsities; None where one of them failed."""
-        few, half = (self._try(PostTrainingConfig, {"sparsity": sparsity, **fields}) for sparsity in _EXPLORED)
+        few, half = (self._try(_DATA_FREE, {"sparsity": sparsity, **fields}) for sparsity in _EXPLORED)
         return None if few is None or half is None else _Form(fields, few, half)
 
     def _cheaper(self, float16: _Form, eight: _Form) -> _Form:
@@ -253,7 +183,7 @@ class Road:
             f"top-1 {pattern.selection.top1:.2f} and {unstructured.selection.top1:.2f}; {speeds}"
         )
 
-    def _search(self, algorithm: type[PruningConfig], form: _Form) -> None:
+    def _search(self, algorithm: Algorithm, form: _Form) -> None:
         """By bisection, the sparsest config that is within the drop; with a ratio asked for, the first that has both.
 
         It begins where the least has to be pruned: what fails there fails everywhere.
@@ -273,7 +203,7 @@ class Road:
                 within = level
             level = (within + beyond) // 2
 
-    def _try(self, algorithm: type[PruningConfig], fields: dict[str, Any]) -> Attempt | None:
+    def _try(self, algorithm: Algorithm, fields: dict[str, Any]) -> Attempt | None:
         """Measure a config and tell what it loses; None where its cell failed."""
         config = self._config(algorithm, fields)
         for attempt in self.attempts:
@@ -307,16 +237,11 @@ class Road:
         self._keep_time_to_judge()
         return self.attempts[-1]
 
-    def _config(self, algorithm: type[PruningConfig], fields: dict[str, Any]) -> AnyPruningConfig:
-        if algorithm is PostTrainingConfig:
-            return self._fitted(PostTrainingConfig(**fields))
-        # Layers may differ, which costs no bytes and saves the small networks.
-        fields = {**fields, "allocation": "sensitivity"}
-        if algorithm is SparseGPTConfig:
-            return SparseGPTConfig(**fields, batchnorm_samples=_BATCHNORM_SAMPLES)
-        if algorithm is ReconstructionConfig:
-            return ReconstructionConfig(**fields)
-        return MagnitudePrunerConfig(**fields, training=self._fine_tuning(), distillation=Distillation())
+    def _config(self, algorithm: Algorithm, fields: dict[str, Any]) -> PruningConfig:
+        """What is tried of an algorithm, with layers left dense that cannot have the pattern of the data-free one."""
+        training = {"training": self._fine_tuning()} if "labels" in algorithm.config.takes else {}
+        config = algorithm.config.model_validate({**fields, **(algorithm.advised or {}), **training})
+        return config if config.needs_data else self._fitted(config)
 
     def _fine_tuning(self) -> TrainingConfig:
         """Half of what trained the network here, or what a pre-trained one bears."""
@@ -328,9 +253,9 @@ class Road:
 
     # --- when to go on, and when to stop
 
-    def _has_what_it_needs(self, algorithm: type[PruningConfig]) -> bool:
+    def _has_what_it_needs(self, algorithm: Algorithm) -> bool:
         needed = _IMAGES_A_CLASS * len(self.selection.data.classes)
-        if algorithm is not MagnitudePrunerConfig or self._training_images >= needed:
+        if "labels" not in algorithm.config.takes or self._training_images >= needed:
             return True
         self._say(
             f"{algorithm.title} learns from labels: {self._training_images:,} training images are too few for "
@@ -420,32 +345,3 @@ def _images_to_show(allowed: float) -> int:
     """How many equal answers show a loss of at most `allowed`, a fraction: as of `score_interval`, in closed form."""
     z = NormalDist().inv_cdf(1 - ALPHA)
     return math.ceil(z * z * (1 / allowed - 1))
-
-
-def difference(dense: Record, pruned: Record) -> Difference:
-    """Two records of the same images: what the second loses, with Tango's interval of a paired difference."""
-    assert dense.predictions, "the dense network was measured"
-    assert pruned.predictions, "a cell that failed is no package"
-    before, after = right(dense.predictions), right(pruned.predictions)
-    lost, gained = int((before & ~after).sum()), int((~before & after).sum())
-    low, high = score_interval(lost, gained, len(before), ALPHA)
-    return Difference(
-        images=len(before),
-        top1=100 * float(after.mean()),
-        dense_top1=100 * float(before.mean()),
-        drop=100 * (lost - gained) / len(before),
-        low=-100 * high,
-        high=-100 * low,
-    )
-
-
-def is_on_front(one: Tried, all_: Sequence[Tried]) -> bool:
-    """Whether none is as good in everything, size, accuracy and a latency that both have, and better in one of it."""
-
-    def beats(other: Tried) -> bool:
-        gains = [one.weight_bytes - other.weight_bytes, other.selection.top1 - one.selection.top1]
-        if one.latency_ms is not None and other.latency_ms is not None:
-            gains.append(one.latency_ms - other.latency_ms)
-        return max(gains) > 0 and min(gains) >= 0
-
-    return not any(map(beats, all_))

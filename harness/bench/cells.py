@@ -3,7 +3,6 @@
 Knowing which cells are measured already must be quick, so this module imports neither torch nor coremltools.
 """
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,38 +10,28 @@ from pathlib import Path
 from typing import Any
 
 from coreml_prune_bench.accuracy.runtime import PORTABLE, Evaluation
+from coreml_prune_bench.bench.formats.mlpackage import MLPACKAGE
+from coreml_prune_bench.bench.formats.protocol import PackageFormat, get_format
+from coreml_prune_bench.bench.sensitivity import SENSITIVITY_CODE
 from coreml_prune_bench.bench.suite import Suite
 from coreml_prune_bench.core.errors import DataError, SuiteError, WeightsError
-from coreml_prune_bench.core.keys import code_version, key_of, package_versions
+from coreml_prune_bench.core.keys import code_behind, code_version, key_of, package_versions
 from coreml_prune_bench.data import DataSet
 from coreml_prune_bench.data.halves import open_data_or_part
-from coreml_prune_bench.models.config import AnyPruningConfig, TrainingConfig
+from coreml_prune_bench.models.config import TrainingConfig
 from coreml_prune_bench.models.network import Network
+from coreml_prune_bench.models.pruning.algorithm import algorithm_of
+from coreml_prune_bench.models.pruning.config import PruningConfig
 from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.weight_files import weights_fingerprint
 from coreml_prune_bench.published.packages import PublishedPackage, published_packages
 from coreml_prune_bench.published.table import IMAGENET_CLASSES
 
-_BUILD_PACKAGES = ("coremltools", "torch", "torchvision", "numpy")
-_DENSE_CODE = (
-    "models/weights.py", "models/training.py", "models/schedules.py", "models/loading.py", "models/devices.py",
-    "models/distributed.py", "models/conversion.py", "models/tracing.py", "models/coremltools_fixes.py",
-)  # fmt: skip
-_OWN_CODE = ("models/own.py", "models/attention.py", "models/tracing.py")
-_TRAINING_CODE = ("bench/training_images.py", "data")
-_PRUNING_CODE = (
-    "models/layers.py", "models/stages.py", "models/coremltools_fixes.py", "models/pattern.py",
-    "models/pruning/task.py",
-)  # fmt: skip
-_ALGORITHM_CODE = {
-    "post-training": ("models/pruning/post_training.py",),
-    "sparse-gpt": ("models/pruning/sparse_gpt.py",),
-    "blockwise-reconstruction": ("models/pruning/reconstruction.py", "models/pruning/sparse_gpt.py"),
-    "magnitude-pruner": ("models/pruning/magnitude_pruner.py",),
-}
-_ALLOCATION_CODE = (
-    "models/pruning/allocation.py", "models/pruning/sensitivity.py", "models/pruning/post_training.py",
-)  # fmt: skip
+_BUILD_PACKAGES = ("torch", "torchvision", "numpy")
+_DENSE_CODE = ("bench.build.dense",)
+_DENSE_PACKAGE_CODE = ("bench.build.saving",)
+_PRUNED_CODE = ("bench.build.pruned", "models.pruning.algorithm")
+_TRAINING_CODE = ("bench.training_images",)
 
 Inputs = dict[str, Any]
 
@@ -81,9 +70,18 @@ class Subject:
 
     @cached_property
     def dense_key(self) -> str:
-        network_code = _OWN_CODE if self.network.own else (inspect.getfile(self.network.build),)
-        code = code_version(*_DENSE_CODE, *network_code)
-        return key_of({**self.dense_inputs, "code": code, "packages": package_versions(*_BUILD_PACKAGES)})
+        return key_of(
+            {
+                **self.dense_inputs,
+                "code": code_version(*self.dense_code),
+                "packages": package_versions(*_BUILD_PACKAGES),
+            }
+        )
+
+    @property
+    def dense_code(self) -> tuple[str, ...]:
+        """The entry points of what makes the dense network; a network that the user brings has its sources besides."""
+        return (*_DENSE_CODE, "models.own" if self.network.own else self.network.build.__module__)
 
     @cached_property
     def key(self) -> str:
@@ -118,10 +116,11 @@ class Cell:
     """
 
     subject: Subject
-    config: AnyPruningConfig | None
+    config: PruningConfig | None
     trial: int
     published: PublishedPackage | None = None
     evaluation: Evaluation = PORTABLE
+    package_format: PackageFormat = MLPACKAGE
 
     @property
     def algorithm(self) -> str:
@@ -174,23 +173,52 @@ class Cell:
         """Shared by the trials of one config."""
         return key_of(self._record_inputs)
 
+    @property
+    def dense(self) -> "Cell":
+        """The dense baseline of this cell."""
+        return Cell(self.subject, None, 0, evaluation=self.evaluation, package_format=self.package_format)
+
+    @property
+    def package_name(self) -> str:
+        return f"{self.subject.network.name}{self.package_format.suffix}"
+
+    @property
+    def build_code(self) -> tuple[str, ...]:
+        """The entry points of what builds the package, those of the dense network among them."""
+        if self.published:
+            return ()
+        if self.config is None:
+            return (*self.subject.dense_code, *_DENSE_PACKAGE_CODE, *self._format_code("save_dense"))
+        code = (*self.subject.dense_code, *_PRUNED_CODE, *self._format_code("save_pruned"))
+        code = (*code, algorithm_of(self.config).entry, type(self.config).__module__)
+        if self.config.needs_data:
+            code = (*code, *_TRAINING_CODE)
+        return (*code, *SENSITIVITY_CODE) if self.config.allocation == "sensitivity" else code
+
+    @property
+    def code(self) -> dict[str, str]:
+        """The hash of each module that the result depends on, as a record keeps it."""
+        return code_behind(*self.build_code, *self.evaluation.code)
+
+    def _format_code(self, save: str) -> tuple[str, ...]:
+        kind = type(self.package_format)
+        return tuple(f"{kind.__module__}:{kind.__qualname__}.{method}" for method in (save, "read", "check"))
+
     @cached_property
     def _build_inputs(self) -> Inputs:
         if self.published:
             return {"package": self.published.sha256}
-        inputs: Inputs = {"dense": self.subject.dense_key}
+        inputs: Inputs = {
+            "dense": self.subject.dense_key,
+            "code": code_version(*self.build_code),
+            "format": self.package_format.name,
+            "packages": package_versions(*self.package_format.packages),
+        }
         if self.config is None:
             return inputs
         scope = self.config.scope or self.subject.network.scope
-        inputs |= {
-            "config": self.config.model_dump(exclude={"label", "models"}) | {"scope": scope.model_dump()},
-            "code": code_version(*_PRUNING_CODE, *_ALGORITHM_CODE[self.config.algorithm]),
-        }
-        if self.config.needs_data:
-            inputs |= self.subject.train_inputs
-        if self.config.allocation == "sensitivity":
-            inputs["allocation"] = code_version(*_ALLOCATION_CODE)
-        return inputs
+        inputs["config"] = self.config.model_dump(exclude={"label", "models"}) | {"scope": scope.model_dump()}
+        return inputs | (self.subject.train_inputs if self.config.needs_data else {})
 
     @cached_property
     def _record_inputs(self) -> Inputs:
@@ -206,6 +234,7 @@ def lay_out(
     weights_folder: Path | None,
     fingerprinting: Callable[[DataSet], None] = lambda data: None,
     evaluation: Evaluation = PORTABLE,
+    package_format: str = MLPACKAGE.name,
 ) -> list[Cell]:
     """The cells of a suite, each network's dense baseline first. Opens each data set once.
 
@@ -220,6 +249,7 @@ def lay_out(
     if weights_folder is not None and not weights_folder.is_dir():
         raise WeightsError(f"no folder of weights at {weights_folder}")
     _check_names(suite)
+    written = get_format(package_format)
     opened: dict[str, DataSet] = {}
     cells = []
     for name in suite.models:
@@ -242,12 +272,14 @@ def lay_out(
                 raise DataError(f"{spec} has {len(subject.data.classes)} classes; published packages know ImageNet's")
             cells += [Cell(subject, None, 0, package, evaluation) for package in published_packages(name)]
             continue
-        cells.append(Cell(subject, None, 0, evaluation=evaluation))
+        cells.append(Cell(subject, None, 0, evaluation=evaluation, package_format=written))
         for config in suite.configs:
             if not config.is_for(name):
                 continue
             trials = suite.trials if config.has_trials else 1
-            cells += [Cell(subject, config, trial, evaluation=evaluation) for trial in range(trials)]
+            cells += [
+                Cell(subject, config, trial, evaluation=evaluation, package_format=written) for trial in range(trials)
+            ]
     return cells
 
 

@@ -6,8 +6,8 @@ from torch import nn
 
 from coreml_prune_bench.bench.cells import Cell
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.models.config import AnyPruningConfig
 from coreml_prune_bench.models.network import Network
+from coreml_prune_bench.models.pruning.config import PruningConfig
 from coreml_prune_bench.models.pruning.task import deciding_keys, layer_sparsities
 from coreml_prune_bench.models.registry import registered_networks
 from coreml_prune_bench.models.weights import IMAGENET_CLASSES, untrained_model
@@ -30,7 +30,7 @@ def refuse_impossible(cells: Iterable[Cell]) -> None:
         _check_keys(config, subject.network, models)
 
 
-def _check_keys(config: AnyPruningConfig, network: Network, models: dict[str, nn.Module]) -> None:
+def _check_keys(config: PruningConfig, network: Network, models: dict[str, nn.Module]) -> None:
     """A key can be for another network than this one: configs are shared, and a run may be of some networks alone."""
     unused = {key for key, _ in config.layers} - deciding_keys(config, network, models[network.name])
     for other in registered_networks():

@@ -4,33 +4,41 @@ import re
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coreml_prune_bench.bench.cells import Cell
+from coreml_prune_bench.bench.staleness import what_is_missing
 from coreml_prune_bench.bench.training_options import TrainingOptions
 from coreml_prune_bench.core.errors import BenchError, CellFailedError, PackageError
 from coreml_prune_bench.core.files import tree_hashes
 from coreml_prune_bench.core.keys import key_of
 from coreml_prune_bench.core.progress import Reporter, Steps
-from coreml_prune_bench.records.accuracy import (
-    Data,
-    Layer,
-    Network,
-    Package,
-    Pruning,
-    Record,
-)
+from coreml_prune_bench.records.accuracy import Data, Layer, Network, Package, Pruning, Record
 from coreml_prune_bench.records.provenance import provenance
 from coreml_prune_bench.records.store import Store
 
 if TYPE_CHECKING:
-    from coreml_prune_bench.bench.build import Built
+    from coreml_prune_bench.bench.build.manifest import Built
     from coreml_prune_bench.mlprogram.summary import PackageSummary
 
 _STOPS_THE_RUN = (BenchError, OSError, MemoryError)
 """The user's to mend, and in the way of other cells too. Anything else is one cell's failure and costs only that."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How cells are built and measured; none of it is part of what is measured.
+
+    skip_bad_images: those that do not decode are left out. image_cache: prepared images are kept for the next pass.
+    """
+
+    store: Store
+    reporter: Reporter = field(default_factory=Reporter)
+    skip_bad_images: bool = False
+    image_cache: bool = True
+    training: TrainingOptions = field(default_factory=TrainingOptions)
 
 
 @dataclass(frozen=True)
@@ -45,30 +53,25 @@ class Outcome:
         return [record for record in self.records if record.status == "failed"]
 
 
-def run(
-    cells: list[Cell],
-    store: Store,
-    reporter: Reporter,
-    *,
-    skip_bad_images: bool = False,
-    image_cache: bool = True,
-    training: TrainingOptions = TrainingOptions(),
-) -> Outcome:
+def run(cells: list[Cell], options: RunOptions) -> Outcome:
     """Measure the cells that have no record yet. A cell that fails is recorded so, and tried again by the next run.
 
     Raises BenchError for what the user can mend, for what no layer can be pruned to before anything is built; what was
     measured before is kept.
     """
+    store, reporter = options.store, options.reporter
     known = {cell.key: store.record(_record_name(cell)) for cell in cells}
     missing = [cell for cell in cells if not _is_measured(known[cell.key])]
     measured = 0
     _refuse_impossible(missing)
+    for line in what_is_missing(missing, store):
+        reporter.say(line)
     with reporter.steps("cells", len(missing)) as steps:
         for cell in missing:
             started = time.perf_counter()
             record = store.record(_record_name(cell))
             if record is None or not _is_measured(record):  # by another run on the same folder meanwhile
-                attempt = _attempt(cell, store, reporter, steps, skip_bad_images, image_cache, training)
+                attempt = _attempt(cell, options, steps)
                 record = store.write_record(_record_name(cell), attempt)
                 measured += 1
             known[cell.key] = record
@@ -80,22 +83,15 @@ def run(
     return Outcome(records, measured)
 
 
-def build_all(
-    cells: list[Cell],
-    store: Store,
-    reporter: Reporter,
-    *,
-    skip_bad_images: bool = False,
-    training: TrainingOptions = TrainingOptions(),
-) -> tuple[list[tuple[Cell, Path]], list[str]]:
+def build_all(cells: list[Cell], options: RunOptions) -> tuple[list[tuple[Cell, Path]], list[str]]:
     """Build every cell's package; returns those that are there, and why others are not."""
     built: list[tuple[Cell, Path]] = []
     problems: list[str] = []
     _refuse_impossible(cells)
-    with reporter.steps("packages", len(cells)) as steps:
+    with options.reporter.steps("packages", len(cells)) as steps:
         for cell in cells:
             try:
-                built.append((cell, _build(cell, store, steps, skip_bad_images, training).path))
+                built.append((cell, _build(cell, options, steps).path))
             except _STOPS_THE_RUN:
                 raise
             except Exception as error:
@@ -112,17 +108,9 @@ def _refuse_impossible(cells: list[Cell]) -> None:
         refuse_impossible(asking)
 
 
-def _attempt(
-    cell: Cell,
-    store: Store,
-    reporter: Reporter,
-    steps: Steps,
-    skip_bad_images: bool,
-    image_cache: bool,
-    training: TrainingOptions,
-) -> Record:
+def _attempt(cell: Cell, options: RunOptions, steps: Steps) -> Record:
     try:
-        return _measure(cell, store, reporter, steps, skip_bad_images, image_cache, training)
+        return _measure(cell, options, steps)
     except _STOPS_THE_RUN as error:
         # Nobody can mend a published package.
         if not cell.published or not isinstance(error, PackageError):
@@ -132,37 +120,28 @@ def _attempt(
         return _record(cell, status="failed", reason=_reason(error), provenance=provenance(), scope="")
 
 
-def _measure(
-    cell: Cell,
-    store: Store,
-    reporter: Reporter,
-    steps: Steps,
-    skip_bad_images: bool,
-    image_cache: bool,
-    training: TrainingOptions,
-) -> Record:
-    # Here, because they import torch and coremltools: a run that finds everything measured does without.
+def _measure(cell: Cell, options: RunOptions, steps: Steps) -> Record:
+    # Here, because it imports the runtime: a run that finds everything measured does without.
     from coreml_prune_bench.accuracy.evaluate import evaluate
-    from coreml_prune_bench.mlprogram.summary import read_package
 
     started = time.perf_counter()
-    built = _build(cell, store, steps, skip_bad_images, training)
+    built = _build(cell, options, steps)
     build_seconds = time.perf_counter() - started
     started = time.perf_counter()
     (predictions,), skipped = evaluate(
         [built.path],
         cell.subject.data.val,
-        load=cell.evaluation.load,
-        skip_bad_images=skip_bad_images,
-        image_cache=image_cache,
-        say=reporter.say,
+        load=cell.package_format.load(cell.evaluation),
+        skip_bad_images=options.skip_bad_images,
+        image_cache=options.image_cache,
+        say=options.reporter.say,
         progress=lambda what, done, total: steps.update(f"{cell.name}: {what}", done, total),
     )
-    summary = read_package(built.path)
+    summary = cell.package_format.read(built.path)
     seconds = provenance(
         build_seconds=build_seconds,
         evaluate_seconds=time.perf_counter() - started,
-        trained_on=built.devices,
+        trained_on=built.made.devices,
     )
     package = Package(
         sha256=key_of(dict(tree_hashes(built.path))),
@@ -171,34 +150,38 @@ def _measure(
         whole_model_sparsity=summary.whole_model_sparsity or 0.0,
         deployment_target=summary.deployment_target,
         operations=summary.operations,
-        layers=_sparse_weights(summary) if cell.published else _layers(summary, built.targets),
+        layers=_sparse_weights(summary) if cell.published else _layers(summary, built.made.targets),
     )
     return _record(
         cell,
         status="measured",
         provenance=seconds,
-        scope=_scope_found(summary) if cell.published else built.scope,
-        trained=built.trained,
+        scope=_scope_found(summary) if cell.published else built.made.scope,
+        trained=built.made.trained,
         skipped=skipped,
-        train_skipped=built.train_skipped,
+        train_skipped=built.made.train_skipped,
         package=package,
         runtime=cell.evaluation.described,
         predictions=predictions,
+        code=cell.code,
     )
 
 
-def _build(cell: Cell, store: Store, steps: Steps, skip_bad_images: bool, training: TrainingOptions) -> "Built":
+def _build(cell: Cell, options: RunOptions, steps: Steps) -> "Built":
     """The cell's package, from the store, newly made, or published and then checked to be what was fetched."""
-    from coreml_prune_bench.bench.build import Builder, Built
+    from coreml_prune_bench.bench.build.manifest import Built, PackageManifest
 
     if cell.published:
         cell.published.check()
-        return Built(cell.published.path, targets={}, scope="", trained=False, train_skipped=())
+        nothing = PackageManifest(targets={}, scope="", trained=False, train_skipped=(), devices=())
+        return Built(cell.published.path, nothing)
+    from coreml_prune_bench.bench.build.builder import Builder
 
     def progress(what: str, done: int, total: int) -> None:
         steps.update(f"{cell.name}: {what}", done, total)
 
-    return Builder(store, progress, skip_bad_images=skip_bad_images, training=training).build(cell)
+    builder = Builder(options.store, progress, skip_bad_images=options.skip_bad_images, training=options.training)
+    return builder.build(cell)
 
 
 def _layers(summary: "PackageSummary", targets: Mapping[str, float | None]) -> tuple[Layer, ...]:

@@ -21,12 +21,8 @@ if TYPE_CHECKING:
     from coreml_prune_bench.bench.cells import Subject
     from coreml_prune_bench.bench.training_images import TrainingImages
 
-_CODE = (
-    "models/pruning/sensitivity.py",
-    "models/pruning/post_training.py",
-    "models/layers.py",
-    "models/stages.py",
-)
+SENSITIVITY_CODE = ("bench.sensitivity", "models.pruning.allocation")
+"""The entry points of measuring sensitivities and of what an allocation makes of them."""
 
 
 def sensitivity_key(subject: "Subject", samples: int, levels: Sequence[float]) -> str:
@@ -36,7 +32,7 @@ def sensitivity_key(subject: "Subject", samples: int, levels: Sequence[float]) -
             "dense": subject.dense_key,
             "samples": samples,
             "levels": sorted(levels),
-            "code": code_version(*_CODE),
+            "code": code_version(*SENSITIVITY_CODE),
             **subject.train_inputs,
         }
     )

@@ -11,26 +11,18 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
-import coreml_prune_bench.models.networks  # noqa: F401  (registers the networks)
+import coreml_prune_bench.models.networks
+import coreml_prune_bench.models.pruning  # noqa: F401  (registers the algorithms)
 from coreml_prune_bench.core.errors import SuiteError
-from coreml_prune_bench.models.config import (
-    ALGORITHMS,
-    AnyPruningConfig,
-    Distillation,
-    MagnitudePrunerConfig,
-    PostTrainingConfig,
-    ReconstructionConfig,
-    Scope,
-    SparseGPTConfig,
-    TrainingConfig,
-)
+from coreml_prune_bench.models.config import Distillation, Scope, TrainingConfig
 from coreml_prune_bench.models.own import in_folder
+from coreml_prune_bench.models.pruning.algorithm import algorithms
+from coreml_prune_bench.models.pruning.config import PruningConfig
 from coreml_prune_bench.models.registry import get_network
 
 _SHIPPED = Path(__file__).parent / "suites"
-_CONFIG: TypeAdapter[AnyPruningConfig] = TypeAdapter(AnyPruningConfig)
 
 DEFAULT_DATA = "default"
 
@@ -57,7 +49,7 @@ class Suite(BaseModel):
     training: TrainingConfig | None = None
     trials: int = Field(3, ge=1)
     packages: Literal["published"] | None = None
-    configs: tuple[AnyPruningConfig, ...] = ()
+    configs: tuple[SerializeAsAny[PruningConfig], ...] = ()
 
     @model_validator(mode="after")
     def _built_or_given(self) -> Self:
@@ -205,20 +197,20 @@ def _place_own_networks(content: dict[str, Any], folder: Path) -> None:
     )  # fmt: skip
 
 
-def _read_configs(path: Path, tables: list[dict[str, Any]]) -> Iterator[AnyPruningConfig]:
+def _read_configs(path: Path, tables: list[dict[str, Any]]) -> Iterator[PruningConfig]:
+    known = {algorithm.name: algorithm for algorithm in algorithms()}
     for number, table in enumerate(tables, start=1):
         where = f"{path}: [[configs]] {number}"
-        if table.get("algorithm") not in ALGORITHMS:
-            raise SuiteError(
-                f"{where}: algorithm: expected one of {', '.join(ALGORITHMS)}, got {table.get('algorithm')!r}"
-            )
+        algorithm = known.get(str(table.get("algorithm")))
+        if algorithm is None:
+            raise SuiteError(f"{where}: algorithm: expected one of {', '.join(known)}, got {table.get('algorithm')!r}")
         table = _with_coremltools_yaml(path, where, dict(table))
         sparsity = table.get("sparsity")
         # A list of sparsities is short for as many tables.
         for one in sparsity if isinstance(sparsity, list) else [sparsity]:
             given = table if one is None else {**table, "sparsity": one}
             try:
-                yield _CONFIG.validate_python(given)
+                yield algorithm.config.model_validate(given)
             except ValidationError as error:
                 raise SuiteError(f"{where}: {_first_problem(error)}") from error
 
@@ -242,8 +234,7 @@ def _first_problem(error: ValidationError) -> str:
     """One thing pydantic found, as "place: what is wrong", with the nearest known key for an unknown one."""
     # Unknown keys first: a misspelled key is also a missing one.
     problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    # The tag of the discriminated union is no key of the file.
-    place = ".".join(str(part) for part in problem["loc"] if part not in ALGORITHMS)
+    place = ".".join(str(part) for part in problem["loc"])
     if problem["type"] != "extra_forbidden":
         return f"{place}: {problem['msg']}" if place else problem["msg"].removeprefix("Value error, ")
     key = str(problem["loc"][-1])
@@ -252,8 +243,6 @@ def _first_problem(error: ValidationError) -> str:
 
 
 def _known_keys() -> set[str]:
-    types: tuple[type[BaseModel], ...] = (
-        Suite, Scope, TrainingConfig, Distillation, PostTrainingConfig, SparseGPTConfig, ReconstructionConfig,
-        MagnitudePrunerConfig,
-    )  # fmt: skip
+    configs = [algorithm.config for algorithm in algorithms()]
+    types: tuple[type[BaseModel], ...] = (Suite, Scope, TrainingConfig, Distillation, *configs)
     return {key for config in types for key in config.model_fields} - {"coremltools"} | {"coremltools_yaml"}

@@ -21,9 +21,10 @@ from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import Reporter
 
 if TYPE_CHECKING:
-    from coreml_prune_bench.advise.search import Advice, Road, Tried
+    from coreml_prune_bench.advise.advice import Advice, Tried
+    from coreml_prune_bench.advise.search import Search
     from coreml_prune_bench.bench.cells import Cell, Subject
-    from coreml_prune_bench.models.config import PostTrainingConfig
+    from coreml_prune_bench.models.pruning.config import PruningConfig
     from coreml_prune_bench.records.accuracy import Record
     from coreml_prune_bench.records.store import Store
 
@@ -86,10 +87,11 @@ def advise(
     Exit code 0: the goal is met on images that had no say in the choice. 1: it is not; the best that was found is
     written all the same.
     """
+    from coreml_prune_bench.advise.advice import Goal
     from coreml_prune_bench.advise.budget import Budget, read_duration
     from coreml_prune_bench.advise.output import check_folder, write_advice
-    from coreml_prune_bench.advise.search import Goal, Road
-    from coreml_prune_bench.bench.run import run
+    from coreml_prune_bench.advise.search import Search
+    from coreml_prune_bench.bench.run import RunOptions, run
     from coreml_prune_bench.bench.training_options import TrainingOptions
     from coreml_prune_bench.records.store import Store
 
@@ -98,13 +100,18 @@ def advise(
     selection, final = _subjects(model, data, suite, weights, reporter)
     folder = out or results / "advice" / selection.network.name
     check_folder(folder)
-    training = TrainingOptions(device, checkpoint_minutes, reporter.say)
+    options = RunOptions(
+        store,
+        _Silent(limit.watch),
+        skip_bad_images=skip_bad_images,
+        training=TrainingOptions(device, checkpoint_minutes, reporter.say),
+    )
 
     def measure(cell: "Cell") -> "Record":
-        (record,) = run([cell], store, _Silent(limit.watch), skip_bad_images=skip_bad_images, training=training).records
+        (record,) = run([cell], options).records
         return record
 
-    road = Road(
+    search = Search(
         selection,
         final,
         Goal(max_drop=max_drop, min_ratio=min_ratio, eight_bits=not float16),
@@ -114,9 +121,9 @@ def advise(
         budget=limit,
         say=reporter.say,
     )
-    advice = road.walk()
-    package, yaml = _package(road, advice, store)
-    write_advice(folder, advice, road.attempts, selection, package, yaml)
+    advice = search.run()
+    package, yaml = _package(search, advice, store)
+    write_advice(folder, advice, search.attempts, selection, package, yaml)
     typer.echo(advice.model_dump_json(indent=1) if as_json else _told(advice, folder))
     if not advice.met:
         raise typer.Exit(1)
@@ -168,7 +175,7 @@ def _check_classes(subject: "Subject", spec: str, suite: str) -> None:
         )
 
 
-def _fitted(config: "PostTrainingConfig", subject: "Subject") -> "PostTrainingConfig":
+def _fitted(config: "PruningConfig", subject: "Subject") -> "PruningConfig":
     from coreml_prune_bench.models.pruning.task import fitted_to
     from coreml_prune_bench.models.weights import untrained_model
 
@@ -196,23 +203,23 @@ def _latencies(results: Path) -> dict[str, float]:
     return {record.package.sha256: summarize(record).median_ns.value / 1e6 for record in alike}
 
 
-def _package(road: "Road", advice: "Advice", store: "Store") -> tuple[Path | None, dict[str, str]]:
+def _package(search: "Search", advice: "Advice", store: "Store") -> tuple[Path | None, dict[str, str]]:
     """The package that was chosen, or comes closest, and its config for Core ML Tools."""
     if advice.best is None:
         return None, {}
-    from coreml_prune_bench.bench.build import Builder
+    from coreml_prune_bench.bench.build.builder import Builder
     from coreml_prune_bench.bench.cells import Cell
     from coreml_prune_bench.models.pruning.coremltools_yaml import coremltools_yaml
 
-    attempt = road.attempts[advice.best]
-    built = Builder(store, lambda what, done, total: None).build(Cell(road.selection, attempt.config, 0))
-    images = advice.training_images - len(built.train_skipped)
-    return built.path, coremltools_yaml(attempt.config, built.targets, images)
+    attempt = search.attempts[advice.best]
+    built = Builder(store, lambda what, done, total: None).build(Cell(search.selection, attempt.config, 0))
+    images = advice.training_images - len(built.made.train_skipped)
+    return built.path, coremltools_yaml(attempt.config, built.made.targets, images)
 
 
 def _told(advice: "Advice", folder: Path) -> str:
     """The advice for a reader."""
-    from coreml_prune_bench.advise.search import INTERVAL
+    from coreml_prune_bench.advise.advice import INTERVAL
 
     goal, final = advice.goal, advice.final
     asked = f"at most {goal.max_drop:g} points below the dense network" + (
@@ -239,7 +246,7 @@ def _told(advice: "Advice", folder: Path) -> str:
 
 
 def _row(tried: "Tried") -> dict[str, str]:
-    from coreml_prune_bench.advise.search import INTERVAL
+    from coreml_prune_bench.advise.advice import INTERVAL
 
     return {
         "Config": tried.config,

@@ -17,7 +17,12 @@ Source = Annotated[
     str, typer.Argument(metavar="FILE|DIR|GIT-REF", help="A baseline file, a results folder, or a git revision.")
 ]
 
-app = typer.Typer(help="Baselines for `gate`: small files, fit for git.", no_args_is_help=True)
+app = typer.Typer(
+    help="Baselines for `gate`: small files, fit for git.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+)
 
 
 @app.command()

@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from coreml_prune_bench.records.accuracy import Precision
+from coreml_prune_bench.records.predictions import Precision
 from coreml_prune_bench.report.accuracy_tables import Format
 from coreml_prune_bench.runtimes.choice import RuntimeName
 

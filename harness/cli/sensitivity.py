@@ -75,7 +75,7 @@ def sensitivity(
             raise BenchError(f"{option} {file}: {file.parent} is not a folder")
     chosen = _levels(levels)
 
-    from coreml_prune_bench.bench.build import Builder
+    from coreml_prune_bench.bench.build.builder import Builder
     from coreml_prune_bench.records.store import Store
 
     reporter = Reporter()
@@ -130,9 +130,9 @@ def _subject(model: str, spec: str, weights: Path | None) -> "Subject":
 
 
 def _allocation(subject: "Subject", found: "Sensitivity", sparsity: float) -> dict[str, float]:
-    from coreml_prune_bench.models.config import PostTrainingConfig
     from coreml_prune_bench.models.layers import leave_dense, prunable_layers
     from coreml_prune_bench.models.pruning.allocation import allocated
+    from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig
     from coreml_prune_bench.models.weights import untrained_model
 
     model = untrained_model(subject.network, len(subject.data.classes))

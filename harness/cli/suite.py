@@ -1,6 +1,7 @@
 """`run` and `build`: the cells of a suite."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,10 +34,65 @@ from coreml_prune_bench.cli.options import (
 from coreml_prune_bench.core.progress import Reporter
 
 if TYPE_CHECKING:
-    from coreml_prune_bench.bench.cells import Cell, Subject
+    from coreml_prune_bench.bench.cells import Cell
     from coreml_prune_bench.bench.suite import Suite
     from coreml_prune_bench.data import DataSet
     from coreml_prune_bench.models.distributed import Team
+
+
+@dataclass(frozen=True)
+class SuiteChoice:
+    """Which suite, and what the command line says in place of some of it; each as the option of `run` takes it.
+
+    own: networks of the user's (`--model`), beside `models` or in place of the suite's.
+    """
+
+    suite: str
+    data: list[str] | None = None
+    weights: Path | None = None
+    models: list[str] | None = None
+    own: list[str] | None = None
+    algorithms: list[str] | None = None
+    trials: int | None = None
+
+    def load(self) -> "Suite":
+        """The suite as chosen. Raises SuiteError of one line."""
+        from coreml_prune_bench.bench.suite import choose, load_suite
+
+        return choose(
+            load_suite(self.suite),
+            models=split_commas(self.models),
+            own=self.own,
+            algorithms=split_commas(self.algorithms),
+            trials=self.trials,
+            data=self.data,
+        )
+
+    def cells(self, reporter: Reporter, evaluation: Evaluation = PORTABLE) -> "list[Cell]":
+        """Its cells, the data fingerprinted with a progress bar. Raises BenchError of one line."""
+        from coreml_prune_bench.bench.cells import lay_out
+        from coreml_prune_bench.bench.suite import left_out
+
+        chosen = self.load()
+        for line in left_out(chosen, self.own or []):
+            reporter.say(line)
+
+        def fingerprint(opened: "DataSet") -> None:
+            trains = chosen.training is not None or any(config.needs_data for config in chosen.configs)
+            splits = [split for split in (opened.train if trains else None, opened.val) if split]
+            with reporter.steps(f"reading {opened.spec}", len(splits)) as steps:
+                for split in splits:
+                    split.compute_fingerprint(steps.within(split.name))
+                    steps.advance()
+
+        return lay_out(chosen, self.weights, fingerprint, evaluation)
+
+    def take_part(self, team: "Team", device: str) -> None:
+        """What torchrun's other processes do: train what the first one trains."""
+        from coreml_prune_bench.bench.build.followers import take_part
+        from coreml_prune_bench.bench.cells import lay_out
+
+        take_part(team, lambda: [cell.subject for cell in lay_out(self.load(), self.weights)], device)
 
 
 def run(
@@ -62,26 +118,27 @@ def run(
     interrupted run goes on where it was when started again, and a changed config, weight file or data set makes what
     depends on it be measured again.
     """
+    from coreml_prune_bench.bench.run import RunOptions
     from coreml_prune_bench.bench.run import run as run_cells
     from coreml_prune_bench.records.store import Store
     from coreml_prune_bench.report.accuracy_tables import render
 
-    chosen = (suite, data, weights, models, model, algorithms, trials)
+    chosen = SuiteChoice(suite, data, weights, models, model, algorithms, trials)
     with torchrun_team() as team:
         if team is not None and not team.leads:
-            _take_part(team, device, *chosen)
+            chosen.take_part(team, device)
             return
         reporter = Reporter()
         evaluation = Evaluation(runtime, compute_units) if runtime == "coreml" else PORTABLE
-        cells = _cells(reporter, *chosen, evaluation)
-        outcome = run_cells(
-            cells,
+        cells = chosen.cells(reporter, evaluation)
+        options = RunOptions(
             Store(results),
             reporter,
             skip_bad_images=skip_bad_images,
             image_cache=not no_image_cache,
             training=TrainingOptions(device, checkpoint_minutes, reporter.say, team),
         )
+        outcome = run_cells(cells, options)
     reporter.say(f"{outcome.measured} of {len(cells)} cells measured now; records in {results / 'records'}")
     typer.echo(render(outcome.records, "accuracy", format))
     if format in ("md", "latex"):
@@ -106,93 +163,23 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Prune and convert only; print where the packages are."""
-    from coreml_prune_bench.bench.run import build_all
+    from coreml_prune_bench.bench.run import RunOptions, build_all
     from coreml_prune_bench.records.store import Store
 
-    chosen = (suite, data, weights, models, model, algorithms, trials)
+    chosen = SuiteChoice(suite, data, weights, models, model, algorithms, trials)
     with torchrun_team() as team:
         if team is not None and not team.leads:
-            _take_part(team, device, *chosen)
+            chosen.take_part(team, device)
             return
         reporter = Reporter()
-        built, problems = build_all(
-            _cells(reporter, *chosen),
+        options = RunOptions(
             Store(results),
             reporter,
             skip_bad_images=skip_bad_images,
             training=TrainingOptions(device, checkpoint_minutes, reporter.say, team),
         )
+        built, problems = build_all(chosen.cells(reporter), options)
     found = [{"cell": cell.name, "package": str(path)} for cell, path in built]
     typer.echo(json.dumps(found, indent=2) if as_json else tabulate(found, headers="keys", tablefmt="github"))
     if problems:
         exit_with_failures(problems)
-
-
-def _take_part(
-    team: "Team",
-    device: str,
-    suite: str,
-    data: list[str] | None,
-    weights: Path | None,
-    models: list[str] | None,
-    own: list[str] | None,
-    algorithms: list[str] | None,
-    trials: int | None,
-) -> None:
-    """What torchrun's other processes do: train what the first one trains."""
-    from coreml_prune_bench.bench.build import take_part
-    from coreml_prune_bench.bench.cells import lay_out
-
-    def subjects() -> "list[Subject]":
-        return [cell.subject for cell in lay_out(_chosen(suite, data, models, own, algorithms, trials), weights)]
-
-    take_part(team, subjects, device)
-
-
-def _cells(
-    reporter: Reporter,
-    suite: str,
-    data: list[str] | None,
-    weights: Path | None,
-    models: list[str] | None,
-    own: list[str] | None,
-    algorithms: list[str] | None,
-    trials: int | None,
-    evaluation: Evaluation = PORTABLE,
-) -> "list[Cell]":
-    from coreml_prune_bench.bench.cells import lay_out
-    from coreml_prune_bench.bench.suite import left_out
-
-    chosen = _chosen(suite, data, models, own, algorithms, trials)
-    for line in left_out(chosen, own or []):
-        reporter.say(line)
-
-    def fingerprint(opened: "DataSet") -> None:
-        trains = chosen.training is not None or any(config.needs_data for config in chosen.configs)
-        splits = [split for split in (opened.train if trains else None, opened.val) if split]
-        with reporter.steps(f"reading {opened.spec}", len(splits)) as steps:
-            for split in splits:
-                split.compute_fingerprint(steps.within(split.name))
-                steps.advance()
-
-    return lay_out(chosen, weights, fingerprint, evaluation)
-
-
-def _chosen(
-    suite: str,
-    data: list[str] | None,
-    models: list[str] | None,
-    own: list[str] | None,
-    algorithms: list[str] | None,
-    trials: int | None,
-) -> "Suite":
-    from coreml_prune_bench.bench.suite import choose, load_suite
-
-    return choose(
-        load_suite(suite),
-        models=split_commas(models),
-        own=own,
-        algorithms=split_commas(algorithms),
-        trials=trials,
-        data=data,
-    )

@@ -33,7 +33,6 @@ def table(
     """Tables from the records of a results folder; nothing is measured."""
     from coreml_prune_bench.records.accuracy import read_records
     from coreml_prune_bench.report.accuracy_tables import render, render_comparison
-    from coreml_prune_bench.report.paired_tables import render_pairs
 
     if against is not None and (compare or kind):
         raise BenchError("--against is a table of its own: leave out --kind and --compare")
@@ -41,6 +40,8 @@ def table(
         raise BenchError("--compare published is a table of accuracy and size: leave out --kind")
     records = read_records(results)
     if against is not None:
+        from coreml_prune_bench.report.paired_tables import render_pairs  # with scipy, which takes a second
+
         text = render_pairs(records, against, format)
     elif compare:
         text = render_comparison(records, format)

@@ -257,7 +257,7 @@ class ImageCache:
 def transform_version() -> dict[str, str]:
     """What prepared images depend on beside the split and their size."""
     return {
-        "code": code_version("data/transform.py"),
+        "code": code_version("data.transform"),
         "libjpeg": str(PIL.features.version("jpg")),
         **package_versions("pillow"),
     }

@@ -8,13 +8,13 @@ import base64
 import binascii
 import json
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.files import write_atomically
@@ -28,8 +28,8 @@ from coreml_prune_bench.records.latency import (
     read_latency_records,
 )
 from coreml_prune_bench.records.latest import newest_trials
+from coreml_prune_bench.records.schemas import read_as
 
-SCHEMA_VERSION = 1
 DEFAULT_FILE = Path("results/baseline.json")
 
 _SAMPLE = 200
@@ -38,10 +38,6 @@ _SAMPLE = 200
 _COOLEST_FIRST = ("nominal", "fair", "serious", "critical")
 
 Nanoseconds = Annotated[float, Field(gt=0)]
-Content = dict[str, Any]
-
-_MIGRATIONS: dict[int, Callable[[Content], Content]] = {}
-"""From a schema to the next; `read_baseline` applies them in turn."""
 
 
 class _Frozen(BaseModel):
@@ -333,26 +329,7 @@ def _failure(kind: Literal["accuracy", "latency"], cell: tuple[str, str, str], r
 
 
 def _parsed(text: bytes, source: str) -> Baseline:
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise BenchError(f"{source} is no baseline: {error}; make one with `baseline save`") from error
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if not isinstance(version, int) or version < 1:
-        raise BenchError(f"{source} is no baseline: it has no schema_version; make one with `baseline save`")
-    if version > SCHEMA_VERSION:
-        raise BenchError(
-            f"{source} is a baseline of schema {version}, which this version cannot read: it knows schemas up to "
-            f"{SCHEMA_VERSION}; use the version that wrote it, or a newer one"
-        )
-    for older in range(version, SCHEMA_VERSION):
-        content = _MIGRATIONS[older](content)
-    try:
-        baseline = Baseline.model_validate(content)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(map(str, problem["loc"]))
-        raise BenchError(f"{source} is no baseline of schema {SCHEMA_VERSION}: {place}: {problem['msg']}") from error
+    baseline = read_as(Baseline, "baseline", text, source, "; make one with `baseline save`")
     _check_bits(baseline.accuracy, source)
     return baseline
 

@@ -22,8 +22,9 @@ from coreml_prune_bench.gate.baseline import (
 )
 from coreml_prune_bench.gate.verdicts import Row, gate
 from coreml_prune_bench.mlprogram.summary import PackageSummary, WeightSummary, read_package
-from coreml_prune_bench.records.accuracy import Precision, Predictions, Runtime
+from coreml_prune_bench.records.accuracy import Runtime
 from coreml_prune_bench.records.hits import right
+from coreml_prune_bench.records.predictions import Precision, Predictions
 
 Progress = Callable[[str, int, int], None]
 

@@ -17,7 +17,7 @@ from coreml_prune_bench.gate.compare import measure
 from coreml_prune_bench.gate.limits import read_rules
 from coreml_prune_bench.gate.pairs import name_of
 from coreml_prune_bench.gate.verdicts import Report, gate
-from coreml_prune_bench.records.accuracy import Precision
+from coreml_prune_bench.records.predictions import Precision
 
 
 def gate_package(

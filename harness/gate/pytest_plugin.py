@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, TypedDict
 import pytest
 
 from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.extras import extras_named
 
 if TYPE_CHECKING:
     from coreml_prune_bench.gate.verdicts import Report, Row
-    from coreml_prune_bench.records.accuracy import Precision
+    from coreml_prune_bench.records.predictions import Precision
 
 _UPDATE = "--coreml-gate-update"
 
@@ -54,7 +55,8 @@ class CoremlGate:
         name = row or path.stem
         settings: _Settings = {"data": data, "row": name, "precision": precision, "skip_bad_images": skip_bad_images}
         try:
-            report = self._report(path, os.fspath(baseline), Path(rules) if rules else None, settings)
+            with extras_named():
+                report = self._report(path, os.fspath(baseline), Path(rules) if rules else None, settings)
         except BenchError as error:
             problem = str(error)
         else:

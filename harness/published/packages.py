@@ -19,7 +19,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 import coreml_prune_bench.models.networks  # noqa: F401  (registers the networks)
 from coreml_prune_bench.core.cache_folder import cache_folder
@@ -29,6 +29,7 @@ from coreml_prune_bench.core.keys import key_of
 from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.published.archive import ArchiveError, unpack
 from coreml_prune_bench.published.table import PublishedRow, read_table
+from coreml_prune_bench.records.schemas import read_as
 
 _LOCK = "published.lock.json"
 _INCOMING = ".incoming"
@@ -218,10 +219,11 @@ def _unpacking(archive: Path) -> Path:
 
 def _read_lock(folder: Path) -> _Lock:
     path = folder / _LOCK
-    try:
-        return _Lock.model_validate_json(path.read_bytes()) if path.is_file() else _Lock()
-    except ValidationError as error:
-        raise BenchError(f"{path} is damaged: {error.errors()[0]['msg']}; restore it, or remove {folder}") from error
+    if not path.is_file():
+        return _Lock()
+    return read_as(
+        _Lock, "lock of published packages", path.read_bytes(), str(path), f"; restore it, or remove {folder}"
+    )
 
 
 def _file_name(url: str) -> str:

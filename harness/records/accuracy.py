@@ -7,14 +7,11 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from coreml_prune_bench.core.errors import BenchError
-
-SCHEMA_VERSION = 1
-
-Precision = Literal["float32", "float16"]
-"""What the portable runtime computes in: Float32 throughout, or every Float16 result of the program rounded to it."""
+from coreml_prune_bench.records.predictions import Precision, Predictions
+from coreml_prune_bench.records.schemas import read_as
 
 
 class _Frozen(BaseModel):
@@ -86,26 +83,6 @@ class Data(_Frozen):
     train_skipped: tuple[str, ...] = ()
 
 
-class Predictions(_Frozen):
-    """By image, in the split's order without those skipped: the label, and the five highest classes, best first."""
-
-    labels: tuple[int, ...]
-    top5: tuple[tuple[int, ...], ...]
-
-    @property
-    def top1(self) -> float:
-        """Fraction of images whose best class is the label."""
-        return self._hits(1)
-
-    @property
-    def top5_accuracy(self) -> float:
-        """Fraction of images whose label is among the five best."""
-        return self._hits(5)
-
-    def _hits(self, k: int) -> float:
-        return sum(label in top[:k] for label, top in zip(self.labels, self.top5, strict=True)) / len(self.labels)
-
-
 class Runtime(_Frozen):
     """What executed the package, and how."""
 
@@ -118,6 +95,7 @@ class Runtime(_Frozen):
 class Provenance(_Frozen):
     """Where, when and with what a record was made. git_commit ends in "+" if code had changed since.
 
+    It is that of the project's own checkout, None where the project was installed: `packages` has its version.
     trained_on: the devices of the trainings behind it, in words; empty where there were none.
     """
 
@@ -138,10 +116,11 @@ class Record(_Frozen):
     """One measured cell, or one that failed (`reason`), in which case what was not reached is None.
 
     key: hash of everything the result depends on. config_key: the same without the trial. subject_key: shared by the
-    records of one network on one data set.
+    records of one network on one data set. code: the hash of each module that the result depends on; empty where a
+    version before schema 2 wrote it.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     status: Literal["measured", "failed"]
     reason: str | None = None
     key: str
@@ -156,6 +135,7 @@ class Record(_Frozen):
     package: Package | None = None
     runtime: Runtime | None = None
     predictions: Predictions | None = None
+    code: dict[str, str] = Field(default_factory=dict)
 
     @property
     def brief_reason(self) -> str:
@@ -165,22 +145,14 @@ class Record(_Frozen):
     def to_json(self) -> str:
         """Indented JSON in which each list of numbers stands on one line: readable, and a third of the size."""
         content = self.model_dump(mode="json")
-        predictions = content.pop("predictions")
-        text = json.dumps(content, indent=1)
-        compact = json.dumps(predictions, separators=(",", ":"))
-        return f'{text[:-2]},\n "predictions": {compact}\n}}\n'
+        long = {name: content.pop(name) for name in ("code", "predictions")}
+        lines = [f' "{name}": {json.dumps(value, separators=(",", ":"))}' for name, value in long.items()]
+        return ",\n".join([json.dumps(content, indent=1)[:-2], *lines]) + "\n}\n"
 
 
 def read_record(path: Path) -> Record:
     """Read one record. Raises BenchError for half a file, another schema or no record at all."""
-    try:
-        return Record.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(map(str, problem["loc"]))
-        raise BenchError(
-            f"{path} is not a record of schema {SCHEMA_VERSION}: {place} {problem['msg']}".strip()
-        ) from error
+    return read_as(Record, "record", path.read_bytes(), str(path))
 
 
 def read_records(folder: Path) -> list[Record]:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from coreml_prune_bench.records.accuracy import Predictions, Record, read_record
+from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.records.accuracy import Record, read_record
+from coreml_prune_bench.records.predictions import Predictions
+from coreml_prune_bench.records.schemas import read_as
 
 Bits = NDArray[np.bool_]
 
@@ -33,8 +35,8 @@ def read_scored(path: Path) -> tuple[Record, Bits | None]:
         bits = _bits(b"," + labels, b"[" + top5.removesuffix(_END))
         if bits is not None:
             try:
-                return Record.model_validate_json(head + b'"predictions": null}'), bits
-            except ValidationError:
+                return read_as(Record, "record", head + b'"predictions": null}', str(path)), bits
+            except BenchError:
                 pass  # for read_record to tell
     record = read_record(path)
     bits = right(record.predictions) if record.predictions else None

@@ -8,18 +8,11 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.files import write_atomically
-from coreml_prune_bench.records.accuracy import (
-    Network,
-    Provenance,
-    Pruning,
-    Runtime,
-)
-
-SCHEMA_VERSION = 1
+from coreml_prune_bench.records.accuracy import Network, Provenance, Pruning, Runtime
+from coreml_prune_bench.records.schemas import read_as
 
 
 class _Frozen(BaseModel):
@@ -177,14 +170,7 @@ def write_latency_record(folder: Path, record: LatencyRecord) -> Path:
 
 def read_latency_record(path: Path) -> LatencyRecord:
     """Read one latency record. Raises BenchError for half a file, another schema or no record at all."""
-    try:
-        return LatencyRecord.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(map(str, problem["loc"]))
-        raise BenchError(
-            f"{path} is not a latency record of schema {SCHEMA_VERSION}: {place} {problem['msg']}".strip()
-        ) from error
+    return read_as(LatencyRecord, "latency record", path.read_bytes(), str(path))
 
 
 def read_latency_records(folder: Path) -> list[LatencyRecord]:

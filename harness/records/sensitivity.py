@@ -1,11 +1,8 @@
-"""What a measurement of a network's sensitivity says, layer by layer, and those that a results folder holds."""
+"""What a measurement of a network's sensitivity says, layer by layer."""
 
 import math
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
-
-from coreml_prune_bench.records.store import Store
 
 
 class _Data(BaseModel):
@@ -45,14 +42,3 @@ class Sensitivity(_Data):
             layer.layer: {e.sparsity: math.inf if e.divergence is None else e.divergence for e in layer.effects}
             for layer in self.layers
         }
-
-
-def kept_sensitivities(results: Path) -> list[Sensitivity]:
-    """Those that a results folder holds, of each network and its images the newest."""
-    found: dict[tuple[str, str], Sensitivity] = {}
-    for made in Store(results).manifests():
-        if made.keys() == Sensitivity.model_fields.keys():
-            one = Sensitivity.model_validate(made)
-            if one.layers:
-                found[one.network, one.data] = one
-    return list(found.values())

@@ -63,6 +63,12 @@ class Store:
         path = self._records / f"{name}.json"
         return read_record(path) if path.is_file() else None
 
+    def records(self) -> Iterator[Record]:
+        """Every record that can be read."""
+        for path in sorted(self._records.glob("*.json")):
+            with suppress(BenchError):
+                yield read_record(path)
+
     def write_record(self, name: str, record: Record) -> Record:
         """Write a record in one go; returns the one that counts.
 

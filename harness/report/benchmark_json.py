@@ -49,7 +49,8 @@ def _machine(record: LatencyRecord) -> dict[str, Any]:
 
 
 def _commit(record: LatencyRecord) -> dict[str, Any]:
-    commit = record.provenance.git_commit or "unversioned"
+    made_with = record.provenance
+    commit = made_with.git_commit or made_with.packages.get("coreml-prune-bench", "unversioned")
     return {
         "id": commit.removesuffix("+"),
         "time": record.provenance.created,

@@ -17,7 +17,7 @@ from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.records.accuracy import Record, read_records
 from coreml_prune_bench.records.latency import LatencyRecord, read_latency_records
 from coreml_prune_bench.records.latest import newest_trials
-from coreml_prune_bench.records.sensitivity import Sensitivity, kept_sensitivities
+from coreml_prune_bench.records.sensitivity import Sensitivity
 from coreml_prune_bench.report import charts
 from coreml_prune_bench.report.accuracy_tables import (
     Row,
@@ -29,6 +29,7 @@ from coreml_prune_bench.report.accuracy_tables import (
 )
 from coreml_prune_bench.report.charts import Distribution, Drawing, Point
 from coreml_prune_bench.report.sensitivity import caption as sensitivity_caption
+from coreml_prune_bench.report.sensitivity import kept_sensitivities
 from coreml_prune_bench.report.sensitivity import panels as sensitivity_panels
 from coreml_prune_bench.report.sensitivity import rows as sensitivity_rows
 
@@ -367,8 +368,10 @@ def _name(record: Record) -> str:
 def _commands(trials: list[Record], shipped_suites: Collection[str]) -> tuple[str, ...]:
     """What makes a row again, in a shell, with what is to be known of it as comments."""
     first = trials[0]
+    commit, installed = first.provenance.git_commit, first.provenance.packages.get("coreml-prune-bench")
+    program = ["coreml-prune-bench"] if installed and not commit else ["python", "run_bench.py"]
     shipped = first.suite in shipped_suites
-    command = ["python", "run_bench.py", "run", "--suite", first.suite if shipped else f"{first.suite}.toml"]
+    command = [*program, "run", "--suite", first.suite if shipped else f"{first.suite}.toml"]
     model = ["--model", first.network.spec] if first.network.spec else ["--models", first.network.name]
     command += [*model, "--data", first.data.spec]
     if re.fullmatch("[0-9a-f]{64}", first.network.weights):
@@ -379,13 +382,14 @@ def _commands(trials: list[Record], shipped_suites: Collection[str]) -> tuple[st
         command += ["--trials", str(len(trials))]
     if first.data.skipped or first.data.train_skipped:
         command.append("--skip-bad-images")
-    commit = first.provenance.git_commit
     lines = []
     if commit:
         changed = "  # with uncommitted changes" if commit.endswith("+") else ""
         lines.append(f"git checkout {commit.removesuffix('+')}{changed}")
+    elif installed:
+        lines.append(f"pip install 'coreml-prune-bench[all]=={installed}'")
     if first.network.weights == "as published":
-        lines.append("python run_bench.py fetch-published")
+        lines.append(shlex.join([*program, "fetch-published"]))
     lines.append(shlex.join(command))
     if "DIR" in command:
         lines.append(f"# DIR/{first.network.name}.pth has the SHA-256 {first.network.weights}")

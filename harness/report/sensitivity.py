@@ -1,11 +1,13 @@
-"""The sensitivity of a network's layers, told and drawn."""
+"""The sensitivity of a network's layers, as a results folder holds it, told and drawn."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from tabulate import tabulate
 
 from coreml_prune_bench.records.sensitivity import Effect, Sensitivity
+from coreml_prune_bench.records.store import Store
 from coreml_prune_bench.report.charts import DotRow, Drawing, beside, dots, legend
 
 _LEAST_DRAWN = 1e-4
@@ -71,3 +73,14 @@ def _details(effect: Effect) -> tuple[str, str]:
 
 def _error(divergence: float | None) -> str:
     return "-" if divergence is None else f"{divergence:.4f}"
+
+
+def kept_sensitivities(results: Path) -> list[Sensitivity]:
+    """Those that a results folder holds, of each network and its images the newest."""
+    found: dict[tuple[str, str], Sensitivity] = {}
+    for made in Store(results).manifests():
+        if made.keys() == Sensitivity.model_fields.keys():
+            one = Sensitivity.model_validate(made)
+            if one.layers:
+                found[one.network, one.data] = one
+    return list(found.values())

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from coreml_prune_bench.mlprogram.program import Feature
-    from coreml_prune_bench.records.accuracy import Precision
+    from coreml_prune_bench.records.predictions import Precision
 
 RuntimeName = Literal["portable", "coreml"]
 

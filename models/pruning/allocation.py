@@ -13,9 +13,9 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from torch import nn
 
-from coreml_prune_bench.models.config import PruningConfig
 from coreml_prune_bench.models.layers import prunable_layers
 from coreml_prune_bench.models.network import Network
+from coreml_prune_bench.models.pruning.config import PruningConfig
 from coreml_prune_bench.models.pruning.task import layer_sparsities
 
 Losses = Mapping[str, Mapping[float, float]]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from coreml_prune_bench.models.errors import CellFailedError
 from coreml_prune_bench.models.layers import PrunableLayer, prunable_layers, stage_names
 from coreml_prune_bench.models.network import Network
-from coreml_prune_bench.models.pruning.post_training import break_ties
+from coreml_prune_bench.models.pruning.post_training.prune import break_ties
 
 LEVELS = (0.5, 0.75, 0.9)
 SAMPLES = 32

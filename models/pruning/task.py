@@ -3,25 +3,21 @@
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import coremltools as ct
 from cattrs import BaseValidationError, transform_error
 from torch import nn
 
-from coreml_prune_bench.models.config import PruningConfig
-from coreml_prune_bench.models.conversion import (
-    encode_zeros,
-    palettize_kept,
-    quantize_kept,
-    to_coreml,
-)
 from coreml_prune_bench.models.errors import BenchError
 from coreml_prune_bench.models.layers import PrunableLayer, is_depthwise, layers_in_scope
 from coreml_prune_bench.models.loading import LabelledImages
 from coreml_prune_bench.models.network import Network
 from coreml_prune_bench.models.pattern import Pattern
+from coreml_prune_bench.models.pruning.config import PruningConfig
 from coreml_prune_bench.models.training import Progress, Session
+
+if TYPE_CHECKING:
+    import coremltools as ct
 
 Targets = dict[str, float | None]
 """The sparsity asked of each pruned layer, by its dotted name; None where only a threshold was given."""
@@ -56,16 +52,26 @@ class PruningJob:
 
 @dataclass(frozen=True)
 class Pruned:
-    """A pruned Core ML model and what was promised of it: targets by layer, and the pruned scope in words.
+    """A pruned network and what was promised of it: targets by layer, and the pruned scope in words.
 
+    model: in eval mode, with its zeros; a package format converts it, and stores zeros of pruned layers as zeros.
     devices: those it was fine-tuned on, in words. patterns: how the zeros of a layer stand, where that is not anywhere.
+    prune_program: zeroes weights of the converted Core ML program, where that is how the algorithm works.
     """
 
-    package: "ct.models.MLModel"
+    config: PruningConfig
+    model: nn.Module
+    image_size: int
     targets: Targets
     scope: str
     devices: tuple[str, ...] = ()
     patterns: Mapping[str, Pattern] = field(default_factory=dict)
+    prune_program: "Callable[[ct.models.MLModel], ct.models.MLModel] | None" = None
+
+
+def patterns_of(config: PruningConfig, targets: Targets) -> dict[str, Pattern]:
+    """How the zeros of each pruned layer stand: as the config says, of every layer alike."""
+    return {} if config.pattern is None else dict.fromkeys(targets, config.pattern)
 
 
 def layer_sparsities(config: PruningConfig, network: Network, model: nn.Module) -> Targets:
@@ -119,42 +125,6 @@ def scope_in_words(config: PruningConfig, network: Network, model: nn.Module) ->
         return ", ".join(key for key, sparsity in config.layers if sparsity and key in deciding)
     dense = [key for key, sparsity in config.layers if not sparsity and key in deciding and key not in scope.exclude]
     return scope.model_copy(update={"exclude": (*scope.exclude, *dense)}).describe()
-
-
-def converted(
-    config: PruningConfig,
-    job: PruningJob,
-    targets: Targets,
-    scope: str,
-    *,
-    devices: tuple[str, ...] = (),
-    patterns: Mapping[str, Pattern] | None = None,
-) -> Pruned:
-    """The end of every algorithm that prunes in torch: convert, then store the zeros of the pruned layers as zeros."""
-    dense = to_coreml(job.model, job.image_size, joint=config.joint_bits is not None)
-    return stored(config, encode_zeros(dense, list(targets)), targets, scope, devices=devices, patterns=patterns)
-
-
-def stored(
-    config: PruningConfig,
-    sparse: "ct.models.MLModel",
-    targets: Targets,
-    scope: str,
-    *,
-    devices: tuple[str, ...] = (),
-    patterns: Mapping[str, Pattern] | None = None,
-) -> Pruned:
-    """The end of every algorithm: what is kept of each pruned layer in the form that the config asks for.
-
-    patterns: those of a Core ML Tools config; otherwise every layer has the config's.
-    """
-    if config.quantize_bits is not None:
-        sparse = quantize_kept(sparse, list(targets), config.quantize_bits)
-    if config.palettize_bits is not None:
-        sparse = palettize_kept(sparse, list(targets), config.palettize_bits)
-    if patterns is None:
-        patterns = {} if config.pattern is None else dict.fromkeys(targets, config.pattern)
-    return Pruned(sparse, targets, scope, devices, patterns)
 
 
 def scope_of_own_config(targets: Iterable[str]) -> str:

@@ -14,9 +14,11 @@ import coreml_prune_bench.models.networks  # noqa: F401
 from coreml_prune_bench.accuracy.evaluate import evaluate
 from coreml_prune_bench.bench.training_images import TrainingImages
 from coreml_prune_bench.data import iterate, open_data
-from coreml_prune_bench.models.config import SparseGPTConfig
 from coreml_prune_bench.models.conversion import fold_batchnorm, to_coreml
-from coreml_prune_bench.models.pruning import PruningJob, prune
+from coreml_prune_bench.models.pruning.algorithm import prune
+from coreml_prune_bench.models.pruning.coreml import to_sparse_coreml
+from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
+from coreml_prune_bench.models.pruning.task import PruningJob
 from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.training import normalize
 from coreml_prune_bench.models.weights import initial_model, load_pretrained
@@ -46,7 +48,7 @@ def test_the_package_and_torch_agree_on_the_sample(name, kind, tmp_path):
     else:
         train = TrainingImages(data, data.train, np.arange(len(data.train)))
         job = PruningJob(network, model, 224, train, 0, progress=lambda done, total: None)
-        package = prune(SparseGPTConfig(sparsity=0.5, batchnorm_samples=256), job).package
+        package = to_sparse_coreml(prune(SparseGPTConfig(sparsity=0.5, batchnorm_samples=256), job))
     path = tmp_path / f"{name}.mlpackage"
     package.save(str(path))
     (predictions,), _ = evaluate([path], data.val)

@@ -5,20 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from coreml_prune_bench.advise.advice import Goal, difference, is_on_front
 from coreml_prune_bench.advise.budget import Budget, OutOfTimeError
-from coreml_prune_bench.advise.search import (
-    Goal,
-    Road,
-    difference,
-    is_on_front,
-)
+from coreml_prune_bench.advise.search import Search
 from coreml_prune_bench.bench.cells import Subject
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.data import open_data
 from coreml_prune_bench.data.halves import PARTS, part_of
-from coreml_prune_bench.models.config import (
-    TrainingConfig,
-)
+from coreml_prune_bench.models.config import TrainingConfig
 from tests.factories import accuracy_record, failed_record
 from tests.tiny_network import TINY
 
@@ -62,7 +56,7 @@ class Script:
         return accuracy_record(np.arange(IMAGES) < DENSE - lost, weight_bytes=size, sha256=config.name)
 
     def walk(self, budget=None, **goal):
-        self.road = Road(
+        self.road = Search(
             self.selection,
             self.final,
             Goal(**goal),
@@ -72,7 +66,7 @@ class Script:
             budget=budget or Budget(3600),
             say=self.said.append,
         )
-        return self.road.walk()
+        return self.road.run()
 
     def sparsities(self, algorithm):
         """Those that were tried, in order."""

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from coreml_prune_bench.bench.cells import lay_out
-from coreml_prune_bench.bench.run import run
+from coreml_prune_bench.bench.run import RunOptions, run
 from coreml_prune_bench.bench.suite import load_suite
-from coreml_prune_bench.core.progress import Reporter
-from coreml_prune_bench.records.accuracy import Predictions, Record, read_records
+from coreml_prune_bench.records.accuracy import Record, read_records
+from coreml_prune_bench.records.predictions import Predictions
 from coreml_prune_bench.records.store import Store
 from coreml_prune_bench.report.accuracy_tables import render
 from tests.factories import accuracy_record, failed_record
@@ -38,7 +38,7 @@ training = { epochs = 1, learning_rate = 0.05 }
 def _run(suite: Path, results: Path) -> None:
     import tests.tiny_network  # noqa: F401  (registers the network)
 
-    run(lay_out(load_suite(str(suite)), None), Store(results), Reporter())
+    run(lay_out(load_suite(str(suite)), None), RunOptions(Store(results)))
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def start(tmp_path_factory):
     """Starts a run in a process that has torch imported already, so that what is killed is the run."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["tests.tiny_network", "coreml_prune_bench.bench.build", "coreml_prune_bench.accuracy.evaluate"]
+        ["tests.tiny_network", "coreml_prune_bench.bench.build.builder", "coreml_prune_bench.accuracy.evaluate"]
     )
     warm_up = context.Process(target=int)  # the first one waits for the imports
     warm_up.start()

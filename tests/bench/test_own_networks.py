@@ -10,12 +10,11 @@ import torchvision
 from torch import nn
 
 from coreml_prune_bench.bench.cells import lay_out
-from coreml_prune_bench.bench.run import build_all, run
+from coreml_prune_bench.bench.run import RunOptions, build_all, run
 from coreml_prune_bench.bench.suite import choose, load_suite
-from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.data import load_images, open_data
 from coreml_prune_bench.models.conversion import to_coreml
-from coreml_prune_bench.models.pruning.reconstruction import relative_error
+from coreml_prune_bench.models.pruning.blockwise_reconstruction.prune import relative_error
 from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.training import normalize
 from coreml_prune_bench.models.weights import untrained_model
@@ -26,7 +25,7 @@ from tests.models.own_files import WALKING
 
 def test_a_users_file_goes_through_every_algorithm_and_one_that_cannot_be_traced_through_the_others(own_files):
     cells = lay_out(load_suite(str(own_files / "mine.toml")), None)
-    outcome = run(cells, Store(own_files / "results"), Reporter())
+    outcome = run(cells, RunOptions(Store(own_files / "results")))
     records = {(r.network.name, r.pruning.algorithm): r for r in outcome.records}
     assert set(records) == {
         *(("net-net", algorithm) for algorithm in ("dense", "post-training", *WALKING, "magnitude-pruner")),
@@ -45,7 +44,7 @@ def test_a_users_file_goes_through_every_algorithm_and_one_that_cannot_be_traced
             assert all(layer.sparsity == pytest.approx(0.5, abs=0.02) for layer in layers.values())
             assert record.pruning.scope == "conv + linear; 1 layer cannot be pruned"  # the unused one
             assert "batch_norm" not in record.package.operations
-    again = run(lay_out(load_suite(str(own_files / "mine.toml")), None), Store(own_files / "results"), Reporter())
+    again = run(lay_out(load_suite(str(own_files / "mine.toml")), None), RunOptions(Store(own_files / "results")))
     assert again.measured == len(WALKING)  # the failed ones are tried again
 
 
@@ -54,7 +53,7 @@ def test_a_network_that_does_not_take_the_images_fails_and_the_next_is_built(own
         load_suite(str(own_files / "mine.toml")), own=["torchvision:inception_v3", f"{own_files}/net.py:net"]
     )
     suite = suite.model_copy(update={"configs": ()})
-    built, problems = build_all(lay_out(suite, None), Store(own_files / "results"), Reporter())
+    built, problems = build_all(lay_out(suite, None), RunOptions(Store(own_files / "results")))
     assert [path.name for _, path in built] == ["net-net.mlpackage"]
     (problem,) = problems
     assert "torchvision-inception_v3 fails on an image [1, 3, 32, 32] of digits: RuntimeError: " in problem
@@ -113,7 +112,7 @@ def test_torchvisions_other_networks_go_through_every_algorithm(tmp_path, name):
         OTHERS.format(spec=f"torchvision:{name}", weights=weights, data=data, training=training)
     )
     cells = lay_out(load_suite(str(tmp_path / "others.toml")), folder)
-    outcome = run(cells, Store(tmp_path / "results"), Reporter())
+    outcome = run(cells, RunOptions(Store(tmp_path / "results")))
     assert not outcome.failed
     for record in outcome.records[1:]:
         assert record.package

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import coreml_prune_bench.bench.build
-from coreml_prune_bench.bench.build import Builder
+import coreml_prune_bench.bench.build.training
+from coreml_prune_bench.bench.build.builder import Builder
 from coreml_prune_bench.bench.cells import Cell, lay_out
 from coreml_prune_bench.bench.suite import load_suite
 from coreml_prune_bench.bench.training_options import TrainingOptions
@@ -66,7 +66,7 @@ def test_killed_and_built_again_it_is_the_same_package(cells, tiny_results, tmp_
     steps, built = build(cell, results, said)
     assert steps[0] == 13  # step 12 was saved
     assert weights_of(built.path) == expected
-    assert built.devices == ("cpu",)
+    assert built.made.devices == ("cpu",)
     assert not list(results.glob("artifacts/.*.checkpoint*"))
     assert said == []
 
@@ -85,7 +85,7 @@ def test_a_damaged_checkpoint_costs_the_time_and_says_so(cells, tiny_results, tm
 
 
 def test_now_and_then_a_line_says_how_fast_it_is(cells, tiny_results, tmp_path, monkeypatch):
-    monkeypatch.setattr(coreml_prune_bench.bench.build, "_PACE_INTERVAL_S", 0)
+    monkeypatch.setattr(coreml_prune_bench.bench.build.training, "_PACE_INTERVAL_S", 0)
     said: list[str] = []
     cell = cells["pruning"]
     build(cell, without(tiny_results, tmp_path, cell.build_key), said)

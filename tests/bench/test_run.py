@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-import coreml_prune_bench.bench.build
+import coreml_prune_bench.bench.build.pruned
 from coreml_prune_bench.accuracy.evaluate import evaluate
 from coreml_prune_bench.bench.cells import lay_out
-from coreml_prune_bench.bench.run import build_all, run
+from coreml_prune_bench.bench.run import RunOptions, build_all, run
 from coreml_prune_bench.bench.suite import choose, load_suite
-from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.data import load_images, open_data
 from coreml_prune_bench.models.training import normalize
 from coreml_prune_bench.models.weights import initial_model
@@ -31,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def again(suite: Path, results: Path, **choice):
-    return run(lay_out(choose(load_suite(str(suite)), **choice), None), Store(results), Reporter())
+    return run(lay_out(choose(load_suite(str(suite)), **choice), None), RunOptions(Store(results)))
 
 
 @pytest.fixture
@@ -121,7 +120,7 @@ def test_another_trial_measures_that_trial_alone(tiny_suite, copy_of_results):
 def test_a_missing_record_is_measured_from_the_package_that_is_there(tiny_suite, copy_of_results, monkeypatch):
     (path,) = copy_of_results.glob("records/*sparse-gpt*")
     path.unlink()
-    monkeypatch.setattr(coreml_prune_bench.bench.build, "prune", None)  # pruning again would fail
+    monkeypatch.setattr(coreml_prune_bench.bench.build.pruned, "prune", None)  # pruning again would fail
     outcome = again(tiny_suite, copy_of_results)
     assert (outcome.measured, outcome.failed) == (1, [])
 
@@ -134,9 +133,9 @@ def test_a_cell_that_fails_is_recorded_with_its_reason_and_the_others_go_on(tiny
     def broken(config, job):
         raise ZeroDivisionError("made to fail")
 
-    prune = coreml_prune_bench.bench.build.prune
+    prune = coreml_prune_bench.bench.build.pruned.prune
     monkeypatch.setattr(
-        coreml_prune_bench.bench.build, "prune", lambda c, j: (broken if c.sparsity == 0.5 else prune)(c, j)
+        coreml_prune_bench.bench.build.pruned, "prune", lambda c, j: (broken if c.sparsity == 0.5 else prune)(c, j)
     )
     outcome = again(tiny_suite, copy_of_results)
     (failed,) = outcome.failed
@@ -151,7 +150,7 @@ def test_a_cell_that_fails_is_recorded_with_its_reason_and_the_others_go_on(tiny
 
 def test_packages_alone_can_be_built(tiny_suite, copy_of_results):
     cells = lay_out(choose(load_suite(str(tiny_suite)), algorithms=["post-training"]), None)
-    built, problems = build_all(cells, Store(copy_of_results), Reporter())
+    built, problems = build_all(cells, RunOptions(Store(copy_of_results)))
     assert problems == []
     assert [path.name for _, path in built] == ["tiny.mlpackage"] * 3
     (predictions,), skipped = evaluate([built[0][1]], open_data("digits").val)
@@ -164,9 +163,9 @@ def test_a_suite_may_have_images_enlarged(tiny_suite, tmp_path):
     suite.write_text("image_size = 48\n" + tiny_suite.read_text())
     cells = lay_out(choose(load_suite(str(suite)), algorithms=["post-training"]), None)
     store = Store(tmp_path / "results")
-    built, _ = build_all(cells[:1], store, Reporter())
+    built, _ = build_all(cells[:1], RunOptions(store))
     assert ct.utils.load_spec(str(built[0][1])).description.input[0].type.imageType.width == 48
-    record = run(cells[:1], store, Reporter()).records[0]
+    record = run(cells[:1], RunOptions(store)).records[0]
     assert record.data.image_size == 48
     assert record.predictions.top1 > 0.8  # trained and measured at that size
 

@@ -13,13 +13,13 @@ import coreml_prune_bench.models.pruning.sensitivity
 from coreml_prune_bench.bench.suite import load_suite
 from coreml_prune_bench.models.weights import untrained_model
 from coreml_prune_bench.records.accuracy import read_records
-from coreml_prune_bench.records.sensitivity import kept_sensitivities
 from coreml_prune_bench.report.charts import (
     DotRow,
     Mark,
     Text,
     dots,
 )
+from coreml_prune_bench.report.sensitivity import kept_sensitivities
 from tests.tiny_network import TINY
 
 LAYERS = ["features.0", "features.3", "features.6", "classifier"]

@@ -13,6 +13,7 @@ from coreml_prune_bench.models.conversion import (
     to_coreml,
 )
 from coreml_prune_bench.models.pattern import Pattern
+from coreml_prune_bench.models.pruning.coreml import to_sparse_coreml
 from tests.models.modes import PALETTIZED, QUANTIZED, SPARSE, post
 from tests.models.tiny import SIZE, dense, pruned
 
@@ -22,7 +23,7 @@ def half(tmp_path_factory):
     """Half of each weight zero, anywhere."""
     path = tmp_path_factory.mktemp("half") / "x.mlpackage"
     result, _ = pruned(post(sparsity=0.5))
-    result.package.save(str(path))
+    to_sparse_coreml(result).save(str(path))
     return path, read_package(path), result.targets
 
 

@@ -20,9 +20,11 @@ import coreml_prune_bench.models.networks  # noqa: F401
 from coreml_prune_bench.accuracy.evaluate import evaluate
 from coreml_prune_bench.core.cache_folder import cache_folder
 from coreml_prune_bench.data import Split, open_data
-from coreml_prune_bench.models.config import PostTrainingConfig
 from coreml_prune_bench.models.conversion import to_coreml
-from coreml_prune_bench.models.pruning import PruningJob, prune
+from coreml_prune_bench.models.pruning.algorithm import prune
+from coreml_prune_bench.models.pruning.coreml import to_sparse_coreml
+from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig
+from coreml_prune_bench.models.pruning.task import PruningJob
 from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.training import IMAGE_MEAN, IMAGE_STD
 from coreml_prune_bench.models.weights import initial_model, load_pretrained, untrained_model
@@ -89,7 +91,7 @@ def test_several_packages_in_one_pass(benchmark, split: Split, tmp_path: Path) -
     packages = [tmp_path / f"{number}.mlpackage" for number in range(PACKAGES)]
     for number, package in enumerate(packages):
         job = PruningJob(network, model, 224, None, 0, progress=lambda done, total: None)
-        prune(PostTrainingConfig(sparsity=0.3 + number / 10), job).package.save(str(package))
+        to_sparse_coreml(prune(PostTrainingConfig(sparsity=0.3 + number / 10), job)).save(str(package))
     one_s: list[float] = []
 
     def all_of_them() -> None:

@@ -24,9 +24,11 @@ from torch import nn
 
 import coreml_prune_bench.models.networks  # noqa: F401
 from coreml_prune_bench.core.cache_folder import CACHE_VARIABLE
-from coreml_prune_bench.models.config import PostTrainingConfig
 from coreml_prune_bench.models.conversion import fold_batchnorm
-from coreml_prune_bench.models.pruning import PruningJob, prune
+from coreml_prune_bench.models.pruning.algorithm import prune
+from coreml_prune_bench.models.pruning.coreml import to_sparse_coreml
+from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig
+from coreml_prune_bench.models.pruning.task import PruningJob
 from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.training import IMAGE_MEAN, IMAGE_STD, normalize
 from coreml_prune_bench.models.weights import untrained_model
@@ -66,7 +68,7 @@ def pruned(name: str, sparsity: float, folder: Path) -> Case:
     model = untrained_model(network, 1000).eval()
     job = PruningJob(network, model, SIZE, None, 0, progress=lambda done, total: None)
     package = folder / f"{name}.mlpackage"
-    prune(PostTrainingConfig(sparsity=sparsity), job).package.save(str(package))
+    to_sparse_coreml(prune(PostTrainingConfig(sparsity=sparsity), job)).save(str(package))
     return Case(name, model, package)
 
 

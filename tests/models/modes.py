@@ -4,11 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from coreml_prune_bench.models.config import (
-    MagnitudePrunerConfig,
-    PostTrainingConfig,
-    SparseGPTConfig,
-)
+from coreml_prune_bench.models.pruning.magnitude_pruner.config import MagnitudePrunerConfig
+from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig
+from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
 from tests.models.tiny import TRAINING
 
 THREE_INPUTS = {"features.0": 0}

@@ -8,9 +8,10 @@ import sys
 import torch
 from torch import nn
 
-from coreml_prune_bench.models.config import Distillation, MagnitudePrunerConfig, TrainingConfig
+from coreml_prune_bench.models.config import Distillation, TrainingConfig
 from coreml_prune_bench.models.distributed import ALONE, Team, join
-from coreml_prune_bench.models.pruning.magnitude_pruner import fine_tune
+from coreml_prune_bench.models.pruning.magnitude_pruner.config import MagnitudePrunerConfig
+from coreml_prune_bench.models.pruning.magnitude_pruner.prune import fine_tune
 from coreml_prune_bench.models.pruning.task import PruningJob
 from coreml_prune_bench.models.training import Session
 from coreml_prune_bench.models.weights import untrained_model

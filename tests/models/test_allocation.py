@@ -7,13 +7,11 @@ import pytest
 from pydantic import ValidationError
 from scipy.optimize import linprog
 
-from coreml_prune_bench.models.config import (
-    PostTrainingConfig,
-    ReconstructionConfig,
-    Scope,
-    SparseGPTConfig,
-)
+from coreml_prune_bench.models.config import Scope
 from coreml_prune_bench.models.pruning.allocation import allocate, allocated, loss_at
+from coreml_prune_bench.models.pruning.blockwise_reconstruction.config import ReconstructionConfig
+from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig
+from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
 from coreml_prune_bench.models.weights import untrained_model
 from tests.tiny_network import TINY
 

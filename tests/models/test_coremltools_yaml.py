@@ -5,14 +5,12 @@ from coremltools.optimize.coreml import OptimizationConfig
 from coremltools.optimize.torch.layerwise_compression import LayerwiseCompressorConfig
 from coremltools.optimize.torch.pruning import MagnitudePrunerConfig as OwnPrunerConfig
 
-from coreml_prune_bench.models.config import (
-    MagnitudePrunerConfig,
-    PostTrainingConfig,
-    ReconstructionConfig,
-    SparseGPTConfig,
-    TrainingConfig,
-)
+from coreml_prune_bench.models.config import TrainingConfig
+from coreml_prune_bench.models.pruning.blockwise_reconstruction.config import ReconstructionConfig
 from coreml_prune_bench.models.pruning.coremltools_yaml import coremltools_yaml
+from coreml_prune_bench.models.pruning.magnitude_pruner.config import MagnitudePrunerConfig
+from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig
+from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
 from coreml_prune_bench.models.pruning.task import layer_sparsities
 from coreml_prune_bench.models.weights import untrained_model
 from tests.tiny_network import TINY

@@ -5,10 +5,8 @@ import pytest
 from coreml_prune_bench.bench.cells import lay_out
 from coreml_prune_bench.bench.suite import load_suite
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.models.config import (
-    PostTrainingConfig,
-    Scope,
-)
+from coreml_prune_bench.models.config import Scope
+from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig
 from coreml_prune_bench.models.pruning.task import fitted_to, layer_sparsities, scope_in_words
 from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.weights import untrained_model

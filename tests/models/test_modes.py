@@ -20,6 +20,7 @@ from coreml_prune_bench.models.conversion import (
     weight_name,
 )
 from coreml_prune_bench.models.pattern import Pattern, smallest
+from coreml_prune_bench.models.pruning.coreml import to_sparse_coreml
 from coreml_prune_bench.models.training import normalize
 from coreml_prune_bench.runtimes import portable
 from tests.latency.noise import Noise
@@ -47,7 +48,7 @@ def test_the_saved_package_has_the_pattern_the_storage_and_the_predictions(
 ):
     result, model = pruned(config)
     path = tmp_path / "x.mlpackage"
-    result.package.save(str(path))
+    to_sparse_coreml(result).save(str(path))
     package, weights = read_package(path), values(path)
     expected = {layer: config.sparsity_of(layer, "Linear" if layer == "classifier" else "Conv2d") for layer in LAYERS}
     assert result.targets == {layer: sparsity for layer, sparsity in expected.items() if sparsity}
@@ -115,7 +116,7 @@ OWN = [
 def test_the_patterns_of_a_core_ml_tools_config_are_checked_too(config, patterns, baseline, tmp_path):
     result, _ = pruned(config)
     assert result.patterns == patterns
-    result.package.save(str(tmp_path / "x.mlpackage"))
+    to_sparse_coreml(result).save(str(tmp_path / "x.mlpackage"))
     path = tmp_path / "x.mlpackage"
     check_package(path, read_package(path), result.targets, baseline, patterns=result.patterns)
 
@@ -123,7 +124,7 @@ def test_the_patterns_of_a_core_ml_tools_config_are_checked_too(config, patterns
 def test_sparse_gpts_quantized_weights_are_stored_as_it_chose_them(tmp_path):
     """On its grid, folded with BatchNorm: the integers are its own, and Float16 rounds their scales alone."""
     result, model = pruned(gpt(sparsity=0.5, weight_dtype="uint8"))
-    result.package.save(str(tmp_path / "x.mlpackage"))
+    to_sparse_coreml(result).save(str(tmp_path / "x.mlpackage"))
     folded = fold_batchnorm(model, SIZE)
     scales = folded_scales(model, folded)
     for layer, value in values(tmp_path / "x.mlpackage").items():

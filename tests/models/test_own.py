@@ -79,9 +79,10 @@ def test_torchvision_names_are_checked_and_near_ones_shown():
 
 
 @pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
-def test_timm_is_asked_for_where_it_is_missing():
-    with pytest.raises(BenchError, match=r"needs timm, which is not installed: pip install '\.\[timm\]'"):
-        get_network("timm:resnet18")
+def test_timm_is_asked_for_where_it_is_missing(refused):
+    assert "this needs timm, which the base installation leaves out: pip install 'coreml-prune-bench[timm]'" in refused(
+        "build", "--model", "timm:resnet18"
+    )
 
 
 def test_timms_networks_take_what_ours_do_and_are_folded():

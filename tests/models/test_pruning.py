@@ -12,12 +12,7 @@ from torch import nn
 
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.mlprogram.summary import read_package
-from coreml_prune_bench.models.config import (
-    MagnitudePrunerConfig,
-    PostTrainingConfig,
-    Scope,
-    SparseGPTConfig,
-)
+from coreml_prune_bench.models.config import Scope
 from coreml_prune_bench.models.conversion import (
     encode_zeros,
     fold_batchnorm,
@@ -25,9 +20,13 @@ from coreml_prune_bench.models.conversion import (
     to_coreml,
     weight_name,
 )
-from coreml_prune_bench.models.pruning import PruningJob
-from coreml_prune_bench.models.pruning.magnitude_pruner import fine_tune
-from coreml_prune_bench.models.pruning.post_training import break_ties
+from coreml_prune_bench.models.pruning.coreml import to_sparse_coreml
+from coreml_prune_bench.models.pruning.magnitude_pruner.config import MagnitudePrunerConfig
+from coreml_prune_bench.models.pruning.magnitude_pruner.prune import fine_tune
+from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig
+from coreml_prune_bench.models.pruning.post_training.prune import break_ties
+from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
+from coreml_prune_bench.models.pruning.task import PruningJob
 from coreml_prune_bench.models.training import normalize
 from coreml_prune_bench.runtimes import portable
 from tests.latency.noise import Noise
@@ -45,7 +44,7 @@ CONFIGS = [
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.algorithm}-{config.sparsity}")
 def test_the_saved_package_is_as_sparse_as_asked_in_scope_and_dense_elsewhere(config, tmp_path):
     result, _ = pruned(config)
-    result.package.save(str(tmp_path / "x.mlpackage"))
+    to_sparse_coreml(result).save(str(tmp_path / "x.mlpackage"))
     package = read_package(tmp_path / "x.mlpackage")
     assert set(result.targets) == IN_SCOPE
     for layer in IN_SCOPE:
@@ -59,7 +58,7 @@ def test_the_saved_package_is_as_sparse_as_asked_in_scope_and_dense_elsewhere(co
 @pytest.mark.parametrize("config", CONFIGS[1:], ids=lambda config: f"{config.algorithm}-{config.sparsity}")
 def test_the_package_predicts_what_the_pruned_torch_network_does(config, tmp_path):
     result, model = pruned(config)
-    result.package.save(str(tmp_path / "x.mlpackage"))
+    to_sparse_coreml(result).save(str(tmp_path / "x.mlpackage"))
     images = Noise().images(np.arange(40), None)
     with torch.no_grad():
         expected = model(normalize(images)).numpy()
@@ -151,7 +150,7 @@ def test_ties_are_broken_so_that_the_target_is_met():
 
 def test_a_threshold_prunes_what_lies_below_it_and_stores_dense_what_is_less_than_half_zero(tmp_path):
     result, model = pruned(PostTrainingConfig(threshold=0.07))
-    result.package.save(str(tmp_path / "x.mlpackage"))
+    to_sparse_coreml(result).save(str(tmp_path / "x.mlpackage"))
     package = read_package(tmp_path / "x.mlpackage")
     assert result.targets == dict.fromkeys(IN_SCOPE, None)
     for layer in IN_SCOPE:
@@ -171,7 +170,7 @@ def test_what_float16_loses_counts_towards_the_target(tmp_path):
     with torch.no_grad():
         model.features[7].weight[:4] = 1e-9
     result, _ = pruned(SparseGPTConfig(sparsity=0.5, calibration_samples=40), model)
-    result.package.save(str(tmp_path / "x.mlpackage"))
+    to_sparse_coreml(result).save(str(tmp_path / "x.mlpackage"))
     weight = read_package(tmp_path / "x.mlpackage").weight_of_layer("features.6")
     assert weight.sparsity == pytest.approx(0.5, abs=0.005)
 
@@ -280,7 +279,7 @@ module_name_configs:
 def test_core_ml_tools_own_yaml_prunes_what_it_says(config, targets, tmp_path):
     result, _ = pruned(config)
     assert result.targets == targets
-    result.package.save(str(tmp_path / "x.mlpackage"))
+    to_sparse_coreml(result).save(str(tmp_path / "x.mlpackage"))
     package = read_package(tmp_path / "x.mlpackage")
     for layer, target in targets.items():
         weight = package.weight_of_layer(layer)

@@ -12,10 +12,10 @@ from torch import nn
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.mlprogram.summary import read_package
 from coreml_prune_bench.models.checkpoints import Checkpoint
-from coreml_prune_bench.models.config import ReconstructionConfig, SparseGPTConfig
 from coreml_prune_bench.models.devices import CPU
-from coreml_prune_bench.models.pruning import PruningJob, prune
-from coreml_prune_bench.models.pruning.reconstruction import (
+from coreml_prune_bench.models.pruning.algorithm import prune
+from coreml_prune_bench.models.pruning.blockwise_reconstruction.config import ReconstructionConfig
+from coreml_prune_bench.models.pruning.blockwise_reconstruction.prune import (
     BlockError,
     Masks,
     calibration_images,
@@ -23,6 +23,9 @@ from coreml_prune_bench.models.pruning.reconstruction import (
     masks_of,
     relative_error,
 )
+from coreml_prune_bench.models.pruning.coreml import to_sparse_coreml
+from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
+from coreml_prune_bench.models.pruning.task import PruningJob
 from coreml_prune_bench.models.training import (
     Session,
     calibration_batches,
@@ -79,7 +82,7 @@ def test_the_output_comes_closer_to_the_dense_networks_than_sparsegpts_does():
 def test_the_package_is_as_sparse_as_asked_and_pruned_weights_stay_zero(tmp_path):
     model = dense()
     result = prune(CONFIG, job(model))
-    result.package.save(str(tmp_path / "x.mlpackage"))
+    to_sparse_coreml(result).save(str(tmp_path / "x.mlpackage"))
     package = read_package(tmp_path / "x.mlpackage")
     assert result.targets == dict.fromkeys(PRUNED, 0.75)
     for layer in PRUNED:

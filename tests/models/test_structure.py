@@ -5,12 +5,11 @@ import torch
 from torch import nn
 
 from coreml_prune_bench.bench.cells import lay_out
-from coreml_prune_bench.bench.run import run
+from coreml_prune_bench.bench.run import RunOptions, run
 from coreml_prune_bench.bench.suite import load_suite
 from coreml_prune_bench.core.errors import (
     CellFailedError,
 )
-from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.mlprogram.summary import read_package
 from coreml_prune_bench.models.attention import Attention, with_callable_projections
 from coreml_prune_bench.models.conversion import fold_batchnorm, to_coreml, weight_output
@@ -204,7 +203,7 @@ def test_a_network_that_is_nothing_but_layers_in_a_row_is_pruned(tmp_path):
         '[[configs]]\nalgorithm = "post-training"\nsparsity = 0.5\n'
         '[[configs]]\nalgorithm = "sparse-gpt"\nsparsity = 0.5\ncalibration_samples = 16\nquantize_bits = 8\n'
     )
-    outcome = run(lay_out(load_suite(str(tmp_path / "row.toml")), None), Store(tmp_path / "results"), Reporter())
+    outcome = run(lay_out(load_suite(str(tmp_path / "row.toml")), None), RunOptions(Store(tmp_path / "results")))
     assert [r.reason for r in outcome.failed] == []
     layers = {r.pruning.algorithm: {layer.name for layer in r.package.layers} for r in outcome.records if r.package}
     assert layers["post-training"] == layers["sparse-gpt"] == {"0", "4"}

@@ -3,8 +3,9 @@
 import torch
 from torch import nn
 
-from coreml_prune_bench.models.config import AnyPruningConfig
-from coreml_prune_bench.models.pruning import Pruned, PruningJob, prune
+from coreml_prune_bench.models.pruning.algorithm import prune
+from coreml_prune_bench.models.pruning.config import PruningConfig
+from coreml_prune_bench.models.pruning.task import Pruned, PruningJob
 from coreml_prune_bench.models.training import reestimate_batchnorm
 from coreml_prune_bench.models.weights import untrained_model
 from tests.latency.noise import Noise
@@ -25,7 +26,7 @@ def dense(seed: int = 0) -> nn.Module:
     return model
 
 
-def pruned(config: AnyPruningConfig, model: nn.Module | None = None, trial: int = 0) -> tuple[Pruned, nn.Module]:
+def pruned(config: PruningConfig, model: nn.Module | None = None, trial: int = 0) -> tuple[Pruned, nn.Module]:
     """What the algorithm makes of the tiny network, and the torch network that it leaves."""
     model = model or dense()
     job = PruningJob(TINY, model, SIZE, Noise(), trial, progress=lambda done, total: None)

@@ -14,7 +14,7 @@ from onnx import checker, helper
 
 from coreml_prune_bench.core.errors import BenchError, PackageError
 from coreml_prune_bench.mlprogram.reader import read
-from coreml_prune_bench.records.accuracy import Precision
+from coreml_prune_bench.records.predictions import Precision
 from coreml_prune_bench.runtimes.portable.engine import ONNX_RUNTIME_ERRORS, start
 from coreml_prune_bench.runtimes.portable.model_file import self_contained
 from coreml_prune_bench.runtimes.portable.translate import Translation, translate

@@ -17,7 +17,6 @@ from coremltools.optimize.torch.layerwise_compression import (
 )
 from torch import nn
 
-from coreml_prune_bench.models.config import SparseGPTConfig
 from coreml_prune_bench.models.conversion import quantization_scale
 from coreml_prune_bench.models.coremltools_fixes import mended_compressor
 from coreml_prune_bench.models.layers import (
@@ -28,12 +27,13 @@ from coreml_prune_bench.models.layers import (
     stage_names,
 )
 from coreml_prune_bench.models.pattern import Pattern
+from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
 from coreml_prune_bench.models.pruning.task import (
     Pruned,
     PruningJob,
     Targets,
-    converted,
     layer_sparsities,
+    patterns_of,
     read_own_config,
     scope_in_words,
     scope_of_own_config,
@@ -48,13 +48,16 @@ _COLUMNS_AT_ONCE = 128
 
 
 def prune(config: SparseGPTConfig, job: PruningJob) -> Pruned:
-    """Prune stage by stage with calibration images, then convert. Convolutions with groups stay dense."""
+    """Prune stage by stage with calibration images, from the input on. Convolutions with groups stay dense."""
     targets, scope = sparsify(config, job)
     if config.batchnorm_samples:
         reestimate_batchnorm(job.model, job.training_data(), samples=config.batchnorm_samples)
     own = read_own_config(config, _read) if config.coremltools is not None else None
-    patterns = None if own is None else {name: p for name in targets if (p := _own_pattern(own, name, job.model))}
-    return converted(config, job, targets, scope, patterns=patterns)
+    if own is None:
+        patterns = patterns_of(config, targets)
+    else:
+        patterns = {name: p for name in targets if (p := _own_pattern(own, name, job.model))}
+    return Pruned(config, job.model, job.image_size, targets, scope, patterns=patterns)
 
 
 def sparsify(config: SparseGPTConfig, job: PruningJob) -> tuple[Targets, str]:
@@ -95,6 +98,18 @@ def _compressor_config(config: SparseGPTConfig, job: PruningJob) -> tuple[Layerw
 def as_coremltools(config: SparseGPTConfig, targets: Targets) -> dict[str, Any]:
     """What Core ML Tools' LayerwiseCompressorConfig reads: these sparsities by layer."""
     return {"module_name_configs": {re.escape(name): _layer_config(config, own) for name, own in targets.items()}}
+
+
+def coremltools_yaml(config: SparseGPTConfig, targets: Targets, training_images: int) -> tuple[str, dict[str, Any]]:
+    """What to know of the file, and what is in it."""
+    note = (
+        "Read by coremltools.optimize.torch.layerwise_compression.LayerwiseCompressorConfig.from_yaml; it takes "
+        "networks that are nn.Sequential, and counts batches as samples: here, of one image."
+    )
+    samples = config.batchnorm_samples
+    again = f" Afterwards BatchNorm was measured again on {samples} images." if samples else ""
+    content = {**as_coremltools(config, targets), "calibration_nsamples": config.calibration_samples}
+    return note + again, content
 
 
 def _layer_config(config: SparseGPTConfig, sparsity: float | None) -> dict[str, Any]:

@@ -10,16 +10,16 @@ from coremltools.optimize.torch.pruning import MagnitudePrunerConfig as OwnConfi
 from torch import nn
 
 from coreml_prune_bench.models.checkpoints import State
-from coreml_prune_bench.models.config import MagnitudePrunerConfig
 from coreml_prune_bench.models.errors import BenchError
 from coreml_prune_bench.models.layers import prunable_layers
 from coreml_prune_bench.models.pattern import Pattern
+from coreml_prune_bench.models.pruning.magnitude_pruner.config import MagnitudePrunerConfig
 from coreml_prune_bench.models.pruning.task import (
     Pruned,
     PruningJob,
     Targets,
-    converted,
     layer_sparsities,
+    patterns_of,
     read_own_config,
     scope_in_words,
     scope_of_own_config,
@@ -28,12 +28,13 @@ from coreml_prune_bench.models.training import Teacher, total_steps, train
 
 
 def prune(config: MagnitudePrunerConfig, job: PruningJob) -> Pruned:
-    """Fine-tune while the pruner raises the sparsity, then convert."""
+    """Fine-tune while the pruner raises the sparsity."""
     targets, scope, devices = fine_tune(config, job)
-    patterns = None
     if config.coremltools is not None:
         patterns = _own_patterns(read_own_config(config, OwnConfig.from_dict), job.model)
-    return converted(config, job, targets, scope, devices=devices, patterns=patterns)
+    else:
+        patterns = patterns_of(config, targets)
+    return Pruned(config, job.model, job.image_size, targets, scope, devices, patterns)
 
 
 def fine_tune(config: MagnitudePrunerConfig, job: PruningJob) -> tuple[Targets, str, tuple[str, ...]]:
@@ -101,6 +102,15 @@ def as_coremltools(config: MagnitudePrunerConfig, targets: Targets, steps: int) 
     if config.n_m_ratio is not None:
         same |= {"n_m_ratio": config.n_m_ratio, "dim": 1 if config.dim is None else config.dim}
     return {"module_name_configs": {re.escape(name): {**same, "target_sparsity": own} for name, own in targets.items()}}
+
+
+def coremltools_yaml(
+    config: MagnitudePrunerConfig, targets: Targets, training_images: int
+) -> tuple[str, dict[str, Any]]:
+    """What to know of the file, and what is in it: a schedule depends on the number of training images."""
+    steps = total_steps(training_images, config.training)
+    note = f"Read by coremltools.optimize.torch.pruning.MagnitudePrunerConfig.from_yaml, for {steps} steps."
+    return note, as_coremltools(config, targets, steps)
 
 
 def _own_patterns(config: OwnConfig, model: nn.Module) -> dict[str, Pattern]:

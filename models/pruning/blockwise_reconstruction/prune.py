@@ -20,6 +20,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from statistics import fmean
 from tempfile import NamedTemporaryFile
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,20 +28,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from coreml_prune_bench.models.checkpoints import State
-from coreml_prune_bench.models.config import ReconstructionConfig, SparseGPTConfig
 from coreml_prune_bench.models.conversion import without_metadata
 from coreml_prune_bench.models.devices import CPU, describe, to_device
 from coreml_prune_bench.models.errors import BenchError
 from coreml_prune_bench.models.layers import PrunableLayer
 from coreml_prune_bench.models.loading import LabelledImages
-from coreml_prune_bench.models.pruning import sparse_gpt
-from coreml_prune_bench.models.pruning.post_training import break_ties
+from coreml_prune_bench.models.pruning.blockwise_reconstruction.config import ReconstructionConfig
+from coreml_prune_bench.models.pruning.post_training import prune as post_training
+from coreml_prune_bench.models.pruning.sparse_gpt import prune as sparse_gpt
+from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
 from coreml_prune_bench.models.pruning.task import (
     Pruned,
     PruningJob,
     Targets,
-    converted,
     layer_sparsities,
+    patterns_of,
     scope_in_words,
 )
 from coreml_prune_bench.models.training import (
@@ -120,7 +122,10 @@ def prune(config: ReconstructionConfig, job: PruningJob) -> Pruned:
         if checkpoint is not None:
             checkpoint.save(state | {"model": job.model.state_dict(), "stages": done})
     to_device(job.model, CPU)
-    return converted(config, job, state["targets"], state["scope"], devices=(describe(device),))
+    targets = state["targets"]
+    return Pruned(
+        config, job.model, job.image_size, targets, state["scope"], (describe(device),), patterns_of(config, targets)
+    )
 
 
 def calibration_images(data: LabelledImages, config: ReconstructionConfig) -> Calibration:
@@ -323,6 +328,16 @@ def _variance(values: Tensor) -> float:
     return fmean(float((value.float() - mean).square().mean()) for value in values)
 
 
+def coremltools_yaml(
+    config: ReconstructionConfig, targets: Targets, training_images: int
+) -> tuple[str, dict[str, Any]]:
+    """What to know of the file, and what is in it: the zeros alone."""
+    start = config.start()
+    started = sparse_gpt if isinstance(start, SparseGPTConfig) else post_training
+    note, content = started.coremltools_yaml(start, targets, training_images)
+    return f"The zeros alone: Core ML Tools has nothing that fits the blocks afterwards. {note}", content
+
+
 def _masked(config: ReconstructionConfig, job: PruningJob) -> State:
     """The network with its zeros, before any block is fitted."""
     start = config.start()
@@ -337,7 +352,7 @@ def _smallest_zeroed(config: ReconstructionConfig, job: PruningJob) -> tuple[Tar
     targets = layer_sparsities(config, job.network, job.model)
     for name, sparsity in targets.items():
         assert sparsity is not None, "where there is no Core ML Tools config, every layer has a sparsity"
-        break_ties(job.model.get_parameter(f"{name}.weight"), sparsity)
+        post_training.break_ties(job.model.get_parameter(f"{name}.weight"), sparsity)
     return targets, scope_in_words(config, job.network, job.model)
 
 

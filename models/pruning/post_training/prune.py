@@ -1,46 +1,41 @@
 """Data-free post-training pruning: `coremltools.optimize.coreml.prune_weights` on the converted dense model."""
 
 import math
+from functools import partial
 from typing import Any, TypeAlias
 
 import coremltools.optimize.coreml as cto
 import torch
 from torch import nn
 
-from coreml_prune_bench.models.config import PostTrainingConfig
-from coreml_prune_bench.models.conversion import (
-    encode_zeros,
-    fold_batchnorm,
-    prune_weights,
-    to_coreml,
-    weight_name,
-)
+from coreml_prune_bench.models.conversion import fold_batchnorm, prune_weights, weight_name
 from coreml_prune_bench.models.layers import prunable_layers
 from coreml_prune_bench.models.pattern import Pattern, smallest
+from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig
 from coreml_prune_bench.models.pruning.task import (
     Pruned,
     PruningJob,
     Targets,
     layer_sparsities,
+    patterns_of,
     read_own_config,
     scope_in_words,
     scope_of_own_config,
-    stored,
 )
 
 _OpConfig: TypeAlias = cto.OpMagnitudePrunerConfig | cto.OpThresholdPrunerConfig
 
 
 def prune(config: PostTrainingConfig, job: PruningJob) -> Pruned:
-    """Convert the dense network and prune the program's weights, without data."""
+    """Choose the weights that go, without data. Single weights go when the program is converted."""
     model = fold_batchnorm(job.model, job.image_size)
-    joint = config.joint_bits is not None
     if config.coremltools is not None:
         own_config = read_own_config(config, _read)
         targets, patterns = _promises(own_config, model)
-        pruned = prune_weights(to_coreml(model, job.image_size, joint=joint), own_config)
-        return stored(config, pruned, targets, scope_of_own_config(targets), patterns=patterns)
+        scope, in_program = scope_of_own_config(targets), partial(prune_weights, config=own_config)
+        return Pruned(config, model, job.image_size, targets, scope, patterns=patterns, prune_program=in_program)
     targets = layer_sparsities(config, job.network, model)
+    scope = scope_in_words(config, job.network, model)
     layers = prunable_layers(model)
     for name, sparsity in targets.items():
         weight = layers[name].weight
@@ -48,12 +43,10 @@ def prune(config: PostTrainingConfig, job: PruningJob) -> Pruned:
             zero_smallest(weight, config.pattern, sparsity)
         elif sparsity is not None:
             break_ties(weight, sparsity)
-    dense = to_coreml(model, job.image_size, joint=joint)
     if config.pattern is not None:
-        pruned = encode_zeros(dense, list(targets))
-    else:
-        pruned = prune_weights(dense, cto.OptimizationConfig.from_dict(as_coremltools(config, targets)))
-    return stored(config, pruned, targets, scope_in_words(config, job.network, model))
+        return Pruned(config, model, job.image_size, targets, scope, patterns=patterns_of(config, targets))
+    in_program = partial(prune_weights, config=cto.OptimizationConfig.from_dict(as_coremltools(config, targets)))
+    return Pruned(config, model, job.image_size, targets, scope, prune_program=in_program)
 
 
 @torch.no_grad()
@@ -97,6 +90,12 @@ def as_coremltools(config: PostTrainingConfig, targets: Targets) -> dict[str, An
             for name, own in targets.items()
         },
     }
+
+
+def coremltools_yaml(config: PostTrainingConfig, targets: Targets, training_images: int) -> tuple[str, dict[str, Any]]:
+    """What to know of the file, and what is in it."""
+    note = "Read by coremltools.optimize.coreml.OptimizationConfig.from_yaml, for one with BatchNorm folded."
+    return note, as_coremltools(config, targets)
 
 
 def _read(values: dict[str, Any]) -> cto.OptimizationConfig:

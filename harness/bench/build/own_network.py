@@ -1,0 +1,50 @@
+"""What has to be found out of a network that the user brings before it is pruned: nothing was known of it before."""
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from coreml_prune_bench.core.errors import CellFailedError, PackageError
+from coreml_prune_bench.mlprogram.summary import PackageSummary
+from coreml_prune_bench.models.conversion import weight_output
+from coreml_prune_bench.models.layers import prunable_layers
+from coreml_prune_bench.models.network import Network
+from coreml_prune_bench.models.tracing import observe
+
+if TYPE_CHECKING:
+    from coreml_prune_bench.data import DataSet
+
+
+def check_own(network: Network, model: nn.Module, data: "DataSet") -> Counter[str]:
+    """Run a network that we know nothing of on one image: how often it calls its layers.
+
+    Raises CellFailedError where it does not take such images or does not give a number for each class.
+    """
+    size, classes = data.image_size, len(data.classes)
+    try:
+        observation = observe(model, size)
+    except Exception as error:  # its code may raise anything
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise CellFailedError(
+            f"{network.name} fails on an image [1, 3, {size}, {size}] of {data.spec}: {reason}"
+        ) from error
+    shape = getattr(observation.output, "shape", None)
+    if shape is None or tuple(shape) != (1, classes):
+        found = type(observation.output).__name__ if shape is None else list(shape)
+        raise CellFailedError(
+            f"{network.name}: expected [1, {classes}] of an image, a number for each class, got {found}"
+        )
+    return observation.calls
+
+
+def not_prunable(model: nn.Module, calls: Counter[str], dense: PackageSummary) -> tuple[str, ...]:
+    """Layers that are no use to prune: never called as such, or without a weight of their name in the dense package."""
+
+    def is_found(layer: str) -> bool:
+        try:
+            return dense.weight_of_layer(layer).name == weight_output(layer)
+        except PackageError:
+            return False
+
+    return tuple(name for name in prunable_layers(model) if not calls[name] or not is_found(name))

@@ -1,0 +1,88 @@
+"""A dense network, pruned as a config says and made a package that is what was asked for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from coreml_prune_bench.bench.build.saving import whole
+from coreml_prune_bench.bench.build.training import Order, Trainings
+from coreml_prune_bench.bench.training_images import TrainingImages
+from coreml_prune_bench.core.errors import BenchError, CellFailedError
+from coreml_prune_bench.models.layers import leave_dense
+from coreml_prune_bench.models.network import Network
+from coreml_prune_bench.models.pruning.algorithm import prune
+from coreml_prune_bench.models.pruning.allocation import Losses, allocated
+from coreml_prune_bench.models.pruning.config import PruningConfig
+from coreml_prune_bench.models.pruning.task import Pruned, PruningJob, layer_sparsities
+
+if TYPE_CHECKING:
+    from coreml_prune_bench.bench.cells import Cell
+    from coreml_prune_bench.mlprogram.summary import PackageSummary
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What a pruned package is made of, besides its cell.
+
+    model: the dense network, which is changed. images: those of training, for algorithms that take them. stay_dense:
+    layers that no algorithm prunes. losses: by layer, for a config that is allocated by sensitivity.
+    """
+
+    model: nn.Module
+    images: TrainingImages | None
+    stay_dense: tuple[str, ...]
+    losses: Callable[[], Losses]
+
+
+def save_pruned(
+    cell: "Cell", made_of: Ingredients, path: Path, baseline: "PackageSummary", trainings: Trainings
+) -> Pruned:
+    """Prune and save as a package; its promises hold, or CellFailedError says which one does not.
+
+    path: in the folder in which the artifact `cell.build_key` is being made.
+    """
+    config = cell.config
+    assert config is not None, "the dense baseline is not pruned"
+    leave_dense(made_of.model, made_of.stay_dense)
+    if cell.subject.network.own:
+        _refuse_misfits(config, cell.subject.network, made_of.model)
+    if config.allocation == "sensitivity":
+        config = allocated(config, cell.subject.network, made_of.model, made_of.losses())
+    pruned = prune(config, _job(cell, config, made_of, path.parent, trainings))
+    whole(path, lambda: cell.package_format.save_pruned(pruned, path))
+    cell.package_format.check(path, pruned, baseline)
+    return pruned
+
+
+def _job(cell: "Cell", config: PruningConfig, made_of: Ingredients, folder: Path, trainings: Trainings) -> PruningJob:
+    job = PruningJob(
+        network=cell.subject.network,
+        model=made_of.model,
+        image_size=cell.subject.data.image_size,
+        data=made_of.images,
+        trial=cell.trial,
+        progress=trainings.within("pruning"),
+    )
+    if "session" not in config.takes:
+        return job
+    order = None
+    if "labels" in config.takes:
+        assert made_of.images is not None, "labels are those of images"
+        order = Order(cell.subject.network.name, config, cell.trial, made_of.images.members, made_of.stay_dense)
+    return replace(
+        job,
+        session=trainings.session(order, folder, cell.build_key),
+        progress=job.progress if order is None else trainings.with_pace(cell.name, "pruning"),
+        say=lambda line: trainings.say(f"{cell.name}: {line}"),
+    )
+
+
+def _refuse_misfits(config: PruningConfig, network: Network, model: nn.Module) -> None:
+    """Raises CellFailedError where the layers cannot be pruned so, which of such a network nobody knew before."""
+    try:
+        layer_sparsities(config, network, model)
+    except BenchError as error:
+        raise CellFailedError(str(error)) from error

@@ -1,0 +1,58 @@
+"""The config of blockwise reconstruction."""
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from coreml_prune_bench.models.pruning.config import PruningConfig, Takes
+from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig
+from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
+
+
+class ReconstructionConfig(PruningConfig):
+    """Zeros, by default SparseGPT's; then each block is fitted to the dense network's, on a few unlabelled images."""
+
+    title: ClassVar[str] = "Blockwise reconstruction"
+    takes: ClassVar[frozenset[Takes]] = frozenset({"images", "session"})
+    has_trials: ClassVar[bool] = True
+    prunes_groups: ClassVar[bool] = False
+
+    algorithm: Literal["blockwise-reconstruction"] = "blockwise-reconstruction"
+    zeros: Literal["sparse-gpt", "magnitude"] = Field("sparse-gpt", description="what chooses the weights that go")
+    calibration_samples: int = Field(300, ge=4, description="training images, those held back among them")
+    held_back_samples: int = Field(50, ge=1, description="of them, not fitted to: they choose a block's rate")
+    views: int = Field(4, ge=1, description="of each image fitted to: as in evaluation, the others augmented")
+    steps: int = Field(200, ge=1, description="of Adam, for each block and rate")
+    batch_size: int = Field(24, ge=1, description="images of a step at most; fewer where a block's input is large")
+    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (0.01, 0.03, 0.1),
+        min_length=1,
+        description="each block is fitted with all, and keeps what errs least on the images held back; of the first "
+        "step, in units of a tensor's root mean square and the error's root",
+    )
+    hessian_dampening: float = Field(0.1, gt=0, description="SparseGPT's, ten times its default")
+    activations: Literal["memory", "disk"] = Field(
+        "memory", description="where those of a block are kept, in Float16; disk: in the folder for temporary files"
+    )
+
+    def start(self) -> SparseGPTConfig | PostTrainingConfig:
+        """What chooses the zeros. It does not see the images that are held back, unless there are too few of all."""
+        shared = {name: getattr(self, name) for name in PruningConfig.model_fields if name != "algorithm"}
+        if self.zeros == "magnitude":
+            return PostTrainingConfig(**shared)
+        samples = self.calibration_samples - self.held_back_samples
+        return SparseGPTConfig(**shared, calibration_samples=samples, hessian_dampening=self.hessian_dampening)
+
+    def _extras(self) -> list[str]:
+        return ["zeros by magnitude"] if self.zeros == "magnitude" else []
+
+    @model_validator(mode="after")
+    def _some_are_fitted(self) -> Self:
+        if self.held_back_samples > self.calibration_samples // 2:
+            raise ValueError(
+                f"held_back_samples ({self.held_back_samples}) leaves less than half of calibration_samples "
+                f"({self.calibration_samples}): give {self.calibration_samples // 2} or less, such as a sixth"
+            )
+        if self.zeros == "magnitude" and self.coremltools is not None:
+            raise ValueError("a Core ML Tools config is SparseGPT's: leave out 'zeros'")
+        return self

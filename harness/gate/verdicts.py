@@ -19,18 +19,8 @@ from coreml_prune_bench.gate.baseline import (
     Failure,
     LatencyRow,
 )
-from coreml_prune_bench.gate.limits import (
-    Key,
-    Metric,
-    RuleBook,
-    Verdict,
-)
-from coreml_prune_bench.gate.pairs import (
-    CHECKS,
-    Kind,
-    Pair,
-    matched_rows,
-)
+from coreml_prune_bench.gate.limits import CHECKS, Key, Kind, Metric, RuleBook, Verdict
+from coreml_prune_bench.gate.pairs import Pair, matched_rows
 from coreml_prune_bench.records.statistics import (
     Finding,
     compare_latencies,

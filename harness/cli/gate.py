@@ -42,8 +42,7 @@ def gate(
     Nothing is measured. Exit code 0: passed. 1: a row is worse, or missing (the rules may say otherwise). 2: a row
     could not be compared, or the gate could not be evaluated.
     """
-    from coreml_prune_bench.gate.baseline import load_baseline, read_results
-    from coreml_prune_bench.gate.limits import read_rules
+    from coreml_prune_bench.gate.folder import gate_folder
     from coreml_prune_bench.gate.reports import (
         as_github_annotations,
         as_github_summary,
@@ -51,10 +50,8 @@ def gate(
         as_junit,
         as_table,
     )
-    from coreml_prune_bench.gate.verdicts import gate as compare
 
-    book = read_rules(rules) if rules else None
-    report = compare(load_baseline(baseline), read_results(results), book, against_dense=against_dense)
+    report = gate_folder(results, baseline, rules=rules, against_dense=against_dense)
     if format == "github":
         summary = os.environ.get("GITHUB_STEP_SUMMARY")
         if summary:

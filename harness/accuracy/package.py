@@ -1,0 +1,26 @@
+"""What one package predicts for a data set that is named by its spec."""
+
+from pathlib import Path
+
+from coreml_prune_bench.accuracy.evaluate import evaluate
+from coreml_prune_bench.data.halves import open_data_or_part
+from coreml_prune_bench.records.predictions import Precision, Predictions
+from coreml_prune_bench.runtimes.choice import RuntimeName, loader
+
+
+def evaluate_package(
+    package: str | Path,
+    data: str,
+    *,
+    precision: Precision = "float32",
+    runtime: RuntimeName = "portable",
+    compute_units: str = "all",
+) -> Predictions:
+    """The predictions of an image classification package, ours or not, for the val split of `data`.
+
+    data: a spec such as "imagefolder:/data/x". precision is the portable runtime's, compute_units are Core ML's.
+    Raises BenchError of one line: a package that does not fit the data, a bad image, no Core ML here.
+    """
+    load = loader(runtime, precision=precision, compute_units=compute_units)
+    (predictions,), _ = evaluate([Path(package)], open_data_or_part(data).val, load=load)
+    return predictions

@@ -46,7 +46,7 @@ conformance: setup
 
 # uv alone can ask for the lowest versions. `highest` is what a user gets today, constraints.txt what the tests get.
 UV = $(or $(shell command -v uv),$(BIN)/uv)
-SHORT := tests/core tests/records tests/report tests/gate tests/mlprogram tests/cli tests/models/test_own.py \
+SHORT := tests/core tests/records tests/report tests/gating tests/mlprogram tests/cli tests/models/test_own.py \
   tests/models/test_pruning.py tests/data/test_hub.py tests/runtimes/test_portable_session.py
 test-versions: setup
 	@for resolution in lowest-direct highest; do \

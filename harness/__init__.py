@@ -11,11 +11,11 @@ from coreml_prune_bench.models.quiet import quiet_coremltools
 
 if TYPE_CHECKING:
     from coreml_prune_bench.accuracy.package import evaluate_package as evaluate
-    from coreml_prune_bench.advise.advise import advise
+    from coreml_prune_bench.advice.advise import advise
     from coreml_prune_bench.bench.suite import load_suite
     from coreml_prune_bench.bench.suite_choice import run_suite as run
     from coreml_prune_bench.core.errors import BenchError
-    from coreml_prune_bench.gate.folder import gate_folder as gate
+    from coreml_prune_bench.gating.folder import gate_folder as gate
     from coreml_prune_bench.mlprogram.summary import read_package as inspect
     from coreml_prune_bench.models.networks import registered_networks as networks
     from coreml_prune_bench.models.pruning.algorithm import algorithms
@@ -40,10 +40,10 @@ __all__ = [
 _PLACES = {
     "BenchError": "core.errors:BenchError",
     "Results": "report.results:Results",
-    "advise": "advise.advise:advise",
+    "advise": "advice.advise:advise",
     "algorithms": "models.pruning.algorithm:algorithms",
     "evaluate": "accuracy.package:evaluate_package",
-    "gate": "gate.folder:gate_folder",
+    "gate": "gating.folder:gate_folder",
     "inspect": "mlprogram.summary:read_package",
     "load_records": "report.results:load_records",
     "load_suite": "bench.suite:load_suite",

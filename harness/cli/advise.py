@@ -18,7 +18,7 @@ from coreml_prune_bench.cli.options import (
 from coreml_prune_bench.report.formats import write_cells
 
 if TYPE_CHECKING:
-    from coreml_prune_bench.advise.advice import Advice, Tried
+    from coreml_prune_bench.advice.advice import Advice, Tried
 
 
 def advise(
@@ -79,7 +79,7 @@ def advise(
     Exit code 0: the goal is met on images that had no say in the choice. 1: it is not; the best that was found is
     written all the same.
     """
-    from coreml_prune_bench.advise.advise import advise as find
+    from coreml_prune_bench.advice.advise import advise as find
 
     advice = find(
         model,
@@ -104,7 +104,7 @@ def advise(
 
 def _told(advice: "Advice", folder: Path) -> str:
     """The advice for a reader."""
-    from coreml_prune_bench.advise.advice import INTERVAL
+    from coreml_prune_bench.advice.advice import INTERVAL
 
     goal, final = advice.goal, advice.final
     asked = f"at most {goal.max_drop:g} points below the dense network" + (
@@ -131,7 +131,7 @@ def _told(advice: "Advice", folder: Path) -> str:
 
 
 def _row(tried: "Tried") -> dict[str, str]:
-    from coreml_prune_bench.advise.advice import INTERVAL
+    from coreml_prune_bench.advice.advice import INTERVAL
 
     return {
         "Config": tried.config,

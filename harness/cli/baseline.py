@@ -32,7 +32,7 @@ def save(
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
 ) -> None:
     """Write the newest state of every row of a results folder as a baseline."""
-    from coreml_prune_bench.gate.baseline import read_results, write_baseline
+    from coreml_prune_bench.gating.baseline import read_results, write_baseline
 
     if file.exists() and not force:
         raise BenchError(f"{file} exists: give --force to replace it, or another name")
@@ -51,7 +51,7 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """The baselines in a folder and its folders: files called `*baseline*.json`."""
-    from coreml_prune_bench.gate.baseline import read_baseline
+    from coreml_prune_bench.gating.baseline import read_baseline
 
     if not folder.is_dir():
         raise BenchError(f"no folder {folder}")
@@ -71,8 +71,8 @@ def list_(
 @app.command()
 def show(source: Source = str(_FILE), as_json: JsonOption = False) -> None:
     """The rows of a baseline."""
-    from coreml_prune_bench.gate.baseline import load_baseline
-    from coreml_prune_bench.gate.baseline_tables import overview
+    from coreml_prune_bench.gating.baseline import load_baseline
+    from coreml_prune_bench.gating.baseline_tables import overview
 
     _print(overview(load_baseline(source)), as_json)
 
@@ -80,8 +80,8 @@ def show(source: Source = str(_FILE), as_json: JsonOption = False) -> None:
 @app.command()
 def diff(first: Source, second: Source, as_json: JsonOption = False) -> None:
     """Every value in which two baselines differ. Whether a difference means anything, `gate` says."""
-    from coreml_prune_bench.gate.baseline import load_baseline
-    from coreml_prune_bench.gate.baseline_tables import differences
+    from coreml_prune_bench.gating.baseline import load_baseline
+    from coreml_prune_bench.gating.baseline_tables import differences
 
     _print(differences(load_baseline(first), load_baseline(second)), as_json)
 

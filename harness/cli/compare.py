@@ -32,8 +32,8 @@ def compare(
     The verdict is that of `gate` with its default rules, the first package as the baseline.
     """
     from coreml_prune_bench.data.halves import open_data_or_part
-    from coreml_prune_bench.gate.compare import compare as compare_measured
-    from coreml_prune_bench.gate.compare import measure
+    from coreml_prune_bench.gating.compare import compare as compare_measured
+    from coreml_prune_bench.gating.compare import measure
 
     opened = open_data_or_part(data)
     with Reporter().steps("comparing", 1) as steps:
@@ -45,7 +45,7 @@ def compare(
 
 
 def _told(found: Any) -> str:
-    from coreml_prune_bench.gate.reports import told_check
+    from coreml_prune_bench.gating.reports import told_check
 
     names = ("First", "Second")
     shown = [

@@ -42,8 +42,8 @@ def gate(
     Nothing is measured. Exit code 0: passed. 1: a row is worse, or missing (the rules may say otherwise). 2: a row
     could not be compared, or the gate could not be evaluated.
     """
-    from coreml_prune_bench.gate.folder import gate_folder
-    from coreml_prune_bench.gate.reports import (
+    from coreml_prune_bench.gating.folder import gate_folder
+    from coreml_prune_bench.gating.reports import (
         as_github_annotations,
         as_github_summary,
         as_json,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coreml_prune_bench.gate.baseline import read_results, write_baseline
+from coreml_prune_bench.gating.baseline import read_results, write_baseline
 from tests.factories import accuracy_record
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.gate.baseline import read_baseline
+from coreml_prune_bench.gating.baseline import read_baseline
 from coreml_prune_bench.records import schemas
 from coreml_prune_bench.records.accuracy import read_record
 from coreml_prune_bench.records.hits import read_scored

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
-from coreml_prune_bench.advise.advice import (
+from coreml_prune_bench.advice.advice import (
     ALPHA,
     Advice,
     Goal,
@@ -22,7 +22,7 @@ from coreml_prune_bench.advise.advice import (
     difference,
     is_on_front,
 )
-from coreml_prune_bench.advise.budget import Budget, OutOfTimeError, duration
+from coreml_prune_bench.advice.budget import Budget, OutOfTimeError, duration
 from coreml_prune_bench.bench.cells import Cell, Subject
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.models.config import TrainingConfig

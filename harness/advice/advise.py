@@ -3,10 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-from coreml_prune_bench.advise.advice import Advice, Goal
-from coreml_prune_bench.advise.budget import Budget, read_duration
-from coreml_prune_bench.advise.output import check_folder, write_advice
-from coreml_prune_bench.advise.search import Search
+from coreml_prune_bench.advice.advice import Advice, Goal
+from coreml_prune_bench.advice.budget import Budget, read_duration
+from coreml_prune_bench.advice.output import check_folder, write_advice
+from coreml_prune_bench.advice.search import Search
 from coreml_prune_bench.bench.build.builder import Builder
 from coreml_prune_bench.bench.cells import Cell, Subject, lay_out
 from coreml_prune_bench.bench.run import RunOptions, run

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import coreml_prune_bench.gate.package
-import coreml_prune_bench.gate.reports  # noqa: F401  (pytester drops what is first imported inside, to import it again)
+import coreml_prune_bench.gating.package
+import coreml_prune_bench.gating.reports  # noqa: F401  (pytester drops what is first imported inside, to import it again)
 from coreml_prune_bench.models.conversion import to_coreml
 from coreml_prune_bench.models.weights import untrained_model
 from tests.tiny_network import TINY
@@ -92,7 +92,7 @@ def user_tests(pytester, always, images, monkeypatch):
         body = [f"    {line}" for line in lines]
         pytester.makepyfile("\n".join([*head, "def test_model(coreml_gate):", *body]))
         return pytester.runpytest_inprocess(
-            "-p", "coreml_prune_bench.gate.pytest_plugin", "-p", "no:cacheprovider", *arguments
+            "-p", "coreml_prune_bench.gating.pytest_plugin", "-p", "no:cacheprovider", *arguments
         )
 
     return call
@@ -141,5 +141,5 @@ def test_the_plugin_is_registered_under_its_modules_name():
 
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert project["entry-points"]["pytest11"] == {
-        "coreml_prune_bench.gate.pytest_plugin": "coreml_prune_bench.gate.pytest_plugin"
+        "coreml_prune_bench.gating.pytest_plugin": "coreml_prune_bench.gating.pytest_plugin"
     }

@@ -1,6 +1,6 @@
 """How often the gate alarms though nothing changed, and how often it finds what did: simulated, as two tables.
 
-    python -m tests.gate.simulation [GATES] > results/gate/simulation.md
+    python -m tests.gating.simulation [GATES] > results/gate/simulation.md
 
 Every gate is the real one, on made-up rows. Predictions change as those of real networks did: the share of images that
 only one of two networks gets right is taken from results/imagenet-sample and results/gate/pairs.json.
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import signal, special
 from tabulate import tabulate
 
-from coreml_prune_bench.gate.baseline import (
+from coreml_prune_bench.gating.baseline import (
     AccuracyRow,
     Baseline,
     LatencyRow,
@@ -26,8 +26,8 @@ from coreml_prune_bench.gate.baseline import (
     read_baseline,
     read_results,
 )
-from coreml_prune_bench.gate.limits import RuleBook, Rules
-from coreml_prune_bench.gate.verdicts import Report, gate
+from coreml_prune_bench.gating.limits import RuleBook, Rules
+from coreml_prune_bench.gating.verdicts import Report, gate
 from tests.factories import accuracy_record, latency_record
 
 ALPHA = 0.05
@@ -53,8 +53,8 @@ def main(gates: int) -> None:
 
 _INTRODUCTION = """# What the gate finds, and how often it is wrong
 
-Made by `python -m tests.gate.simulation`: {gates:,} simulated gates a line, each by the real gate at its default alpha
-of 5 %. "Alarms" is the share of gates that call any row worse: at most 5 % where nothing changed."""
+Made by `python -m tests.gating.simulation`: {gates:,} simulated gates a line, each by the real gate at its default
+alpha of 5 %. "Alarms" is the share of gates that call any row worse: at most 5 % where nothing changed."""
 
 _ACCURACY = f"""{IMAGES:,} images, {100 * ACCURACY:.0f} % of them right in the baseline, no allowed loss. "Changed" is
 the share of images that only one side gets right. Named pairs are real networks, both ResNet50 on the 700 images of the

@@ -7,8 +7,8 @@ from typing import Any
 
 import tomli_w
 
-from coreml_prune_bench.advise.advice import Advice
-from coreml_prune_bench.advise.search import Attempt
+from coreml_prune_bench.advice.advice import Advice
+from coreml_prune_bench.advice.search import Attempt
 from coreml_prune_bench.bench.cells import Subject
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.files import write_atomically

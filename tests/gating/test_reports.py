@@ -9,17 +9,17 @@ from pathlib import Path
 import junitparser
 import pytest
 
-from coreml_prune_bench.gate.baseline import from_records, write_baseline
-from coreml_prune_bench.gate.reports import (
+from coreml_prune_bench.gating.baseline import from_records, write_baseline
+from coreml_prune_bench.gating.reports import (
     as_github_annotations,
     as_github_summary,
     as_json,
     as_junit,
     as_table,
 )
-from coreml_prune_bench.gate.verdicts import gate
+from coreml_prune_bench.gating.verdicts import gate
 from tests.factories import accuracy_record, latency_record, noisy_rounds, write_records
-from tests.gate.samples import bits
+from tests.gating.samples import bits
 
 ROOT = Path(__file__).parents[2]
 

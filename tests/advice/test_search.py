@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coreml_prune_bench.advise.advice import Goal, difference, is_on_front
-from coreml_prune_bench.advise.budget import Budget, OutOfTimeError
-from coreml_prune_bench.advise.search import Search
+from coreml_prune_bench.advice.advice import Goal, difference, is_on_front
+from coreml_prune_bench.advice.budget import Budget, OutOfTimeError
+from coreml_prune_bench.advice.search import Search
 from coreml_prune_bench.bench.cells import Subject
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.data import open_data

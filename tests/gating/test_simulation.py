@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.gate.simulation import main, real_pairs
+from tests.gating.simulation import main, real_pairs
 
 TABLE = Path(__file__).parents[2] / "results" / "gate" / "simulation.md"
 

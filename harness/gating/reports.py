@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from xml.etree import ElementTree
 
-from coreml_prune_bench.gate.verdicts import Check, Report, Row
+from coreml_prune_bench.gating.verdicts import Check, Report, Row
 from coreml_prune_bench.report.formats import write_cells
 
 _OUTCOMES = {0: "passed", 1: "failed", 2: "could not be evaluated: rows are not comparable"}

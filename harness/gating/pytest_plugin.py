@@ -18,7 +18,7 @@ from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.extras import extras_named
 
 if TYPE_CHECKING:
-    from coreml_prune_bench.gate.verdicts import Report, Row
+    from coreml_prune_bench.gating.verdicts import Report, Row
     from coreml_prune_bench.records.predictions import Precision
 
 _UPDATE = "--coreml-gate-update"
@@ -64,7 +64,7 @@ class CoremlGate:
         pytest.fail(f"coreml_gate: {problem}", pytrace=False)  # outside of `except`, whose context pytest would print
 
     def _report(self, package: Path, baseline: str, rules: Path | None, settings: "_Settings") -> "Report | None":
-        from coreml_prune_bench.gate.package import gate_package, update_baseline
+        from coreml_prune_bench.gating.package import gate_package, update_baseline
 
         if self._update and not baseline.endswith(".mlpackage"):
             update_baseline(package, baseline=Path(baseline), **settings)
@@ -81,7 +81,7 @@ class _Settings(TypedDict):
 
 def _judged(report: "Report") -> "Row":
     """The report's one row; fails the test if it has to."""
-    from coreml_prune_bench.gate.reports import told_row
+    from coreml_prune_bench.gating.reports import told_row
 
     (row,) = report.rows
     told = f"{row.key.name}: {told_row(row)}"
@@ -100,5 +100,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def coreml_gate(request: pytest.FixtureRequest) -> CoremlGate:
-    """Gates a Core ML package against a baseline: see coreml_prune_bench.gate.pytest_plugin."""
+    """Gates a Core ML package against a baseline: see coreml_prune_bench.gating.pytest_plugin."""
     return CoremlGate(update=request.config.getoption(_UPDATE))

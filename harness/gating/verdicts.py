@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.gate.baseline import (
+from coreml_prune_bench.gating.baseline import (
     AccuracyRow,
     Baseline,
     Failure,
     LatencyRow,
 )
-from coreml_prune_bench.gate.limits import CHECKS, Key, Kind, Metric, RuleBook, Verdict
-from coreml_prune_bench.gate.pairs import Pair, matched_rows
+from coreml_prune_bench.gating.limits import CHECKS, Key, Kind, Metric, RuleBook, Verdict
+from coreml_prune_bench.gating.pairs import Pair, matched_rows
 from coreml_prune_bench.records.statistics import (
     Finding,
     compare_latencies,

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.gate.baseline import from_records
-from coreml_prune_bench.gate.limits import RuleBook, Rules, read_rules
-from coreml_prune_bench.gate.verdicts import gate
+from coreml_prune_bench.gating.baseline import from_records
+from coreml_prune_bench.gating.limits import RuleBook, Rules, read_rules
+from coreml_prune_bench.gating.verdicts import gate
 from coreml_prune_bench.records.statistics import mcnemar, score_interval, smallest_p
 from tests.factories import accuracy_record, failed_record, latency_record, noisy_rounds
-from tests.gate.samples import bits
+from tests.gating.samples import bits
 
 
 def of(*records):

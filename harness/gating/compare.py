@@ -13,14 +13,14 @@ from coreml_prune_bench.accuracy.evaluate import evaluate
 from coreml_prune_bench.core.files import tree_hash
 from coreml_prune_bench.core.keys import package_versions
 from coreml_prune_bench.data import DataSet
-from coreml_prune_bench.gate.baseline import (
+from coreml_prune_bench.gating.baseline import (
     AccuracyRow,
     Baseline,
     Images,
     Trial,
     packed,
 )
-from coreml_prune_bench.gate.verdicts import Row, gate
+from coreml_prune_bench.gating.verdicts import Row, gate
 from coreml_prune_bench.mlprogram.summary import PackageSummary, WeightSummary, read_package
 from coreml_prune_bench.records.accuracy import Runtime
 from coreml_prune_bench.records.hits import right

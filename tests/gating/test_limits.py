@@ -3,7 +3,7 @@
 import pytest
 
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.gate.limits import Key, Rules, read_rules
+from coreml_prune_bench.gating.limits import Key, Rules, read_rules
 
 KEYS = [
     Key("resnet50", "dense", "Float16"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from coreml_prune_bench.advise.budget import Budget, OutOfTimeError, read_duration
+from coreml_prune_bench.advice.budget import Budget, OutOfTimeError, read_duration
 from coreml_prune_bench.core.errors import BenchError
 
 

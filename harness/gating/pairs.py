@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
-from coreml_prune_bench.gate.baseline import AccuracyRow, Baseline, LatencyRow
-from coreml_prune_bench.gate.limits import CHECKS, Key, Kind, RuleBook, Rules
+from coreml_prune_bench.gating.baseline import AccuracyRow, Baseline, LatencyRow
+from coreml_prune_bench.gating.limits import CHECKS, Key, Kind, RuleBook, Rules
 
 Cell = tuple[str, str, str, str]
 """Model, algorithm, config and, of latencies, compute units."""

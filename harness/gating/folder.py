@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from coreml_prune_bench.gate.baseline import load_baseline, read_results
-from coreml_prune_bench.gate.limits import read_rules
-from coreml_prune_bench.gate.verdicts import Report, gate
+from coreml_prune_bench.gating.baseline import load_baseline, read_results
+from coreml_prune_bench.gating.limits import read_rules
+from coreml_prune_bench.gating.verdicts import Report, gate
 
 
 def gate_folder(

@@ -12,6 +12,14 @@ from coreml_prune_bench.core.errors import BenchError, did_you_mean
 
 Verdict = Literal["better", "same", "worse", "cannot tell", "missing", "new", "not comparable"]
 Metric = Literal["accuracy", "size", "sparsity", "latency", "neural_engine", "load"]
+Kind = Literal["accuracy", "latency"]
+
+CHECKS: dict[Kind, tuple[Metric, ...]] = {
+    "accuracy": ("accuracy", "size", "sparsity"),
+    "latency": ("latency", "neural_engine", "load"),
+}
+"""What is compared of each kind of row: the first is tested, the others are single values."""
+
 Condition = Literal[
     "device", "os", "runtime", "precision", "compute units", "protocol", "low-power mode", "thermal state"
 ]

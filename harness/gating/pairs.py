@@ -4,23 +4,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from coreml_prune_bench.gating.baseline import AccuracyRow, Baseline, LatencyRow
-from coreml_prune_bench.gating.limits import (
-    Key,
-    Metric,
-    Rules,
-    RuleSet,
-)
-
-Kind = Literal["accuracy", "latency"]
-
-CHECKS: dict[Kind, tuple[Metric, ...]] = {
-    "accuracy": ("accuracy", "size", "sparsity"),
-    "latency": ("latency", "neural_engine", "load"),
-}
-"""What is compared of each kind of row: the first is tested, the others are single values."""
+from coreml_prune_bench.gating.limits import CHECKS, Key, Kind, Rules, RuleSet
 
 Cell = tuple[str, str, str, str]
 """Model, algorithm, config and, of latencies, compute units."""

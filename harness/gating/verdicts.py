@@ -19,18 +19,8 @@ from coreml_prune_bench.gating.baseline import (
     Failure,
     LatencyRow,
 )
-from coreml_prune_bench.gating.limits import (
-    Key,
-    Metric,
-    RuleSet,
-    Verdict,
-)
-from coreml_prune_bench.gating.pairs import (
-    CHECKS,
-    Kind,
-    Pair,
-    matched_rows,
-)
+from coreml_prune_bench.gating.limits import CHECKS, Key, Kind, Metric, RuleSet, Verdict
+from coreml_prune_bench.gating.pairs import Pair, matched_rows
 from coreml_prune_bench.records.statistics import (
     Finding,
     compare_latencies,

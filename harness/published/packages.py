@@ -116,7 +116,7 @@ def published_packages(network: str) -> list[PublishedPackage]:
     for row in rows_of([network]):
         path, locked = folder / _name(row.package_url), lock.files.get(row.package_url)
         if locked is None or not path.is_dir():
-            raise BenchError(f"{path} is not there: run `run_bench.py fetch-published` first")
+            raise BenchError(f"{path} is not there: run `coreml-prune-bench fetch-published` first")
         found.append(PublishedPackage(row, path, locked.content_sha256))
     return found
 

@@ -1,20 +1,32 @@
-"""What the project can be extended by without touching it: an algorithm, and a package format."""
+"""What the project can be extended by without touching it, as docs/extending.md says; its examples are run."""
 
 import json
+import re
 import shutil
+from importlib import import_module
+from pathlib import Path
 
+import numpy as np
 import pytest
+from coremltools.converters.mil import Builder as mb
 
+from coreml_prune_bench import data
 from coreml_prune_bench.bench.cells import lay_out
 from coreml_prune_bench.bench.formats import protocol
 from coreml_prune_bench.bench.formats.mlpackage import MLPACKAGE
 from coreml_prune_bench.bench.run import RunOptions, run
 from coreml_prune_bench.bench.suite import load_suite
+from coreml_prune_bench.core.errors import DataError
+from coreml_prune_bench.models import registry as networks
 from coreml_prune_bench.models.pruning import algorithm, coremltools_yaml
+from coreml_prune_bench.models.weights import untrained_model
 from coreml_prune_bench.records.accuracy import read_records
 from coreml_prune_bench.records.store import Store
 from coreml_prune_bench.report.accuracy_tables import rows
+from coreml_prune_bench.runtimes.portable import registry as operations
 from tests.bench.fifth_algorithm import RANDOM, RandomConfig
+from tests.runtimes.portable.programs import all_close
+from tests.runtimes.portable.programs import run as run_operations
 
 SUITE = """
 description = "a fifth algorithm"
@@ -143,3 +155,46 @@ def test_a_second_package_format_needs_only_itself(monkeypatch, tiny_suite, tiny
         assert record.predictions == same.predictions
         assert record.package.weight_bytes == same.package.weight_bytes
     assert sorted(path.suffix for path in tmp_path.glob("results/artifacts/*/*.box")) == [".box", ".box"]
+
+
+def example(heading: str) -> str:
+    """The first block of Python under a heading of docs/extending.md."""
+    text = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
+    found = re.search(r"```python\n(.*?)```", text.split(f"\n## {heading}\n")[1], re.DOTALL)
+    return found[1]
+
+
+def test_the_network_of_the_docs_is_built_and_cut_into_stages(monkeypatch):
+    monkeypatch.setattr(networks, "_REGISTRY", dict(networks._REGISTRY))
+    exec(example("A network"), {})
+    network = networks.get_network("shufflenet_v2")
+    model = untrained_model(network, 7)
+    assert model.get_submodule(network.head).out_features == 7
+    assert len(network.sequential(model)) > 5
+
+
+def test_the_operation_of_the_docs_is_its_definition(monkeypatch, draw, tmp_path):
+    import_module("coreml_prune_bench.runtimes.portable.ops")  # registers all, the one that is replaced here too
+    others = {name: entry for name, entry in operations._OPERATIONS.items() if name != "silu"}
+    monkeypatch.setattr(operations, "_OPERATIONS", others)
+    exec(example("An operation of the portable runtime"), {})
+    x = draw.normal(size=(2, 3)).astype(np.float32)
+    results = run_operations(tmp_path, {"silu": lambda x: mb.silu(x=x)}, x)
+    all_close(results, {"silu": x / (1 + np.exp(-x))})
+
+
+def test_the_data_source_of_the_docs_is_opened_by_its_spec(monkeypatch, draw, tmp_path):
+    source: dict[str, object] = {"__name__": __name__}
+    exec(example("A data source"), source)
+    opens = source["open_arrays"]
+    monkeypatch.setitem(data._KINDS, "arrays", ("arrays:PATH", lambda place: opens(Path(place))))
+    images = draw.integers(0, 256, (5, 40, 48, 3), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", images=images, labels=[0, 1, 1, 0, 1], classes=["cat", "dog"])
+    opened = data.open_data(f"arrays:{tmp_path / 'x.npz'}")
+    assert (opened.classes, opened.train, opened.image_size) == (("cat", "dog"), None, 40)
+    np.testing.assert_array_equal(opened.val.image(3), images[3])
+    assert len(opened.val.fingerprint) == 64
+    with pytest.raises(DataError, match=r"cannot read .*y.npz"):
+        data.open_data(f"arrays:{tmp_path / 'y.npz'}")
+    with pytest.raises(DataError, match="arrays:PATH"):
+        data.open_data("unknown:x")

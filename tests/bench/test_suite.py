@@ -43,8 +43,8 @@ def test_the_best_recipes_are_one_for_each_network_and_sparsity():
     assert sorted(found) == [(name, sparsity) for name in sorted(suite.models) for sparsity in (0.5, 0.75)]
 
 
-def test_the_suite_in_the_readme_is_one(tmp_path):
-    text = (Path(__file__).parents[2] / "README.md").read_text().split("```toml\n")[1].split("```")[0]
+def test_the_suite_in_the_docs_is_one(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "suites.md").read_text().split("```toml\n")[1].split("```")[0]
     (tmp_path / "mine.yaml").write_text("global_config: {algorithm: sparse_gpt, weight_dtype: float32}")
     suite = load_suite(suite_file(tmp_path, text))
     assert len(suite.configs) == 6

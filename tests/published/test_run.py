@@ -90,7 +90,7 @@ def test_packages_that_were_not_fetched_or_were_changed_are_not_measured(
     refused, run_bench, published, published_suite, imagenet, tmp_path
 ):
     arguments = ("run", "--suite", published_suite, "--data", imagenet, "--results", tmp_path / "r")
-    assert "Dense.mlpackage is not there: run `run_bench.py fetch-published` first" in refused(*arguments)
+    assert "Dense.mlpackage is not there: run `coreml-prune-bench fetch-published` first" in refused(*arguments)
     run_bench("fetch-published")
     (published_folder() / "Dense.mlpackage/Manifest.json").write_text("{}")
     assert "Dense.mlpackage is not what was downloaded" in refused(*arguments)

@@ -16,6 +16,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = "coreml_prune_bench"
 
+pytestmark = pytest.mark.xdist_group("keys of cells")  # one process: they share a fixture that takes a while
+
 SUITE = """
 description = "one config of each algorithm"
 models = ["mobilenet_v2", "resnet50"]
@@ -105,19 +107,24 @@ CHANGES = {
 }
 
 PROGRAM = """
-import json, sys
+import functools, json, sys
 from pathlib import Path
 
-from coreml_prune_bench.bench.cells import lay_out
+from coreml_prune_bench.accuracy.runtime import Evaluation
+from coreml_prune_bench.bench import cells
 from coreml_prune_bench.bench.suite import load_suite
 from coreml_prune_bench.core import keys
 
+# Images are read once, and of the code only what was changed is read again.
+cells.open_data_or_part = functools.cache(cells.open_data_or_part)
+hash_of = keys._hash_of
 
-def laid_out():
-    for cached in (keys._graph, keys._modules_behind, keys._hash_of, keys._text_of):
-        cached.cache_clear()
+
+def laid_out(changed=None):
+    keys._text_of.cache_clear()
+    keys._hash_of = lambda module: (hash_of.__wrapped__ if module == changed else hash_of)(module)
     found = {}
-    for cell in lay_out(load_suite(sys.argv[1]), None):
+    for cell in cells.lay_out(load_suite(sys.argv[1]), None, evaluation=Evaluation()):  # it keeps what it found out
         name = cell.algorithm + (", allocated" if cell.config and cell.config.allocation == "sensitivity" else "")
         found[f"{cell.subject.network.name}: {name}"] = [cell.build_key, cell.key]
     return found
@@ -130,7 +137,7 @@ for number, (module, old, new) in enumerate(json.loads(sys.stdin.read())):
     text = file.read_text()
     assert old in text, (module, old)
     file.write_text(text.replace(old, new, 1) if old else f"{text}\\nCHANGED = 1\\n")
-    keys_of[number] = laid_out()
+    keys_of[number] = laid_out(f"{keys.PACKAGE}.{module.removesuffix('.py').replace('/', '.')}")
     file.write_text(text)
 print(json.dumps(keys_of))
 """

@@ -20,7 +20,8 @@ def gate(
     ],
     results: ResultsOption = RESULTS,
     rules: Annotated[
-        Path | None, typer.Option("--rules", metavar="FILE", help="A TOML file of what is allowed; its keys stand in docs/gate.md.")
+        Path | None,
+        typer.Option("--rules", metavar="FILE", help="A TOML file of what is allowed; its keys stand in docs/gate.md."),
     ] = None,
     against_dense: Annotated[
         bool,

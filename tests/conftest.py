@@ -1,4 +1,4 @@
-"""What several test files share: the sample data, a finished run of a tiny suite, and the command line."""
+"""What tests of several rooms share: random numbers, packages, a finished run of a tiny suite, and the command line."""
 
 import random
 import shutil
@@ -22,6 +22,7 @@ from coreml_prune_bench.models.conversion import to_coreml
 from coreml_prune_bench.models.weights import untrained_model
 from coreml_prune_bench.records.store import Store
 from tests.damage import TwoLayers
+from tests.models.own_files import BLOCK, NET, SUITE
 from tests.models.tiny import SIZE, dense
 from tests.packages import from_torch
 from tests.tiny_network import TINY  # (its module registers the network)
@@ -64,7 +65,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def seed(request: pytest.FixtureRequest) -> int:
+def own_seed(request: pytest.FixtureRequest) -> int:
     """Random numbers are the test's own, whichever tests run before it: all streams start from a hash of its name."""
     seed = zlib.crc32(request.node.name.encode())
     random.seed(seed)
@@ -74,9 +75,9 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture
-def draw(seed: int) -> np.random.Generator:
+def draw(own_seed: int) -> np.random.Generator:
     """Random inputs for a test."""
-    return np.random.default_rng(seed)
+    return np.random.default_rng(own_seed)
 
 
 @pytest.fixture(scope="session")
@@ -168,3 +169,12 @@ def intact(tmp_path_factory) -> Path:
 def copy(intact, tmp_path) -> Path:
     """A copy of the intact package, to damage."""
     return Path(shutil.copytree(intact, tmp_path / "m.mlpackage"))
+
+
+@pytest.fixture
+def own_files(tmp_path: Path) -> Path:
+    """A folder with a user's own network, net.py, and a suite for it, mine.toml."""
+    (tmp_path / "net.py").write_text(NET)
+    (tmp_path / "blocks.py").write_text(BLOCK)
+    (tmp_path / "mine.toml").write_text(SUITE)
+    return tmp_path

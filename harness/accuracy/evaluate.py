@@ -19,7 +19,7 @@ from coreml_prune_bench.records.predictions import Precision, Predictions
 from coreml_prune_bench.runtimes import portable
 
 if TYPE_CHECKING:
-    from coreml_prune_bench.runtimes.choice import BatchModel, Load
+    from coreml_prune_bench.runtimes.protocol import BatchModel, Load
 
 _BATCH_SIZE = 32
 _TOP = 5

@@ -5,7 +5,7 @@ from pathlib import Path
 from coreml_prune_bench.accuracy.evaluate import evaluate
 from coreml_prune_bench.data.halves import open_data_or_part
 from coreml_prune_bench.records.predictions import Precision, Predictions
-from coreml_prune_bench.runtimes.choice import RuntimeName, loader
+from coreml_prune_bench.runtimes.protocol import RuntimeName, loader
 
 
 def evaluate_package(

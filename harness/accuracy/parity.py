@@ -16,7 +16,7 @@ from coreml_prune_bench.core.files import write_atomically
 from coreml_prune_bench.data import Split, iterate
 from coreml_prune_bench.records.accuracy import Provenance, Runtime
 from coreml_prune_bench.records.latency import Device
-from coreml_prune_bench.runtimes.choice import Load
+from coreml_prune_bench.runtimes.protocol import Load
 
 _BATCH_SIZE = 32
 

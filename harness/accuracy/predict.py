@@ -35,7 +35,7 @@ Plain = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Given:
+class InputValue:
     """An input: what the package gets, and in words where it came from and what was done to it."""
 
     value: Any
@@ -74,10 +74,10 @@ def predict(
 # --- inputs
 
 
-def read_inputs(model: "Model", inputs: Sequence[str], *, resize: bool) -> dict[str, Given]:
+def read_inputs(model: "Model", inputs: Sequence[str], *, resize: bool) -> dict[str, InputValue]:
     """The inputs that `inputs`, each "NAME=VALUE", name. The model itself checks that none is missing."""
     features = {feature.name: feature for feature in model.inputs}
-    given: dict[str, Given] = {}
+    given: dict[str, InputValue] = {}
     for item in inputs:
         name, _, value = item.partition("=")
         if name not in features or not value:
@@ -96,7 +96,7 @@ def _declared(feature: Feature) -> str:
     return f"{feature.name} ({kind} {feature.expected_shape()})"
 
 
-def _image(feature: Feature, value: str, *, resize: bool) -> Given:
+def _image(feature: Feature, value: str, *, resize: bool) -> InputValue:
     """The decoded image in the mode that the package takes, of the size that it has or, where asked for, fitted."""
     try:
         image: PIL.Image.Image = PIL.Image.open(value)
@@ -119,7 +119,7 @@ def _image(feature: Feature, value: str, *, resize: bool) -> Given:
             f"--input {feature.name}={value}: is {image.width}x{image.height}, expected {feature.expected_shape()} "
             "(height, width, channels); --resize scales the shorter side and crops the centre"
         )
-    return Given(image, f"{value}, " + ", ".join(done))
+    return InputValue(image, f"{value}, " + ", ".join(done))
 
 
 def fit(image: PIL.Image.Image, height: int, width: int) -> PIL.Image.Image:
@@ -136,7 +136,7 @@ def fit(image: PIL.Image.Image, height: int, width: int) -> PIL.Image.Image:
     return scaled.crop((left, top, left + width, top + height))
 
 
-def _array(feature: Feature, value: str) -> Given:
+def _array(feature: Feature, value: str) -> InputValue:
     """From a .npy file, a .json file, or a number, which is enough for an input of one element."""
     try:
         if value.endswith(".npy"):
@@ -152,8 +152,8 @@ def _array(feature: Feature, value: str) -> Given:
         raise DataError(f"--input {feature.name}={value}: expected numbers, found {array.dtype}")
     if not value.endswith((".npy", ".json")):
         one = math.prod(feature.default_shape) == 1
-        return Given(array.reshape(feature.default_shape) if one and array.size == 1 else array, value)
-    return Given(array, f"{value}, {array.dtype} {list(array.shape)}")
+        return InputValue(array.reshape(feature.default_shape) if one and array.size == 1 else array, value)
+    return InputValue(array, f"{value}, {array.dtype} {list(array.shape)}")
 
 
 # --- outputs

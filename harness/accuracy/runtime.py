@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from coreml_prune_bench.core.keys import code_version, package_versions
 from coreml_prune_bench.records.accuracy import Runtime
-from coreml_prune_bench.runtimes.choice import Load, RuntimeName, loader
+from coreml_prune_bench.runtimes.protocol import Load, RuntimeName, loader
 
 if TYPE_CHECKING:
     from coreml_prune_bench.latency.session import Machine

@@ -15,7 +15,7 @@ from coreml_prune_bench.cli.options import (
 )
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import Reporter
-from coreml_prune_bench.runtimes.choice import RuntimeName
+from coreml_prune_bench.runtimes.protocol import RuntimeName
 
 if TYPE_CHECKING:
     from coreml_prune_bench.records.latency import Protocol
@@ -169,7 +169,7 @@ def latency(
 
 
 def _compute_units(given: list[str] | None, runtime: RuntimeName, *, on_device: bool) -> list[str]:
-    from coreml_prune_bench.runtimes.choice import COMPUTE_UNITS
+    from coreml_prune_bench.runtimes.protocol import COMPUTE_UNITS
 
     units = split_commas(given)
     if runtime == "portable":

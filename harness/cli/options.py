@@ -8,7 +8,7 @@ from rich.console import Console
 
 from coreml_prune_bench.records.predictions import Precision
 from coreml_prune_bench.report.formats import Format
-from coreml_prune_bench.runtimes.choice import RuntimeName
+from coreml_prune_bench.runtimes.protocol import RuntimeName
 
 RESULTS = Path("results/local")
 

@@ -43,7 +43,7 @@ def accuracy(
     """
     from coreml_prune_bench.accuracy.evaluate import evaluate
     from coreml_prune_bench.data.halves import open_data_or_part
-    from coreml_prune_bench.runtimes.choice import loader
+    from coreml_prune_bench.runtimes.protocol import loader
 
     reporter = Reporter()
     with reporter.steps(f"{len(packages)} packages", 1) as steps:

@@ -56,7 +56,7 @@ def parity(
     from coreml_prune_bench.data.halves import open_data_or_part
     from coreml_prune_bench.latency.machines import this_machine
     from coreml_prune_bench.records.provenance import provenance
-    from coreml_prune_bench.runtimes.choice import loader
+    from coreml_prune_bench.runtimes.protocol import loader
 
     core_ml, portable = this_machine("coreml")[0], this_machine("portable")[0]
     loads = (loader("coreml", compute_units=compute_units), loader("portable", precision=precision))

@@ -127,7 +127,7 @@ class _Override:
 
 
 @dataclass(frozen=True)
-class RuleBook:
+class RuleSet:
     """A rules file: what holds for every row, and overrides, of which a later one goes before an earlier one."""
 
     base: Rules = field(default_factory=Rules)
@@ -146,7 +146,7 @@ class RuleBook:
                 raise BenchError(f"{override.where}: {_no_such_row(override, known)}")
 
 
-def read_rules(path: Path) -> RuleBook:
+def read_rules(path: Path) -> RuleSet:
     """Read a rules file. Raises BenchError of one line that names file and key."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -162,7 +162,7 @@ def read_rules(path: Path) -> RuleBook:
     except ValidationError as error:
         raise BenchError(f"{path}: {_first_problem(error)}") from error
     overrides = [_read_override(path, number, table, base) for number, table in enumerate(tables, start=1)]
-    return RuleBook(base, tuple(overrides))
+    return RuleSet(base, tuple(overrides))
 
 
 def _read_override(path: Path, number: int, table: dict[str, Any], base: Rules) -> _Override:

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from coreml_prune_bench.gating.baseline import AccuracyRow, Baseline, LatencyRow
-from coreml_prune_bench.gating.limits import CHECKS, Key, Kind, RuleBook, Rules
+from coreml_prune_bench.gating.limits import CHECKS, Key, Kind, Rules, RuleSet
 
 Cell = tuple[str, str, str, str]
 """Model, algorithm, config and, of latencies, compute units."""
@@ -57,13 +57,13 @@ class Pair:
 
 
 def matched_rows(
-    baseline: Baseline, run: Baseline, book: RuleBook | None = None, *, against_dense: bool = False
+    baseline: Baseline, run: Baseline, book: RuleSet | None = None, *, against_dense: bool = False
 ) -> list[Pair]:
     """Every row of either side with its counterpart on the other, accuracies first.
 
     against_dense: the counterpart of a row of the run is the baseline's dense row of its model; dense rows have none.
     """
-    rules = book or RuleBook()
+    rules = book or RuleSet()
     return [
         *_matched("accuracy", baseline.accuracy, run.accuracy, rules, against_dense),
         *_matched("latency", baseline.latency, run.latency, rules, against_dense),
@@ -76,7 +76,7 @@ def name_of(row: AccuracyRow | LatencyRow) -> str:
 
 
 def _matched(
-    kind: Kind, baseline: Sequence[_Row], run: Sequence[_Row], book: RuleBook, against_dense: bool
+    kind: Kind, baseline: Sequence[_Row], run: Sequence[_Row], book: RuleSet, against_dense: bool
 ) -> Iterator[Pair]:
     # What tells rows of one cell apart is part of their name only where a side has several: else it would hide that
     # another data set or device makes a row incomparable, by making it a missing and a new one.

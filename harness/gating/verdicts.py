@@ -19,7 +19,7 @@ from coreml_prune_bench.gating.baseline import (
     Failure,
     LatencyRow,
 )
-from coreml_prune_bench.gating.limits import CHECKS, Key, Kind, Metric, RuleBook, Verdict
+from coreml_prune_bench.gating.limits import CHECKS, Key, Kind, Metric, RuleSet, Verdict
 from coreml_prune_bench.gating.pairs import Pair, matched_rows
 from coreml_prune_bench.records.statistics import (
     Finding,
@@ -91,13 +91,13 @@ class Report:
         return {verdict: found[verdict] for verdict in _WORST_FIRST if found[verdict]}
 
 
-def gate(baseline: Baseline, run: Baseline, rules: RuleBook | None = None, *, against_dense: bool = False) -> Report:
+def gate(baseline: Baseline, run: Baseline, rules: RuleSet | None = None, *, against_dense: bool = False) -> Report:
     """Compare a run with a baseline, row by row.
 
     against_dense: compare each row of the run that is not dense with the baseline's dense row of its model instead.
     Raises BenchError for a rule about a row that does not exist, and where there is no row at all.
     """
-    book = rules or RuleBook()
+    book = rules or RuleSet()
     pairs = matched_rows(baseline, run, book, against_dense=against_dense)
     book.check_rows(pair.key for pair in pairs)
     pairs = [pair for pair in pairs if set(CHECKS[pair.kind]) & set(pair.rules.checks)]

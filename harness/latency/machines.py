@@ -17,8 +17,8 @@ from coreml_prune_bench.latency.session import Machine
 from coreml_prune_bench.latency.worker import OpenRuntime
 from coreml_prune_bench.records.accuracy import Runtime
 from coreml_prune_bench.records.latency import Device, State
-from coreml_prune_bench.runtimes.choice import RuntimeName
 from coreml_prune_bench.runtimes.coreml import CoreMLMissingError, missing
+from coreml_prune_bench.runtimes.protocol import RuntimeName
 
 
 def this_machine(

@@ -14,7 +14,7 @@ from coreml_prune_bench.models.errors import BenchError
 from coreml_prune_bench.models.pruning.config import PruningConfig
 
 if TYPE_CHECKING:
-    from coreml_prune_bench.models.pruning.task import Pruned, PruningJob, Targets
+    from coreml_prune_bench.models.pruning.task import Pruned, PruningTask, Targets
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Algorithm:
     """One way to prune a network.
 
     config: the type of its configs; its name in suites, its title and what it takes stand there.
-    entry: "module:function", (config, job) -> Pruned. order: among the others, the cheapest first.
-    trains_along: "module:function", (config, job), which torchrun's other processes call; for those that take labels.
+    entry: "module:function", (config, task) -> Pruned. order: among the others, the cheapest first.
+    trains_along: "module:function", (config, task), which torchrun's other processes call; for those that take labels.
     coremltools_yaml: "module:function", (config, targets, training images) -> (what to know of the file, its content).
     advised: what `advise` sets beside the sparsity and the storage form; None: it does not try this algorithm.
     """
@@ -45,10 +45,10 @@ class Algorithm:
         """The name in tables."""
         return self.config.title
 
-    def train_along(self, config: PruningConfig, job: "PruningJob") -> None:
+    def train_along(self, config: PruningConfig, task: "PruningTask") -> None:
         """Take part, as one of torchrun's other processes, in what the first one prunes."""
         assert self.trains_along is not None, f"{self.name} is not trained by several processes"
-        _loaded(self.trains_along)(config, job)
+        _loaded(self.trains_along)(config, task)
 
     def as_coremltools(
         self, config: PruningConfig, targets: "Targets", training_images: int
@@ -81,12 +81,12 @@ def algorithm_of(config: PruningConfig) -> Algorithm:
     return _ALGORITHMS[config.algorithm]
 
 
-def prune(config: PruningConfig, job: "PruningJob") -> "Pruned":
-    """Prune the job's network as `config` says. Raises BenchError for a config that cannot be used."""
+def prune(config: PruningConfig, task: "PruningTask") -> "Pruned":
+    """Prune the task's network as `config` says. Raises BenchError for a config that cannot be used."""
     from coreml_prune_bench.models.conversion import zero_what_float16_loses
 
-    zero_what_float16_loses(job.model, job.image_size)
-    pruned: Pruned = _loaded(algorithm_of(config).entry)(config, job)
+    zero_what_float16_loses(task.model, task.image_size)
+    pruned: Pruned = _loaded(algorithm_of(config).entry)(config, task)
     return pruned
 
 

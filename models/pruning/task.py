@@ -27,7 +27,7 @@ _Config = TypeVar("_Config", bound=PruningConfig)
 
 
 @dataclass(frozen=True)
-class PruningJob:
+class PruningTask:
     """One network to prune once.
 
     model: the dense network in eval mode; the algorithm may change it.

@@ -18,7 +18,7 @@ from coreml_prune_bench.models.conversion import fold_batchnorm, to_coreml
 from coreml_prune_bench.models.pruning.algorithm import prune
 from coreml_prune_bench.models.pruning.coreml import to_sparse_coreml
 from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
-from coreml_prune_bench.models.pruning.task import PruningJob
+from coreml_prune_bench.models.pruning.task import PruningTask
 from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.training import normalize
 from coreml_prune_bench.models.weights import initial_model, load_pretrained
@@ -47,8 +47,8 @@ def test_the_package_and_torch_agree_on_the_sample(name, kind, tmp_path):
         package = to_coreml(model, 224)
     else:
         train = TrainingImages(data, data.train, np.arange(len(data.train)))
-        job = PruningJob(network, model, 224, train, 0, progress=lambda done, total: None)
-        package = to_sparse_coreml(prune(SparseGPTConfig(sparsity=0.5, batchnorm_samples=256), job))
+        task = PruningTask(network, model, 224, train, 0, progress=lambda done, total: None)
+        package = to_sparse_coreml(prune(SparseGPTConfig(sparsity=0.5, batchnorm_samples=256), task))
     path = tmp_path / f"{name}.mlpackage"
     package.save(str(path))
     (predictions,), _ = evaluate([path], data.val)

@@ -7,7 +7,7 @@ import torch
 from coreml_prune_bench.models.layers import prunable_layers
 from coreml_prune_bench.models.pruning.algorithm import Algorithm
 from coreml_prune_bench.models.pruning.config import PruningConfig, Takes
-from coreml_prune_bench.models.pruning.task import Pruned, PruningJob, layer_sparsities, scope_in_words
+from coreml_prune_bench.models.pruning.task import Pruned, PruningTask, layer_sparsities, scope_in_words
 
 
 class RandomConfig(PruningConfig):
@@ -20,16 +20,16 @@ class RandomConfig(PruningConfig):
     algorithm: Literal["random"] = "random"
 
 
-def prune(config: RandomConfig, job: PruningJob) -> Pruned:
-    targets = layer_sparsities(config, job.network, job.model)
-    layers = prunable_layers(job.model)
-    generator = torch.Generator().manual_seed(job.trial)
+def prune(config: RandomConfig, task: PruningTask) -> Pruned:
+    targets = layer_sparsities(config, task.network, task.model)
+    layers = prunable_layers(task.model)
+    generator = torch.Generator().manual_seed(task.trial)
     for name, sparsity in targets.items():
         weight = layers[name].weight.data
         order = torch.randperm(weight.numel(), generator=generator)
         weight.view(-1)[order[: round(sparsity * weight.numel())]] = 0
-    scope = scope_in_words(config, job.network, job.model)
-    return Pruned(config, job.model, job.image_size, targets, scope)
+    scope = scope_in_words(config, task.network, task.model)
+    return Pruned(config, task.model, task.image_size, targets, scope)
 
 
 RANDOM = Algorithm(config=RandomConfig, entry=f"{__name__}:prune", order=5, advised={})

@@ -23,9 +23,9 @@ from coreml_prune_bench.runtimes import portable
 from tests.models.own_files import WALKING
 
 
-def test_a_users_file_goes_through_every_algorithm_and_one_that_cannot_be_traced_through_the_others(folder):
-    cells = lay_out(load_suite(str(folder / "mine.toml")), None)
-    outcome = run(cells, RunOptions(Store(folder / "results")))
+def test_a_users_file_goes_through_every_algorithm_and_one_that_cannot_be_traced_through_the_others(own_files):
+    cells = lay_out(load_suite(str(own_files / "mine.toml")), None)
+    outcome = run(cells, RunOptions(Store(own_files / "results")))
     records = {(r.network.name, r.pruning.algorithm): r for r in outcome.records}
     assert set(records) == {
         *(("net-net", algorithm) for algorithm in ("dense", "post-training", *WALKING, "magnitude-pruner")),
@@ -37,21 +37,23 @@ def test_a_users_file_goes_through_every_algorithm_and_one_that_cannot_be_traced
         assert "torch.fx cannot trace" in failed.reason
         assert "\n" not in failed.reason
     for (name, algorithm), record in records.items():
-        assert record.network.spec == f"{folder}/{name.replace('-', '.py:')}"
+        assert record.network.spec == f"{own_files}/{name.replace('-', '.py:')}"
         if record.package and algorithm != "dense":
             layers = {layer.name: layer for layer in record.package.layers}
             assert set(layers) == {"stem", "block.conv", "attention.in_proj", "attention.out_proj", "head"}
             assert all(layer.sparsity == pytest.approx(0.5, abs=0.02) for layer in layers.values())
             assert record.pruning.scope == "conv + linear; 1 layer cannot be pruned"  # the unused one
             assert "batch_norm" not in record.package.operations
-    again = run(lay_out(load_suite(str(folder / "mine.toml")), None), RunOptions(Store(folder / "results")))
+    again = run(lay_out(load_suite(str(own_files / "mine.toml")), None), RunOptions(Store(own_files / "results")))
     assert again.measured == len(WALKING)  # the failed ones are tried again
 
 
-def test_a_network_that_does_not_take_the_images_fails_and_the_next_is_built(folder):
-    suite = choose(load_suite(str(folder / "mine.toml")), own=["torchvision:inception_v3", f"{folder}/net.py:net"])
+def test_a_network_that_does_not_take_the_images_fails_and_the_next_is_built(own_files):
+    suite = choose(
+        load_suite(str(own_files / "mine.toml")), own=["torchvision:inception_v3", f"{own_files}/net.py:net"]
+    )
     suite = suite.model_copy(update={"configs": ()})
-    built, problems = build_all(lay_out(suite, None), RunOptions(Store(folder / "results")))
+    built, problems = build_all(lay_out(suite, None), RunOptions(Store(own_files / "results")))
     assert [path.name for _, path in built] == ["net-net.mlpackage"]
     (problem,) = problems
     assert "torchvision-inception_v3 fails on an image [1, 3, 32, 32] of digits: RuntimeError: " in problem
@@ -133,8 +135,8 @@ def enlarged_digits(folder: Path) -> Path:
     return folder
 
 
-def test_the_package_predicts_what_the_network_does_in_torch(folder, tmp_path):
-    model = untrained_model(get_network(f"{folder}/net.py:branching"), 10).eval()
+def test_the_package_predicts_what_the_network_does_in_torch(own_files, tmp_path):
+    model = untrained_model(get_network(f"{own_files}/net.py:branching"), 10).eval()
     to_coreml(model, 32).save(str(tmp_path / "x.mlpackage"))
     pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
     with torch.no_grad():

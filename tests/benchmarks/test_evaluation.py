@@ -24,7 +24,7 @@ from coreml_prune_bench.models.conversion import to_coreml
 from coreml_prune_bench.models.pruning.algorithm import prune
 from coreml_prune_bench.models.pruning.coreml import to_sparse_coreml
 from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig
-from coreml_prune_bench.models.pruning.task import PruningJob
+from coreml_prune_bench.models.pruning.task import PruningTask
 from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.training import IMAGE_MEAN, IMAGE_STD
 from coreml_prune_bench.models.weights import initial_model, load_pretrained, untrained_model
@@ -90,8 +90,8 @@ def test_several_packages_in_one_pass(benchmark, split: Split, tmp_path: Path) -
     model = untrained_model(network, 1000).eval()
     packages = [tmp_path / f"{number}.mlpackage" for number in range(PACKAGES)]
     for number, package in enumerate(packages):
-        job = PruningJob(network, model, 224, None, 0, progress=lambda done, total: None)
-        to_sparse_coreml(prune(PostTrainingConfig(sparsity=0.3 + number / 10), job)).save(str(package))
+        task = PruningTask(network, model, 224, None, 0, progress=lambda done, total: None)
+        to_sparse_coreml(prune(PostTrainingConfig(sparsity=0.3 + number / 10), task)).save(str(package))
     one_s: list[float] = []
 
     def all_of_them() -> None:

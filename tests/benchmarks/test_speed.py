@@ -28,7 +28,7 @@ from coreml_prune_bench.models.conversion import fold_batchnorm
 from coreml_prune_bench.models.pruning.algorithm import prune
 from coreml_prune_bench.models.pruning.coreml import to_sparse_coreml
 from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig
-from coreml_prune_bench.models.pruning.task import PruningJob
+from coreml_prune_bench.models.pruning.task import PruningTask
 from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.training import IMAGE_MEAN, IMAGE_STD, normalize
 from coreml_prune_bench.models.weights import untrained_model
@@ -66,9 +66,9 @@ class OnImages(nn.Module):
 def pruned(name: str, sparsity: float, folder: Path) -> Case:
     network = get_network(name)
     model = untrained_model(network, 1000).eval()
-    job = PruningJob(network, model, SIZE, None, 0, progress=lambda done, total: None)
+    task = PruningTask(network, model, SIZE, None, 0, progress=lambda done, total: None)
     package = folder / f"{name}.mlpackage"
-    to_sparse_coreml(prune(PostTrainingConfig(sparsity=sparsity), job)).save(str(package))
+    to_sparse_coreml(prune(PostTrainingConfig(sparsity=sparsity), task)).save(str(package))
     return Case(name, model, package)
 
 

@@ -48,7 +48,7 @@ def test_a_module_of_others_brings_what_it_imports_of_the_project(modules):
 
 
 def test_a_function_where_it_is_imported_counts_and_an_import_for_type_checkers_does_not():
-    behind = code_behind("runtimes.choice")
+    behind = code_behind("runtimes.protocol")
     assert f"{PACKAGE}.runtimes.coreml" in behind  # inside a function
     assert f"{PACKAGE}.records.predictions" not in behind
 

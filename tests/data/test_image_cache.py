@@ -45,9 +45,11 @@ class Drawn:
         return [f"{index:064x}" for index in range(COUNT)]
 
 
-@pytest.fixture
-def cache(cache: Path) -> Path:
-    return cache / "images"
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Not there yet."""
+    monkeypatch.setenv("COREML_BENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "images"
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from coreml_prune_bench.gating.baseline import (
     read_baseline,
     read_results,
 )
-from coreml_prune_bench.gating.limits import RuleBook, Rules
+from coreml_prune_bench.gating.limits import Rules, RuleSet
 from coreml_prune_bench.gating.verdicts import Report, gate
 from tests.factories import accuracy_record, latency_record
 
@@ -274,7 +274,7 @@ def _latency_line(
 ) -> dict[str, str]:
     """The slow-down, if any, is in the first row."""
     draw = np.random.default_rng(0)
-    rules = RuleBook(Rules.model_validate({"latency": {"allowed_percent": allowed}}))
+    rules = RuleSet(Rules.model_validate({"latency": {"allowed_percent": allowed}}))
     alarms = naive = covered = 0
     for _ in range(gates):
         if plan.shared:

@@ -5,7 +5,7 @@ import pytest
 
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.gating.baseline import from_records
-from coreml_prune_bench.gating.limits import RuleBook, Rules, read_rules
+from coreml_prune_bench.gating.limits import Rules, RuleSet, read_rules
 from coreml_prune_bench.gating.verdicts import gate
 from coreml_prune_bench.records.statistics import mcnemar, score_interval, smallest_p
 from tests.factories import accuracy_record, failed_record, latency_record, noisy_rounds
@@ -33,8 +33,8 @@ def check(report, metric="accuracy"):
     return found
 
 
-def rules(**changes) -> RuleBook:
-    return RuleBook(Rules.model_validate(changes))
+def rules(**changes) -> RuleSet:
+    return RuleSet(Rules.model_validate(changes))
 
 
 # --- accuracy

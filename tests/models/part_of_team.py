@@ -12,7 +12,7 @@ from coreml_prune_bench.models.config import Distillation, TrainingConfig
 from coreml_prune_bench.models.distributed import ALONE, Team, join
 from coreml_prune_bench.models.pruning.magnitude_pruner.config import MagnitudePrunerConfig
 from coreml_prune_bench.models.pruning.magnitude_pruner.prune import fine_tune
-from coreml_prune_bench.models.pruning.task import PruningJob
+from coreml_prune_bench.models.pruning.task import PruningTask
 from coreml_prune_bench.models.training import Session
 from coreml_prune_bench.models.weights import untrained_model
 from tests.latency.noise import Noise
@@ -27,7 +27,7 @@ def fine_tuned(team: Team, seed: int) -> nn.Module:
     model = untrained_model(TINY, 4, seed=seed)
     model.pool = nn.Sequential(model.pool, nn.Dropout(0.3))
     session = Session(team=team, order="fine-tune")
-    fine_tune(CONFIG, PruningJob(TINY, model, 16, Noise(), 1, progress=lambda done, total: None, session=session))
+    fine_tune(CONFIG, PruningTask(TINY, model, 16, Noise(), 1, progress=lambda done, total: None, session=session))
     return model
 
 

@@ -11,7 +11,7 @@ from coreml_prune_bench.models.checkpoints import Checkpoint, signals_held_back
 from coreml_prune_bench.models.config import Distillation, TrainingConfig
 from coreml_prune_bench.models.pruning.magnitude_pruner.config import MagnitudePrunerConfig
 from coreml_prune_bench.models.pruning.magnitude_pruner.prune import fine_tune
-from coreml_prune_bench.models.pruning.task import PruningJob
+from coreml_prune_bench.models.pruning.task import PruningTask
 from coreml_prune_bench.models.training import Session, train
 from coreml_prune_bench.models.weights import untrained_model
 from tests.latency.noise import Noise
@@ -47,7 +47,7 @@ def fine_tuned(checkpoint: Checkpoint | None = None, kill_at: int | None = None,
         training=TrainingConfig(**TRAINING | training),
     )
     session = Session(checkpoint=checkpoint)
-    fine_tune(config, PruningJob(TINY, model, 16, Noise(), trial=1, progress=progress, session=session))
+    fine_tune(config, PruningTask(TINY, model, 16, Noise(), trial=1, progress=progress, session=session))
     return model
 
 

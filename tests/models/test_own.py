@@ -45,9 +45,9 @@ def test_a_spec_is_told_from_a_name():
         ("syntax.py:net", "is not Python"),
     ],
 )
-def test_a_spec_that_names_nothing_is_one_clear_line(folder, monkeypatch, spec, message):
-    (folder / "syntax.py").write_text("def net(:")
-    monkeypatch.chdir(folder)
+def test_a_spec_that_names_nothing_is_one_clear_line(own_files, monkeypatch, spec, message):
+    (own_files / "syntax.py").write_text("def net(:")
+    monkeypatch.chdir(own_files)
     with pytest.raises(BenchError) as raised:
         get_network(spec)
     assert message in str(raised.value)
@@ -62,8 +62,8 @@ def test_a_spec_that_names_nothing_is_one_clear_line(folder, monkeypatch, spec, 
         ("without_head", "has no linear layer"),
     ],
 )
-def test_a_function_that_makes_no_such_network_is_named(folder, function, message):
-    network = get_network(f"{folder}/net.py:{function}")
+def test_a_function_that_makes_no_such_network_is_named(own_files, function, message):
+    network = get_network(f"{own_files}/net.py:{function}")
     with pytest.raises(BenchError, match=message) as raised:
         untrained_model(network, 10)
     if function == "broken":
@@ -101,16 +101,16 @@ def test_timms_networks_take_what_ours_do_and_are_folded():
         assert torch.allclose(model(normalize(pixels)), expected, atol=1e-5)
 
 
-def test_weights_are_those_that_the_function_returns_and_a_fixed_head_is_replaced(folder):
-    network = get_network(f"{folder}/net.py:fixed")
+def test_weights_are_those_that_the_function_returns_and_a_fixed_head_is_replaced(own_files):
+    network = get_network(f"{own_files}/net.py:fixed")
     state = load_pretrained(network, None)
     assert torch.equal(initial_model(network, state, 7).head.weight, state["head.weight"])
     assert initial_model(network, state, 10).head.weight.shape == (10, 16)
     assert untrained_model(network, 10).head.weight.shape == (10, 16)
 
 
-def test_a_function_that_must_be_told_the_classes_has_no_weights_of_its_own(folder):
-    network = get_network(f"{folder}/net.py:must_be_told")
+def test_a_function_that_must_be_told_the_classes_has_no_weights_of_its_own(own_files):
+    network = get_network(f"{own_files}/net.py:must_be_told")
     with pytest.raises(WeightsError, match="give num_classes a default"):
         load_pretrained(network, None)
     assert untrained_model(network, 3).head.weight.shape == (3, 16)
@@ -137,38 +137,38 @@ def test_weights_of_the_default_kind_are_known_without_downloading_them():
     assert weights_fingerprint(get_network("torchvision:resnet18"), None) == "torchvision's default for resnet18"
 
 
-def keys(folder: Path) -> set[str]:
-    return {cell.build_key for cell in lay_out(load_suite(str(folder / "mine.toml")), None)}
+def keys(own_files: Path) -> set[str]:
+    return {cell.build_key for cell in lay_out(load_suite(str(own_files / "mine.toml")), None)}
 
 
-def test_a_key_depends_on_the_file(folder):
-    before = keys(folder)
-    (folder / "net.py").write_text(NET.replace("bias=False", "bias=True"))
-    assert not keys(folder) & before
+def test_a_key_depends_on_the_file(own_files):
+    before = keys(own_files)
+    (own_files / "net.py").write_text(NET.replace("bias=False", "bias=True"))
+    assert not keys(own_files) & before
 
 
-def test_the_sources_are_the_file_and_what_it_imports(folder):
-    sources = get_network(f"{folder}/net.py:net").own.sources
+def test_the_sources_are_the_file_and_what_it_imports(own_files):
+    sources = get_network(f"{own_files}/net.py:net").own.sources
     before = sources()
     assert set(before) == {"file", "blocks.py", "torch"}
     assert before["torch"] == torch.__version__.split("+")[0]
-    (folder / "blocks.py").write_text(BLOCK + "# changed")
+    (own_files / "blocks.py").write_text(BLOCK + "# changed")
     assert sources()["blocks.py"] != before["blocks.py"]
-    (folder / "unrelated.py").write_text("x = 1")
+    (own_files / "unrelated.py").write_text("x = 1")
     assert set(sources()) == set(before)
 
 
-def test_a_key_depends_on_the_weights_that_the_function_returns(folder):
-    (folder / "weights.txt").write_text("1.0")
-    (folder / "net.py").write_text(NET + LOADING)
+def test_a_key_depends_on_the_weights_that_the_function_returns(own_files):
+    (own_files / "weights.txt").write_text("1.0")
+    (own_files / "net.py").write_text(NET + LOADING)
 
     def fingerprint() -> str:
         own_network.cache_clear()  # as in another run
-        return weights_fingerprint(get_network(f"{folder}/net.py:loaded"), None)
+        return weights_fingerprint(get_network(f"{own_files}/net.py:loaded"), None)
 
     before = fingerprint()
     assert before == fingerprint()
-    (folder / "weights.txt").write_text("2.0")
+    (own_files / "weights.txt").write_text("2.0")
     assert before != fingerprint()
     assert before.startswith("as loaded returns them: ")
 
@@ -184,19 +184,19 @@ def loaded():
 """
 
 
-def test_laying_out_imports_no_torch(folder):
+def test_laying_out_imports_no_torch(own_files):
     code = (
         "import sys; from coreml_prune_bench.bench.cells import lay_out; "
         "from coreml_prune_bench.bench.suite import load_suite;"
         "[cell.key for cell in lay_out(load_suite(sys.argv[1]), None)]; print('torch' in sys.modules)"
     )
-    command = [sys.executable, "-c", code, str(folder / "mine.toml")]
+    command = [sys.executable, "-c", code, str(own_files / "mine.toml")]
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() == "False"
 
 
-def test_the_command_line_puts_networks_in_place_of_the_suites_or_beside_them(folder):
+def test_the_command_line_puts_networks_in_place_of_the_suites_or_beside_them(own_files):
     suite = load_suite("digits")
-    spec = f"{folder}/net.py:net"
+    spec = f"{own_files}/net.py:net"
     assert choose(suite, own=[spec]).models == (spec,)
     beside = choose(suite, own=[spec, "torchvision:resnet18"], models=["resnet50"], data=[f"{spec}=digits"])
     assert beside.models == ("resnet50", spec, "torchvision:resnet18")
@@ -205,9 +205,9 @@ def test_the_command_line_puts_networks_in_place_of_the_suites_or_beside_them(fo
         choose(suite, own=["resnet5"])
 
 
-def test_two_networks_of_one_name_are_refused(folder):
-    (folder / "other").mkdir()
-    (folder / "other" / "net.py").write_text(NET)
-    suite = choose(load_suite("digits"), own=[f"{folder}/net.py:net", f"{folder}/other/net.py:net"])
+def test_two_networks_of_one_name_are_refused(own_files):
+    (own_files / "other").mkdir()
+    (own_files / "other" / "net.py").write_text(NET)
+    suite = choose(load_suite("digits"), own=[f"{own_files}/net.py:net", f"{own_files}/other/net.py:net"])
     with pytest.raises(SuiteError, match="are both named net-net"):
         lay_out(suite, None)

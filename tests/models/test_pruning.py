@@ -26,7 +26,7 @@ from coreml_prune_bench.models.pruning.magnitude_pruner.prune import fine_tune
 from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig
 from coreml_prune_bench.models.pruning.post_training.prune import break_ties
 from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
-from coreml_prune_bench.models.pruning.task import PruningJob
+from coreml_prune_bench.models.pruning.task import PruningTask
 from coreml_prune_bench.models.training import normalize
 from coreml_prune_bench.runtimes import portable
 from tests.latency.noise import Noise
@@ -320,7 +320,7 @@ def test_the_sparsity_follows_the_polynomial_between_its_shares():
     def progress(step: int, total: int) -> None:
         found[step] = float((model.features[6].weight_mask == 0).float().mean())
 
-    fine_tune(config, PruningJob(TINY, model, SIZE, Noise(), 0, progress))
+    fine_tune(config, PruningTask(TINY, model, SIZE, Noise(), 0, progress))
     expected = {step: 0.75 - 0.65 * (1 - min(max(step - 5, 0), 10) / 10) ** 2 for step in range(1, 21)}
     assert found == pytest.approx(expected, abs=1e-3)
 

@@ -25,7 +25,7 @@ from coreml_prune_bench.models.pruning.blockwise_reconstruction.prune import (
 )
 from coreml_prune_bench.models.pruning.coreml import to_sparse_coreml
 from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
-from coreml_prune_bench.models.pruning.task import PruningJob
+from coreml_prune_bench.models.pruning.task import PruningTask
 from coreml_prune_bench.models.training import (
     Session,
     calibration_batches,
@@ -41,13 +41,13 @@ CONFIG = ReconstructionConfig(sparsity=0.75, calibration_samples=48, held_back_s
 PRUNED = ("features.0", "features.6", "classifier")
 
 
-def job(model: nn.Module, trial: int = 0, **options) -> PruningJob:
-    return PruningJob(TINY, model, SIZE, IMAGES, trial, progress=lambda done, total: None, **options)
+def task(model: nn.Module, trial: int = 0, **options) -> PruningTask:
+    return PruningTask(TINY, model, SIZE, IMAGES, trial, progress=lambda done, total: None, **options)
 
 
 def reconstructed(trial: int = 0, config: ReconstructionConfig = CONFIG) -> tuple[nn.Module, list[str]]:
     model, said = dense(), []
-    prune(config, job(model, trial, say=said.append))
+    prune(config, task(model, trial, say=said.append))
     return model, said
 
 
@@ -74,14 +74,14 @@ def distance(model: nn.Module, other: nn.Module) -> float:
 
 def test_the_output_comes_closer_to_the_dense_networks_than_sparsegpts_does():
     reference, start = dense(), dense()
-    prune(SparseGPTConfig(sparsity=0.75, calibration_samples=36, batchnorm_samples=48), job(start))
+    prune(SparseGPTConfig(sparsity=0.75, calibration_samples=36, batchnorm_samples=48), task(start))
     fitted, _ = reconstructed()
     assert distance(fitted, reference) < 0.7 * distance(start, reference)
 
 
 def test_the_package_is_as_sparse_as_asked_and_pruned_weights_stay_zero(tmp_path):
     model = dense()
-    result = prune(CONFIG, job(model))
+    result = prune(CONFIG, task(model))
     to_sparse_coreml(result).save(str(tmp_path / "x.mlpackage"))
     package = read_package(tmp_path / "x.mlpackage")
     assert result.targets == dict.fromkeys(PRUNED, 0.75)
@@ -184,9 +184,9 @@ def test_what_was_stopped_goes_on_after_the_last_block(tmp_path):
 
     session = Session(checkpoint=checkpoint)
     with pytest.raises(_Stop):
-        prune(CONFIG, job(dense(), session=session, say=stop_in_the_second_block))
+        prune(CONFIG, task(dense(), session=session, say=stop_in_the_second_block))
     model = dense()
-    prune(CONFIG, job(model, session=session, say=lines.append))
+    prune(CONFIG, task(model, session=session, say=lines.append))
     assert [*said[:2], *said[1:]] == lines  # the first block is not fitted again
     for a, b in zip(model.state_dict().values(), expected.state_dict().values(), strict=True):
         assert torch.equal(a, b)
@@ -269,8 +269,8 @@ def test_a_core_ml_tools_config_chooses_the_layers():
         }
     }
     result = prune(
-        ReconstructionConfig(coremltools=own, calibration_samples=48, held_back_samples=12, steps=5), job(dense())
+        ReconstructionConfig(coremltools=own, calibration_samples=48, held_back_samples=12, steps=5), task(dense())
     )
     assert result.targets == {"classifier": 0.5}
     with pytest.raises(BenchError, match="not a Core ML Tools config"):
-        prune(ReconstructionConfig(coremltools={"nonsense": 1}), job(dense()))
+        prune(ReconstructionConfig(coremltools={"nonsense": 1}), task(dense()))

@@ -5,7 +5,7 @@ from torch import nn
 
 from coreml_prune_bench.models.pruning.algorithm import prune
 from coreml_prune_bench.models.pruning.config import PruningConfig
-from coreml_prune_bench.models.pruning.task import Pruned, PruningJob
+from coreml_prune_bench.models.pruning.task import Pruned, PruningTask
 from coreml_prune_bench.models.training import reestimate_batchnorm
 from coreml_prune_bench.models.weights import untrained_model
 from tests.latency.noise import Noise
@@ -29,5 +29,5 @@ def dense(seed: int = 0) -> nn.Module:
 def pruned(config: PruningConfig, model: nn.Module | None = None, trial: int = 0) -> tuple[Pruned, nn.Module]:
     """What the algorithm makes of the tiny network, and the torch network that it leaves."""
     model = model or dense()
-    job = PruningJob(TINY, model, SIZE, Noise(), trial, progress=lambda done, total: None)
-    return prune(config, job), model
+    task = PruningTask(TINY, model, SIZE, Noise(), trial, progress=lambda done, total: None)
+    return prune(config, task), model

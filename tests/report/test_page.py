@@ -15,8 +15,7 @@ from coreml_prune_bench.records.latency import (
 )
 from coreml_prune_bench.report import charts
 from coreml_prune_bench.report.page import figure, page
-from tests.factories import four_images as record
-from tests.factories import four_images_dense as dense
+from tests.factories import four_images, four_images_dense
 from tests.report.samples import ROOT, SAMPLE, Page, latencies, sensitivity
 
 
@@ -75,7 +74,7 @@ def test_sparsity_by_layer_is_the_records(sample_page):
 
 
 def test_sensitivity_by_layer_is_charted_and_tabled():
-    parsed = Page(page([record()], [], [sensitivity()], shipped_suites=()))
+    parsed = Page(page([four_images()], [], [sensitivity()], shipped_suites=()))
     (table,) = [table for table in parsed.tables if "75 %: error" in table[0]]
     assert table[1] == ["features.0.0", "1,000", "0.5000", "0.7500", "-", "75.0", "62.5", "55.0"]
     assert len(table) == 21
@@ -98,11 +97,13 @@ def test_each_row_leads_to_the_commands_that_make_it(sample_page):
 
 
 def test_commands_say_what_a_record_knows():
-    trials = [record(suite="own suite", trial=trial) for trial in range(2)]
-    data = record().data.model_copy(update={"skipped": ("val/a b.jpg",), "spec": "imagefolder:my data"}).model_dump()
-    commit = record().provenance.model_copy(update={"git_commit": "a" * 40 + "+"}).model_dump()
-    published = record().network.model_copy(update={"weights": "as published"}).model_dump()
-    shown = [*trials, record(data=data, provenance=commit, suite="t", network=published)]
+    trials = [four_images(suite="own suite", trial=trial) for trial in range(2)]
+    data = (
+        four_images().data.model_copy(update={"skipped": ("val/a b.jpg",), "spec": "imagefolder:my data"}).model_dump()
+    )
+    commit = four_images().provenance.model_copy(update={"git_commit": "a" * 40 + "+"}).model_dump()
+    published = four_images().network.model_copy(update={"weights": "as published"}).model_dump()
+    shown = [*trials, four_images(data=data, provenance=commit, suite="t", network=published)]
     parsed = Page(page(shown, [], shipped_suites=["quick"]))
     assert "python run_bench.py fetch-published" in parsed.commands()
     assert any("--suite 'own suite.toml'" in line and line.endswith("--trials 2") for line in parsed.commands())
@@ -112,34 +113,34 @@ def test_commands_say_what_a_record_knows():
 
 def test_names_that_look_like_markup_stay_text():
     evil = '<script>alert("1")</script>&"\''
-    network = record().network.model_copy(update={"title": evil}).model_dump()
-    pruning = record().pruning.model_copy(update={"config": evil, "title": evil}).model_dump()
-    parsed = Page(page([record(network=network, pruning=pruning)], [], shipped_suites=()))
+    network = four_images().network.model_copy(update={"title": evil}).model_dump()
+    pruning = four_images().pruning.model_copy(update={"config": evil, "title": evil}).model_dump()
+    parsed = Page(page([four_images(network=network, pruning=pruning)], [], shipped_suites=()))
     assert [tag for tag, _ in parsed.tags].count("script") == 1
     assert parsed.tables[0][1][:2] == [evil, evil]
-    ET.fromstring(charts.svg(figure([record(network=network, pruning=pruning)], []), alone=True))
+    ET.fromstring(charts.svg(figure([four_images(network=network, pruning=pruning)], []), alone=True))
 
 
 def test_what_failed_is_told_with_its_reason():
-    failed = record(status="failed", reason="too sparse\nTraceback", package=None, predictions=None, runtime=None)
-    text = Page(page([dense(), failed], [], shipped_suites=())).text
+    failed = four_images(status="failed", reason="too sparse\nTraceback", package=None, predictions=None, runtime=None)
+    text = Page(page([four_images_dense(), failed], [], shipped_suites=())).text
     assert "ResNet50, MagnitudePruner, Unstructured Sparsity 50%, trial 1: too sparse" in text
     assert "Traceback" not in text
 
 
 def test_latency_is_the_samples_by_device_and_compute_units():
     one, other = latencies([1_000_000, 1_100_000, 1_300_000]), latencies([2_000_000] * 3, units="cpu_only")
-    parsed = Page(page([dense(), record()], [one, other], shipped_suites=()))
+    parsed = Page(page([four_images_dense(), four_images()], [one, other], shipped_suites=()))
     tables = [table for table in parsed.tables if table[0][0] == "Package"]
     assert [table[1][:2] for table in tables] == [["ResNet50, half", "1.100"], ["ResNet50, half", "2.000"]]
     assert "a Mac, macOS 15, coreml, cpu_only" in parsed.text
-    assert "Latency" not in Page(page([dense()], [], shipped_suites=())).text
+    assert "Latency" not in Page(page([four_images_dense()], [], shipped_suites=())).text
 
 
 @pytest.fixture
 def results(tmp_path) -> Path:
     (tmp_path / "results" / "records").mkdir(parents=True)
-    for one in (dense(), record()):
+    for one in (four_images_dense(), four_images()):
         (tmp_path / "results" / "records" / f"{one.key}.json").write_text(one.to_json())
     write_latency_record(tmp_path / "results", latencies([1_000_000, 1_200_000]))
     return tmp_path / "results"
@@ -177,7 +178,7 @@ def test_a_place_that_is_none_and_records_that_are_not_there(refused, results, t
 
 
 def test_nothing_measured_is_nothing_to_draw(refused, run_bench, tmp_path):
-    failed = record(status="failed", reason="r", package=None, predictions=None, runtime=None)
+    failed = four_images(status="failed", reason="r", package=None, predictions=None, runtime=None)
     (tmp_path / "records").mkdir()
     (tmp_path / "records" / "one.json").write_text(failed.to_json())
     assert "there is nothing to draw" in refused("report", tmp_path / "c.svg", "--format", "svg", "--results", tmp_path)

@@ -8,7 +8,7 @@ from coreml_prune_bench.bench.training_images import TrainingImages
 from coreml_prune_bench.models.distributed import Team
 from coreml_prune_bench.models.layers import leave_dense
 from coreml_prune_bench.models.pruning.algorithm import algorithm_of
-from coreml_prune_bench.models.pruning.task import PruningJob
+from coreml_prune_bench.models.pruning.task import PruningTask
 from coreml_prune_bench.models.training import Session, train
 from coreml_prune_bench.models.weights import untrained_model
 
@@ -34,7 +34,7 @@ def _follow(order: Order, subject: "Subject", session: Session) -> None:
     model = untrained_model(subject.network, len(subject.data.classes)).eval()
     if order.config is not None:
         leave_dense(model, order.stay_dense)
-        job = PruningJob(
+        task = PruningTask(
             network=subject.network,
             model=model,
             image_size=subject.data.image_size,
@@ -43,7 +43,7 @@ def _follow(order: Order, subject: "Subject", session: Session) -> None:
             progress=lambda done, total: None,
             session=session,
         )
-        algorithm_of(order.config).train_along(order.config, job)
+        algorithm_of(order.config).train_along(order.config, task)
         return
     assert subject.training is not None, "the first process trains this network"
     train(model, data, subject.training, order_seed=DENSE_ORDER_SEED, session=session)

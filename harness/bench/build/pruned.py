@@ -16,7 +16,7 @@ from coreml_prune_bench.models.network import Network
 from coreml_prune_bench.models.pruning.algorithm import prune
 from coreml_prune_bench.models.pruning.allocation import Losses, allocated
 from coreml_prune_bench.models.pruning.config import PruningConfig
-from coreml_prune_bench.models.pruning.task import Pruned, PruningJob, layer_sparsities
+from coreml_prune_bench.models.pruning.task import Pruned, PruningTask, layer_sparsities
 
 if TYPE_CHECKING:
     from coreml_prune_bench.bench.cells import Cell
@@ -51,14 +51,14 @@ def save_pruned(
         _refuse_misfits(config, cell.subject.network, made_of.model)
     if config.allocation == "sensitivity":
         config = allocated(config, cell.subject.network, made_of.model, made_of.losses())
-    pruned = prune(config, _job(cell, config, made_of, path.parent, trainings))
+    pruned = prune(config, _task(cell, config, made_of, path.parent, trainings))
     whole(path, lambda: cell.package_format.save_pruned(pruned, path))
     cell.package_format.check(path, pruned, baseline)
     return pruned
 
 
-def _job(cell: "Cell", config: PruningConfig, made_of: Ingredients, folder: Path, trainings: Trainings) -> PruningJob:
-    job = PruningJob(
+def _task(cell: "Cell", config: PruningConfig, made_of: Ingredients, folder: Path, trainings: Trainings) -> PruningTask:
+    task = PruningTask(
         network=cell.subject.network,
         model=made_of.model,
         image_size=cell.subject.data.image_size,
@@ -67,15 +67,15 @@ def _job(cell: "Cell", config: PruningConfig, made_of: Ingredients, folder: Path
         progress=trainings.within("pruning"),
     )
     if "session" not in config.takes:
-        return job
+        return task
     order = None
     if "labels" in config.takes:
         assert made_of.images is not None, "labels are those of images"
         order = Order(cell.subject.network.name, config, cell.trial, made_of.images.members, made_of.stay_dense)
     return replace(
-        job,
+        task,
         session=trainings.session(order, folder, cell.build_key),
-        progress=job.progress if order is None else trainings.with_pace(cell.name, "pruning"),
+        progress=task.progress if order is None else trainings.with_pace(cell.name, "pruning"),
         say=lambda line: trainings.say(f"{cell.name}: {line}"),
     )
 

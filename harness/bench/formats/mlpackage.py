@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from coreml_prune_bench.accuracy.runtime import Evaluation
     from coreml_prune_bench.mlprogram.summary import PackageSummary
     from coreml_prune_bench.models.pruning.task import Pruned
-    from coreml_prune_bench.runtimes.choice import Load
+    from coreml_prune_bench.runtimes.protocol import Load
 
 
 class _MLPackage:

@@ -39,7 +39,7 @@ from coreml_prune_bench.models.pruning.sparse_gpt import prune as sparse_gpt
 from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
 from coreml_prune_bench.models.pruning.task import (
     Pruned,
-    PruningJob,
+    PruningTask,
     Targets,
     layer_sparsities,
     patterns_of,
@@ -97,34 +97,34 @@ class Calibration:
     held_back: int
 
 
-def prune(config: ReconstructionConfig, job: PruningJob) -> Pruned:
+def prune(config: ReconstructionConfig, task: PruningTask) -> Pruned:
     """Choose the zeros, fit block by block, then convert."""
-    checkpoint, device = job.session.checkpoint, job.session.device
-    dense = deepcopy(job.model)
-    state = (checkpoint.load() if checkpoint is not None else None) or _masked(config, job)
-    job.model.load_state_dict(state["model"])
-    masks = masks_of(job.model, state["targets"])
-    for model in (job.model, dense):
+    checkpoint, device = task.session.checkpoint, task.session.device
+    dense = deepcopy(task.model)
+    state = (checkpoint.load() if checkpoint is not None else None) or _masked(config, task)
+    task.model.load_state_dict(state["model"])
+    masks = masks_of(task.model, state["targets"])
+    for model in (task.model, dense):
         to_device(model.eval(), device)
     blocks = fit_blocks(
-        job.network.sequential(job.model),
-        job.network.sequential(dense),
+        task.network.sequential(task.model),
+        task.network.sequential(dense),
         masks,
-        calibration_images(job.training_data(), config),
+        calibration_images(task.training_data(), config),
         config,
-        seed=job.trial,
+        seed=task.trial,
         device=device,
         first=state["stages"],
-        progress=job.progress,
+        progress=task.progress,
     )
     for done, error in blocks:
-        job.say(error.describe())
+        task.say(error.describe())
         if checkpoint is not None:
-            checkpoint.save(state | {"model": job.model.state_dict(), "stages": done})
-    to_device(job.model, CPU)
+            checkpoint.save(state | {"model": task.model.state_dict(), "stages": done})
+    to_device(task.model, CPU)
     targets = state["targets"]
     return Pruned(
-        config, job.model, job.image_size, targets, state["scope"], (describe(device),), patterns_of(config, targets)
+        config, task.model, task.image_size, targets, state["scope"], (describe(device),), patterns_of(config, targets)
     )
 
 
@@ -338,22 +338,22 @@ def coremltools_yaml(
     return f"The zeros alone: Core ML Tools has nothing that fits the blocks afterwards. {note}", content
 
 
-def _masked(config: ReconstructionConfig, job: PruningJob) -> State:
+def _masked(config: ReconstructionConfig, task: PruningTask) -> State:
     """The network with its zeros, before any block is fitted."""
     start = config.start()
     if isinstance(start, SparseGPTConfig):
-        targets, scope = sparse_gpt.sparsify(start, job)
+        targets, scope = sparse_gpt.sparsify(start, task)
     else:
-        targets, scope = _smallest_zeroed(config, job)
-    return {"targets": targets, "scope": scope, "model": without_metadata(job.model).state_dict(), "stages": 0}
+        targets, scope = _smallest_zeroed(config, task)
+    return {"targets": targets, "scope": scope, "model": without_metadata(task.model).state_dict(), "stages": 0}
 
 
-def _smallest_zeroed(config: ReconstructionConfig, job: PruningJob) -> tuple[Targets, str]:
-    targets = layer_sparsities(config, job.network, job.model)
+def _smallest_zeroed(config: ReconstructionConfig, task: PruningTask) -> tuple[Targets, str]:
+    targets = layer_sparsities(config, task.network, task.model)
     for name, sparsity in targets.items():
         assert sparsity is not None, "where there is no Core ML Tools config, every layer has a sparsity"
-        post_training.break_ties(job.model.get_parameter(f"{name}.weight"), sparsity)
-    return targets, scope_in_words(config, job.network, job.model)
+        post_training.break_ties(task.model.get_parameter(f"{name}.weight"), sparsity)
+    return targets, scope_in_words(config, task.network, task.model)
 
 
 def _has(stage: nn.Module, layer: str) -> bool:

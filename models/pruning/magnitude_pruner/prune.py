@@ -16,7 +16,7 @@ from coreml_prune_bench.models.pattern import Pattern
 from coreml_prune_bench.models.pruning.magnitude_pruner.config import MagnitudePrunerConfig
 from coreml_prune_bench.models.pruning.task import (
     Pruned,
-    PruningJob,
+    PruningTask,
     Targets,
     layer_sparsities,
     patterns_of,
@@ -27,40 +27,40 @@ from coreml_prune_bench.models.pruning.task import (
 from coreml_prune_bench.models.training import Teacher, total_steps, train
 
 
-def prune(config: MagnitudePrunerConfig, job: PruningJob) -> Pruned:
+def prune(config: MagnitudePrunerConfig, task: PruningTask) -> Pruned:
     """Fine-tune while the pruner raises the sparsity."""
-    targets, scope, devices = fine_tune(config, job)
+    targets, scope, devices = fine_tune(config, task)
     if config.coremltools is not None:
-        patterns = _own_patterns(read_own_config(config, OwnConfig.from_dict), job.model)
+        patterns = _own_patterns(read_own_config(config, OwnConfig.from_dict), task.model)
     else:
         patterns = patterns_of(config, targets)
-    return Pruned(config, job.model, job.image_size, targets, scope, devices, patterns)
+    return Pruned(config, task.model, task.image_size, targets, scope, devices, patterns)
 
 
-def fine_tune(config: MagnitudePrunerConfig, job: PruningJob) -> tuple[Targets, str, tuple[str, ...]]:
-    """Prune the job's network in torch: the layers' targets, the scope in words, and the devices that did it."""
-    data = job.training_data()
+def fine_tune(config: MagnitudePrunerConfig, task: PruningTask) -> tuple[Targets, str, tuple[str, ...]]:
+    """Prune the task's network in torch: the layers' targets, the scope in words, and the devices that did it."""
+    data = task.training_data()
     steps = total_steps(len(data), config.training)
     if config.coremltools is not None:
         own_config = read_own_config(config, OwnConfig.from_dict)
-        targets = _targets(own_config, job.model, steps)
+        targets = _targets(own_config, task.model, steps)
         scope = scope_of_own_config(targets)
     else:
-        targets = layer_sparsities(config, job.network, job.model)
+        targets = layer_sparsities(config, task.network, task.model)
         own_config = OwnConfig.from_dict(as_coremltools(config, targets, steps))
-        scope = scope_in_words(config, job.network, job.model)
-    teacher = Teacher(deepcopy(job.model).eval(), config.distillation) if config.distillation is not None else None
-    pruner = MagnitudePruner(job.model, own_config)
+        scope = scope_in_words(config, task.network, task.model)
+    teacher = Teacher(deepcopy(task.model).eval(), config.distillation) if config.distillation is not None else None
+    pruner = MagnitudePruner(task.model, own_config)
     pruner.prepare(inplace=True)
     devices = train(
-        job.model,
+        task.model,
         data,
         config.training,
-        order_seed=job.trial,
-        session=job.session,
+        order_seed=task.trial,
+        session=task.session,
         pruner=_ResumablePruner(pruner),
         teacher=teacher,
-        progress=job.progress,
+        progress=task.progress,
     )
     pruner.finalize(inplace=True)
     return targets, scope, devices

@@ -14,7 +14,7 @@ from coreml_prune_bench.models.pattern import Pattern, smallest
 from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig
 from coreml_prune_bench.models.pruning.task import (
     Pruned,
-    PruningJob,
+    PruningTask,
     Targets,
     layer_sparsities,
     patterns_of,
@@ -26,16 +26,16 @@ from coreml_prune_bench.models.pruning.task import (
 _OpConfig: TypeAlias = cto.OpMagnitudePrunerConfig | cto.OpThresholdPrunerConfig
 
 
-def prune(config: PostTrainingConfig, job: PruningJob) -> Pruned:
+def prune(config: PostTrainingConfig, task: PruningTask) -> Pruned:
     """Choose the weights that go, without data. Single weights go when the program is converted."""
-    model = fold_batchnorm(job.model, job.image_size)
+    model = fold_batchnorm(task.model, task.image_size)
     if config.coremltools is not None:
         own_config = read_own_config(config, _read)
         targets, patterns = _promises(own_config, model)
         scope, in_program = scope_of_own_config(targets), partial(prune_weights, config=own_config)
-        return Pruned(config, model, job.image_size, targets, scope, patterns=patterns, prune_program=in_program)
-    targets = layer_sparsities(config, job.network, model)
-    scope = scope_in_words(config, job.network, model)
+        return Pruned(config, model, task.image_size, targets, scope, patterns=patterns, prune_program=in_program)
+    targets = layer_sparsities(config, task.network, model)
+    scope = scope_in_words(config, task.network, model)
     layers = prunable_layers(model)
     for name, sparsity in targets.items():
         weight = layers[name].weight
@@ -44,9 +44,9 @@ def prune(config: PostTrainingConfig, job: PruningJob) -> Pruned:
         elif sparsity is not None:
             break_ties(weight, sparsity)
     if config.pattern is not None:
-        return Pruned(config, model, job.image_size, targets, scope, patterns=patterns_of(config, targets))
+        return Pruned(config, model, task.image_size, targets, scope, patterns=patterns_of(config, targets))
     in_program = partial(prune_weights, config=cto.OptimizationConfig.from_dict(as_coremltools(config, targets)))
-    return Pruned(config, model, job.image_size, targets, scope, prune_program=in_program)
+    return Pruned(config, model, task.image_size, targets, scope, prune_program=in_program)
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ from coreml_prune_bench.models.pattern import Pattern
 from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
 from coreml_prune_bench.models.pruning.task import (
     Pruned,
-    PruningJob,
+    PruningTask,
     Targets,
     layer_sparsities,
     patterns_of,
@@ -47,34 +47,34 @@ _COLUMNS_AT_ONCE = 128
 """Core ML Tools' default: the inputs whose pruning is made up for at once."""
 
 
-def prune(config: SparseGPTConfig, job: PruningJob) -> Pruned:
+def prune(config: SparseGPTConfig, task: PruningTask) -> Pruned:
     """Prune stage by stage with calibration images, from the input on. Convolutions with groups stay dense."""
-    targets, scope = sparsify(config, job)
+    targets, scope = sparsify(config, task)
     if config.batchnorm_samples:
-        reestimate_batchnorm(job.model, job.training_data(), samples=config.batchnorm_samples)
+        reestimate_batchnorm(task.model, task.training_data(), samples=config.batchnorm_samples)
     own = read_own_config(config, _read) if config.coremltools is not None else None
     if own is None:
         patterns = patterns_of(config, targets)
     else:
-        patterns = {name: p for name in targets if (p := _own_pattern(own, name, job.model))}
-    return Pruned(config, job.model, job.image_size, targets, scope, patterns=patterns)
+        patterns = {name: p for name in targets if (p := _own_pattern(own, name, task.model))}
+    return Pruned(config, task.model, task.image_size, targets, scope, patterns=patterns)
 
 
-def sparsify(config: SparseGPTConfig, job: PruningJob) -> tuple[Targets, str]:
-    """Prune the job's network in torch, its BatchNorm left alone: the layers' targets, and the scope in words."""
-    view = job.network.sequential(job.model).eval()  # the compressor restores the mode it finds
+def sparsify(config: SparseGPTConfig, task: PruningTask) -> tuple[Targets, str]:
+    """Prune the task's network in torch, its BatchNorm left alone: the layers' targets, and the scope in words."""
+    view = task.network.sequential(task.model).eval()  # the compressor restores the mode it finds
     stages = stage_names(view)
-    compressor_config, samples, scope = _compressor_config(config, job)
-    targets = _targets(compressor_config, job.model)
+    compressor_config, samples, scope = _compressor_config(config, task)
+    targets = _targets(compressor_config, task.model)
     compressor_config.layers = [re.escape(stage) for stage in stages]
-    batches = list(calibration_batches(job.training_data(), samples, _BATCH_SIZE))
+    batches = list(calibration_batches(task.training_data(), samples, _BATCH_SIZE))
     compressor_config.calibration_nsamples = len(batches)  # it counts batches
-    layers = {name: layer for name, layer in prunable_layers(job.model).items() if name in targets}
+    layers = {name: layer for name, layer in prunable_layers(task.model).items() if name in targets}
     dense = {name: layer.weight.detach().clone() for name, layer in layers.items()}
     _break_ties(layers.values())
-    hooks = _report_progress(view, stages, len(batches), job)
+    hooks = _report_progress(view, stages, len(batches), task)
     with mended_compressor():
-        in_stages = _named_in_stages(compressor_config, left_dense(job.model))
+        in_stages = _named_in_stages(compressor_config, left_dense(task.model))
         LayerwiseCompressor(view, in_stages).compress(batches, device="cpu", inplace=True)
     for hook in hooks:
         hook.remove()
@@ -85,14 +85,14 @@ def sparsify(config: SparseGPTConfig, job: PruningJob) -> tuple[Targets, str]:
     return targets, scope or scope_of_own_config(targets)
 
 
-def _compressor_config(config: SparseGPTConfig, job: PruningJob) -> tuple[LayerwiseCompressorConfig, int, str | None]:
+def _compressor_config(config: SparseGPTConfig, task: PruningTask) -> tuple[LayerwiseCompressorConfig, int, str | None]:
     """Core ML Tools' config, the number of calibration images, and the scope in words where it is ours."""
     if config.coremltools is not None:
         own_config = read_own_config(config, _read)
         return own_config, own_config.calibration_nsamples, None
-    targets = layer_sparsities(config, job.network, job.model)
+    targets = layer_sparsities(config, task.network, task.model)
     own_config = LayerwiseCompressorConfig.from_dict(as_coremltools(config, targets))
-    return own_config, config.calibration_samples, scope_in_words(config, job.network, job.model)
+    return own_config, config.calibration_samples, scope_in_words(config, task.network, task.model)
 
 
 def as_coremltools(config: SparseGPTConfig, targets: Targets) -> dict[str, Any]:
@@ -203,12 +203,12 @@ def _named_in_stages(config: LayerwiseCompressorConfig, dense: list[str]) -> Lay
     return in_stages
 
 
-def _report_progress(view: nn.Sequential, stages: list[str], batches: int, job: PruningJob) -> list[Any]:
+def _report_progress(view: nn.Sequential, stages: list[str], batches: int, task: PruningTask) -> list[Any]:
     """Each stage runs every batch twice: to collect statistics, and again with its pruned weights."""
     total = 2 * batches * len(stages)
     done = count(1)
 
     def report(*_: Any) -> None:
-        job.progress(next(done), total)
+        task.progress(next(done), total)
 
     return [view.get_submodule(stage).register_forward_hook(report) for stage in stages]

@@ -9,6 +9,7 @@ from coremltools.models import MLModel
 
 
 def expected(x: Any) -> np.ndarray:
+    """What the package of the fixture `scaled` answers."""
     return np.asarray(x, np.float32) @ np.arange(48, dtype=np.float32).reshape(16, 3).T + 1
 
 

@@ -19,7 +19,6 @@ STEPS, BATCH, SIZE, HIDDEN = 4, 2, 3, 5
 Arrays = tuple[np.ndarray, ...]
 Options = Mapping[str, Any]
 
-
 X = np.random.default_rng(0).normal(0, 0.7, (STEPS, BATCH, SIZE)).astype(np.float32)
 H, C = np.random.default_rng(1).normal(0, 0.7, (2, BATCH, 2 * HIDDEN)).astype(np.float32)
 

@@ -12,7 +12,6 @@ from tests.runtimes.portable.programs import Case, check, outputs
 
 X = np.random.default_rng(0).normal(0, 2, (2, 3, 4)).astype(np.float32)
 
-
 INDICES = np.array([[0, 2, 1], [-1, 3, 4]], np.float32)
 LENGTHS = np.array([2, 0, 1, 2], np.float32)
 ONE_HOT: dict[str, Case] = {

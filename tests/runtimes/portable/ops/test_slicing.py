@@ -11,7 +11,6 @@ from tests.runtimes.portable.programs import Case, check, identity, outputs
 
 X = np.random.default_rng(0).normal(0, 2, (2, 3, 4)).astype(np.float32)
 
-
 Parts = tuple[slice | int, ...]
 SLICES: list[Parts] = [
     np.s_[0:1, 1:3, 1:2],

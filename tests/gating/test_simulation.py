@@ -1,4 +1,4 @@
-"""The simulation behind results/gate/simulation.md still runs, and that table says what the README does."""
+"""The simulation behind results/gate/simulation.md still runs, and that table says what docs/gate.md does."""
 
 from pathlib import Path
 

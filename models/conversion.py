@@ -7,7 +7,6 @@ afterwards. What is kept of a weight can be quantized or palettized on top, in t
 """
 
 import re
-from copy import deepcopy
 
 import coremltools as ct
 import coremltools.optimize.coreml as cto
@@ -15,12 +14,11 @@ import numpy as np
 import torch
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from coreml_prune_bench.models.batchnorm import fold_batchnorm
 from coreml_prune_bench.models.coremltools_fixes import mended_converter
 from coreml_prune_bench.models.layers import prunable_layers
 from coreml_prune_bench.models.quiet import silenced
-from coreml_prune_bench.models.tracing import after_batchnorm, observe
 from coreml_prune_bench.models.training import IMAGE_MEAN, IMAGE_STD
 
 INPUT_NAME = "image"
@@ -59,22 +57,6 @@ def to_coreml(model: nn.Module, image_size: int, *, joint: bool = False) -> ct.m
             compute_precision=ct.precision.FLOAT16,
             skip_model_load=True,
         )
-
-
-def fold_batchnorm(model: nn.Module, image_size: int) -> nn.Module:
-    """A copy of `model` in which each BatchNorm that can be is folded into its convolution; layers keep their names.
-
-    The network runs once on an image of that size, which shows what follows what, whether it can be traced or not.
-    """
-    folded = deepcopy(model)
-    for convolution_name, norm_name in observe(folded, image_size).foldable:
-        convolution, norm = folded.get_submodule(convolution_name), folded.get_submodule(norm_name)
-        assert isinstance(convolution, nn.Conv2d)
-        assert isinstance(norm, nn.BatchNorm2d)
-        fused = fuse_conv_bn_eval(convolution, norm)
-        convolution.weight, convolution.bias = fused.weight, fused.bias
-        _replace(folded, norm, after_batchnorm(norm))
-    return folded
 
 
 @torch.no_grad()
@@ -166,14 +148,6 @@ def _with_pixel_input(model: nn.Module) -> nn.Module:
 
     model.__class__ = type(network.__name__, (network,), {"forward": forward})
     return model
-
-
-def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put `new` wherever `model` has `old`: a module can have several names."""
-    for parent in model.modules():
-        for name, child in parent.named_children():
-            if child is old:
-                setattr(parent, name, new)
 
 
 def without_metadata(model: nn.Module) -> nn.Module:

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 from coreml_prune_bench.accuracy.evaluate import evaluate
+from coreml_prune_bench.core.extras import extras_named
 from coreml_prune_bench.data.halves import open_data_or_part
 from coreml_prune_bench.records.predictions import Precision, Predictions
 from coreml_prune_bench.runtimes.protocol import RuntimeName, loader
 
 
+@extras_named()
 def evaluate_package(
     package: str | Path,
     data: str,

@@ -13,6 +13,7 @@ from coreml_prune_bench.bench.run import RunOptions, run
 from coreml_prune_bench.bench.suite import DEFAULT_DATA, load_suite
 from coreml_prune_bench.bench.training_options import TrainingOptions
 from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.extras import extras_named
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.data.halves import PARTS, part_of
 from coreml_prune_bench.latency.statistics import summarize
@@ -26,6 +27,7 @@ from coreml_prune_bench.records.latency import read_latency_records
 from coreml_prune_bench.records.store import Store
 
 
+@extras_named()
 def advise(
     model: str,
     data: str,

@@ -9,6 +9,7 @@ from coreml_prune_bench.bench.cells import Cell, lay_out
 from coreml_prune_bench.bench.run import RunOptions, run
 from coreml_prune_bench.bench.suite import Suite, choose, left_out, load_suite
 from coreml_prune_bench.bench.training_options import TrainingOptions
+from coreml_prune_bench.core.extras import extras_named
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.data import DataSet
 from coreml_prune_bench.records.store import Store
@@ -71,6 +72,7 @@ class SuiteChoice:
         take_part(team, lambda: [cell.subject for cell in lay_out(self.load(), self.weights)], device)
 
 
+@extras_named()
 def run_suite(
     suite: str | Path | Suite,
     *,

@@ -47,14 +47,6 @@ ModelOption = Annotated[
         "which returns a torch.nn.Module. May be repeated; with --models beside those of the suite.",
     ),
 ]
-AlgorithmsOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--algorithms",
-        help="Only these algorithms of the suite (post-training, sparse-gpt, blockwise-reconstruction, "
-        "magnitude-pruner).",
-    ),
-]
 TrialsOption = Annotated[
     int | None, typer.Option("--trials", min=1, help="Trials of each algorithm that depends on the order of the data.")
 ]

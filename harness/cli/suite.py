@@ -1,7 +1,7 @@
 """`run` and `build`: the cells of a suite."""
 
 import json
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import typer
 
@@ -9,7 +9,6 @@ from coreml_prune_bench.accuracy.runtime import PORTABLE, Evaluation
 from coreml_prune_bench.bench.training_options import TrainingOptions, torchrun_team
 from coreml_prune_bench.cli.options import (
     RESULTS,
-    AlgorithmsOption,
     CheckpointOption,
     ComputeUnitsOption,
     DataOption,
@@ -29,10 +28,16 @@ from coreml_prune_bench.cli.options import (
     split_commas,
 )
 from coreml_prune_bench.core.progress import Reporter
+from coreml_prune_bench.models.pruning.algorithm import algorithms
 from coreml_prune_bench.report.formats import write_cells
 
-if TYPE_CHECKING:
-    pass
+AlgorithmsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--algorithms",
+        help=f"Only these algorithms of the suite ({', '.join(algorithm.name for algorithm in algorithms())}).",
+    ),
+]
 
 
 def run(

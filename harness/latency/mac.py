@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from json import JSONDecodeError, loads
 from pathlib import Path
 
-from coreml_prune_bench.records.latency import Device, State, Thermal
+from coreml_prune_bench.latency.thermal import THERMAL_PRESSURE, parse_thermal_pressure
+from coreml_prune_bench.records.latency import Device, State
 
 Tool = Callable[[Sequence[str]], str | None]
 """Runs a command and returns what it prints; None where it is missing or fails."""
@@ -31,7 +32,6 @@ GPU = ("ioreg", "-r", "-c", "AGXAccelerator", "-d", "1")
 NEURAL_ENGINE = ("ioreg", "-r", "-c", "H11ANEIn", "-d", "1")
 POWER_SETTINGS = ("pmset", "-g")
 POWER_SOURCE = ("pmset", "-g", "batt")
-THERMAL_PRESSURE = ("notifyutil", "-g", "com.apple.system.thermalpressurelevel")
 PROCESSES = ("ps", "-A", "-r", "-o", "pid=", "-o", "pcpu=", "-o", "comm=")
 
 _LIMIT_SECONDS = 20
@@ -151,17 +151,6 @@ def parse_power_source(text: str | None) -> tuple[bool | None, float | None]:
     source = re.search(r"Now drawing from '(AC|Battery|UPS) Power'", text or "")
     percent = _first_number(r"InternalBattery\S*.*?(\d+)%", text)
     return (None if source is None else source[1] != "AC"), None if percent is None else float(percent)
-
-
-def parse_thermal_pressure(text: str | None) -> Thermal | None:
-    """Of `notifyutil -g com.apple.system.thermalpressurelevel`: the level in the words of ProcessInfo.thermalState.
-
-    The levels are those of OSThermalNotification.h on macOS: nominal, moderate, heavy, trapping, sleeping.
-    ProcessInfo itself is coarser: it is known to call heavy pressure, at which the chip is slowed down, still "fair".
-    """
-    level = _first_number(r"thermalpressurelevel\s+(\d+)\s*$", text)
-    levels: tuple[Thermal, ...] = ("nominal", "fair", "serious", "critical", "critical")
-    return levels[level] if level is not None and level < len(levels) else None
 
 
 def parse_processes(text: str | None) -> list[Process]:

@@ -14,7 +14,8 @@ import coreml_prune_bench.models.networks  # noqa: F401
 from coreml_prune_bench.accuracy.evaluate import evaluate
 from coreml_prune_bench.bench.training_images import TrainingImages
 from coreml_prune_bench.data import iterate, open_data
-from coreml_prune_bench.models.conversion import fold_batchnorm, to_coreml
+from coreml_prune_bench.models.batchnorm import fold_batchnorm
+from coreml_prune_bench.models.conversion import to_coreml
 from coreml_prune_bench.models.pruning.algorithm import prune
 from coreml_prune_bench.models.pruning.coreml import to_sparse_coreml
 from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig

@@ -7,7 +7,8 @@ import torch
 
 from coreml_prune_bench.bench.verify import CellFailedError, check_package
 from coreml_prune_bench.mlprogram.summary import read_package
-from coreml_prune_bench.models.conversion import encode_zeros, fold_batchnorm, to_coreml
+from coreml_prune_bench.models.batchnorm import fold_batchnorm
+from coreml_prune_bench.models.conversion import encode_zeros, to_coreml
 from tests.models.tiny import IN_SCOPE, SIZE, dense
 from tests.tiny_network import Tiny
 

@@ -7,11 +7,8 @@ import torch
 from coreml_prune_bench.bench.verify import check_package
 from coreml_prune_bench.core.errors import CellFailedError
 from coreml_prune_bench.mlprogram.summary import read_package
-from coreml_prune_bench.models.conversion import (
-    encode_zeros,
-    fold_batchnorm,
-    to_coreml,
-)
+from coreml_prune_bench.models.batchnorm import fold_batchnorm
+from coreml_prune_bench.models.conversion import encode_zeros, to_coreml
 from coreml_prune_bench.models.pattern import Pattern
 from coreml_prune_bench.models.pruning.coreml import to_sparse_coreml
 from tests.models.modes import PALETTIZED, QUANTIZED, SPARSE, post

@@ -24,7 +24,7 @@ from torch import nn
 
 import coreml_prune_bench.models.networks  # noqa: F401
 from coreml_prune_bench.core.cache_folder import CACHE_VARIABLE
-from coreml_prune_bench.models.conversion import fold_batchnorm
+from coreml_prune_bench.models.batchnorm import fold_batchnorm
 from coreml_prune_bench.models.pruning.algorithm import prune
 from coreml_prune_bench.models.pruning.coreml import to_sparse_coreml
 from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig

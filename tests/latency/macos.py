@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coreml_prune_bench.latency import mac as machine
+from coreml_prune_bench.latency.thermal import THERMAL_PRESSURE
 
 FOLDER = Path(__file__).parent / "macos_outputs"
 
@@ -14,7 +15,7 @@ _FILES = {
     machine.NEURAL_ENGINE: "ioreg_neural_engine",
     machine.POWER_SETTINGS: "pmset_g",
     machine.POWER_SOURCE: "pmset_g_batt",
-    machine.THERMAL_PRESSURE: "notifyutil",
+    THERMAL_PRESSURE: "notifyutil",
     machine.PROCESSES: "ps",
 }
 

@@ -11,6 +11,7 @@ from coreml_prune_bench.latency.mac import (
     read_machine,
     read_state,
 )
+from coreml_prune_bench.latency.thermal import parse_thermal_pressure
 from coreml_prune_bench.records.latency import State
 from tests.latency.macos import tool_of
 
@@ -73,7 +74,7 @@ def test_what_no_tool_tells_is_unknown() -> None:
     ],
 )
 def test_thermal_pressure(text: str | None, expected: str | None) -> None:
-    assert machine.parse_thermal_pressure(text) == expected
+    assert parse_thermal_pressure(text) == expected
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from coreml_prune_bench.core.errors import (
     SuiteError,
     WeightsError,
 )
-from coreml_prune_bench.models.conversion import fold_batchnorm
+from coreml_prune_bench.models.batchnorm import fold_batchnorm
 from coreml_prune_bench.models.layers import prunable_layers
 from coreml_prune_bench.models.own import is_spec, own_network
 from coreml_prune_bench.models.registry import get_network

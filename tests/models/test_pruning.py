@@ -12,14 +12,9 @@ from torch import nn
 
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.mlprogram.summary import read_package
+from coreml_prune_bench.models.batchnorm import fold_batchnorm
 from coreml_prune_bench.models.config import Scope
-from coreml_prune_bench.models.conversion import (
-    encode_zeros,
-    fold_batchnorm,
-    prune_weights,
-    to_coreml,
-    weight_name,
-)
+from coreml_prune_bench.models.conversion import encode_zeros, prune_weights, to_coreml, weight_name
 from coreml_prune_bench.models.pruning.coreml import to_sparse_coreml
 from coreml_prune_bench.models.pruning.magnitude_pruner.config import MagnitudePrunerConfig
 from coreml_prune_bench.models.pruning.magnitude_pruner.prune import fine_tune

@@ -22,7 +22,7 @@ from onnx import helper
 from coreml_prune_bench.core.errors import PackageError, UnsupportedOperationError
 from coreml_prune_bench.mlprogram.program import Block, Operation, Program
 from coreml_prune_bench.mlprogram.values import Constant, Immediate, NamedType, Reference, Shape, TensorType
-from coreml_prune_bench.runtimes.portable.fold import (
+from coreml_prune_bench.runtimes.portable.constants import (
     MOST_FOLDED_BYTES,
     MOST_FOLDED_ELEMENTS,
     check_size,

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from coreml_prune_bench.runtimes.portable.fold import tensor_proto
+from coreml_prune_bench.runtimes.portable.constants import tensor_proto
 from coreml_prune_bench.runtimes.portable.interface import INTERFACE_FILE, MODEL_FILE
 from coreml_prune_bench.runtimes.portable.translate import Translation
 

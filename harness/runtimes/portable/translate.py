@@ -17,7 +17,7 @@ from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.mlprogram.program import Feature, Program
 from coreml_prune_bench.mlprogram.values import NamedType, TensorType
 from coreml_prune_bench.runtimes.portable import ops  # noqa: F401  (registers the operations)
-from coreml_prune_bench.runtimes.portable.fold import IR_VERSION, ONNX_OPSET, tensor_proto
+from coreml_prune_bench.runtimes.portable.constants import IR_VERSION, ONNX_OPSET, tensor_proto
 from coreml_prune_bench.runtimes.portable.graph import Graph, Precision, onnx_type
 from coreml_prune_bench.runtimes.portable.interface import Interface
 from coreml_prune_bench.runtimes.portable.registry import MixesSamples, apply

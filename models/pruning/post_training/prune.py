@@ -8,7 +8,8 @@ import coremltools.optimize.coreml as cto
 import torch
 from torch import nn
 
-from coreml_prune_bench.models.conversion import fold_batchnorm, prune_weights, weight_name
+from coreml_prune_bench.models.batchnorm import fold_batchnorm
+from coreml_prune_bench.models.conversion import prune_weights, weight_name
 from coreml_prune_bench.models.layers import prunable_layers
 from coreml_prune_bench.models.pattern import Pattern, smallest
 from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from coreml_prune_bench.runtimes.portable.fold import tensor_proto
+from coreml_prune_bench.runtimes.portable.constants import tensor_proto
 from coreml_prune_bench.runtimes.portable.graph import Call
 from coreml_prune_bench.runtimes.portable.registry import operation
 

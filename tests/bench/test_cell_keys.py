@@ -16,8 +16,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = "coreml_prune_bench"
 
-pytestmark = pytest.mark.xdist_group("keys of cells")  # one process: they share a fixture that takes a while
-
 SUITE = """
 description = "one config of each algorithm"
 models = ["mobilenet_v2", "resnet50"]
@@ -150,51 +148,48 @@ def suite(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def keys_after(suite, tmp_path_factory) -> dict[object, dict[str, list[str]]]:
-    """By change, and without one under "": the build key and the key of each cell."""
-    site = tmp_path_factory.mktemp("site")
-    shutil.copytree(ROOT / "harness", site / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
-    changes = [(change, "", "") if isinstance(change, str) else change for change in [*CHANGES, NETWORK]]
+def keys_after(
+    changes: list[tuple[str, str, str]], suite: Path, site: Path | None = None
+) -> list[dict[str, list[str]]]:
+    """The build key and the key of each cell: as the code is, and after each change of it.
+
+    site: where the package is copied to, so that it can be changed; None: the code of this checkout.
+    """
+    if site is not None:
+        shutil.copytree(ROOT / "harness", site / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, suite],
         input=json.dumps(changes),
         cwd=site,
-        env=os.environ | {"PYTHONPATH": str(site)},
+        env=os.environ | ({"PYTHONPATH": str(site)} if site else {}),
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    return {"": found[""]} | {change: found[str(number)] for number, change in enumerate([*CHANGES, NETWORK])}
+    return list(json.loads(done.stdout).values())
 
 
-NETWORK = "models/networks/resnet50.py"
-
-
-def changed(keys_after, change) -> tuple[set[str], set[str]]:
-    """The cells whose package, and whose record, has another key."""
-    before, after = keys_after[""], keys_after[change]
-    return tuple({name for name in before if before[name][kind] != after[name][kind]} for kind in (0, 1))
-
-
-@pytest.mark.parametrize("change", CHANGES, ids=str)
-def test_a_changed_module_changes_the_keys_of_what_depends_on_it_and_no_others(keys_after, change):
-    built, every_record = CHANGES[change]
+def test_a_changed_module_changes_the_keys_of_what_depends_on_it_and_no_others(suite, tmp_path):
     networks = ("mobilenet_v2", "resnet50")
-    packages, records = changed(keys_after, change)
-    assert packages == {f"{network}: {algorithm}" for network in networks for algorithm in built}
-    assert records == (set(keys_after[""]) if every_record else packages)
-
-
-def test_a_networks_file_changes_the_keys_of_that_network(keys_after):
-    packages, records = changed(keys_after, NETWORK)
-    assert packages == records == {name for name in keys_after[""] if name.startswith("resnet50: ")}
-
-
-def test_a_checkout_and_an_installed_copy_have_the_same_keys(keys_after, suite):
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, suite], input="[]", capture_output=True, text=True, check=True
+    own_file = "models/networks/resnet50.py"
+    changes = [*CHANGES, own_file]
+    before, *after = keys_after(
+        [(change, "", "") if isinstance(change, str) else change for change in changes], suite, tmp_path
     )
-    assert json.loads(done.stdout)[""] == keys_after[""]
+    # One table, so that what is wrong is seen beside what is right.
+    found = {
+        change: tuple({name for name in before if before[name][kind] != keys[name][kind]} for kind in (0, 1))
+        for change, keys in zip(changes, after, strict=True)
+    }
+    expected = {}
+    for change, (built, every_record) in CHANGES.items():
+        packages = {f"{network}: {algorithm}" for network in networks for algorithm in built}
+        expected[change] = (packages, set(before) if every_record else packages)
+    of_network = {name for name in before if name.startswith("resnet50: ")}
+    expected[own_file] = (of_network, of_network)
+    assert found == expected
+
+    # A checkout and an installed copy have the same keys.
+    (here,) = keys_after([], suite)
+    assert here == before

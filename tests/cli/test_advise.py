@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-import coreml_prune_bench.cli.advise
+from coreml_prune_bench.advice.advise import latencies
 from coreml_prune_bench.models.weights import untrained_model
 from coreml_prune_bench.records.accuracy import read_records
 from coreml_prune_bench.records.latency import write_latency_record
@@ -83,8 +83,8 @@ def test_latencies_are_a_macs_and_of_one_device(tmp_path):
         )
         package = record.package.model_copy(update={"sha256": f"{name} {device}"})
         write_latency_record(tmp_path, record.model_copy(update={"package": package, "key": f"{number}" * 16}))
-    assert coreml_prune_bench.cli.advise._latencies(tmp_path) == {"coreml new": 2.0}
-    assert coreml_prune_bench.cli.advise._latencies(tmp_path / "none") == {}
+    assert latencies(tmp_path) == {"coreml new": 2.0}
+    assert latencies(tmp_path / "none") == {}
 
 
 def test_what_is_asked_for_wrongly_is_told_in_one_line(refused, own_suite, tmp_path):

@@ -153,4 +153,6 @@ def test_a_call_that_was_killed_while_unpacking_is_gone_on_with(run_bench, publi
 def test_a_damaged_lock_file_is_named(refused, run_bench, published):
     run_bench("fetch-published")
     (published_folder() / "published.lock.json").write_text("{")
-    assert "published.lock.json is damaged" in refused("fetch-published")
+    line = refused("fetch-published")
+    assert "published.lock.json is not a lock of published packages: Invalid JSON" in line
+    assert "restore it, or remove" in line

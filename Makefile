@@ -24,7 +24,7 @@ bench: setup
 
 # Two processes of one thread each: on two cores 6 minutes instead of 10.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow --log-cli-level=INFO

@@ -56,7 +56,8 @@ def test_run_evaluate_inspect_and_gate_agree(tiny_suite, tiny_results, tiny_run)
     assert bench.inspect(package).whole_model_sparsity == record.package.whole_model_sparsity
 
     report = bench.gate(tiny_results, tiny_results)
-    assert (report.exit_code, {row.verdict for row in report.rows}) == (0, {"same"})
+    # The same packages: nothing is worse; of two trials that differ, 400 images cannot tell.
+    assert (report.exit_code, {row.verdict for row in report.rows} <= {"same", "cannot tell"}) == (0, True)
     assert bench.portable.load(package).classes is None
 
 

@@ -65,8 +65,15 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 }
 
 
-CASES = [(name, "float32") for name in NETWORKS] + [
-    (name, "float16") for name in ("densenet", "mobilenet_v3", "swin_v2")
+_SLOW = {("swin", "float32"), ("maxvit", "float32"), ("swin_v2", "float16"), ("mobilenet_v3", "float16")}
+"""Those that take longest, and are much like another one: `make test-slow` has them, and `make conformance` has all."""
+
+CASES = [
+    pytest.param(name, precision, marks=pytest.mark.slow if (name, precision) in _SLOW else ())
+    for name, precision in [
+        *((name, "float32") for name in NETWORKS),
+        *((name, "float16") for name in ("densenet", "mobilenet_v3", "swin_v2")),
+    ]
 ]
 
 

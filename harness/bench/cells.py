@@ -3,6 +3,7 @@
 Knowing which cells are measured already must be quick, so this module imports neither torch nor coremltools.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -32,6 +33,7 @@ _DENSE_CODE = ("bench.build.dense",)
 _DENSE_PACKAGE_CODE = ("bench.build.saving",)
 _PRUNED_CODE = ("bench.build.pruned", "models.pruning.algorithm")
 _TRAINING_CODE = ("bench.training_images",)
+_ALLOCATION_CODE = (*SENSITIVITY_CODE, "models.pruning.allocation")
 
 Inputs = dict[str, Any]
 
@@ -160,6 +162,17 @@ class Cell:
         trial = f", trial {self.trial + 1}" if self.config.has_trials else ""
         return f"{network}, {self.config.title}, {self.config.name}{trial}"
 
+    @property
+    def record_name(self) -> str:
+        """That its record lies under: readable, and different for every key."""
+        return f"{self.record_stem}--{self.key[:12]}"
+
+    @property
+    def record_stem(self) -> str:
+        """What the names of its record begin with, whatever its key was."""
+        label = re.sub(r"[^a-z0-9]+", "-", self.config_name.lower()).strip("-")
+        return "--".join([self.subject.network.name, self.algorithm, label[:60], f"trial{self.trial + 1}"])
+
     @cached_property
     def build_key(self) -> str:
         return key_of({**self._build_inputs, "trial": self.trial})
@@ -193,7 +206,7 @@ class Cell:
         code = (*code, algorithm_of(self.config).entry, type(self.config).__module__)
         if self.config.needs_data:
             code = (*code, *_TRAINING_CODE)
-        return (*code, *SENSITIVITY_CODE) if self.config.allocation == "sensitivity" else code
+        return (*code, *_ALLOCATION_CODE) if self.config.allocation == "sensitivity" else code
 
     @property
     def code(self) -> dict[str, str]:

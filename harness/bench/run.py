@@ -1,6 +1,5 @@
 """Run the cells of a suite: build what is not built, measure what is not measured, record each cell at once."""
 
-import re
 import time
 import traceback
 from collections.abc import Mapping
@@ -59,7 +58,7 @@ def run(cells: list[Cell], options: RunOptions) -> Outcome:
     measured before is kept.
     """
     store, reporter = options.store, options.reporter
-    known = {cell.key: store.record(_record_name(cell)) for cell in cells}
+    known = {cell.key: store.record(cell.record_name) for cell in cells}
     missing = [cell for cell in cells if not _is_measured(known[cell.key])]
     measured = 0
     _refuse_impossible(missing)
@@ -68,10 +67,10 @@ def run(cells: list[Cell], options: RunOptions) -> Outcome:
     with reporter.steps("cells", len(missing)) as steps:
         for cell in missing:
             started = time.perf_counter()
-            record = store.record(_record_name(cell))
+            record = store.record(cell.record_name)
             if record is None or not _is_measured(record):  # by another run on the same folder meanwhile
                 attempt = _attempt(cell, options, steps)
-                record = store.write_record(_record_name(cell), attempt)
+                record = store.write_record(cell.record_name, attempt)
                 measured += 1
             known[cell.key] = record
             steps.advance()
@@ -256,13 +255,6 @@ def _settings(cell: Cell) -> dict[str, object]:
     if cell.published:
         return {"package_url": cell.published.row.package_url}
     return cell.config.model_dump(mode="json") if cell.config else {}
-
-
-def _record_name(cell: Cell) -> str:
-    """Readable, and different for every key."""
-    label = re.sub(r"[^a-z0-9]+", "-", cell.config_name.lower()).strip("-")
-    parts = [cell.subject.network.name, cell.algorithm, label[:60], f"trial{cell.trial + 1}", cell.key[:12]]
-    return "--".join(parts)
 
 
 def _is_measured(record: Record | None) -> bool:

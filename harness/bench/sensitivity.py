@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from coreml_prune_bench.bench.cells import Subject
     from coreml_prune_bench.bench.training_images import TrainingImages
 
-SENSITIVITY_CODE = ("bench.sensitivity", "models.pruning.allocation")
-"""The entry points of measuring sensitivities and of what an allocation makes of them."""
+SENSITIVITY_CODE = ("bench.sensitivity",)
+"""The entry points of measuring sensitivities."""
 
 
 def sensitivity_key(subject: "Subject", samples: int, levels: Sequence[float]) -> str:

@@ -13,18 +13,12 @@ _MODULES_NAMED = 5
 
 
 def what_is_missing(missing: list[Cell], store: Store) -> list[str]:
-    """Lines on the cells that are to be measured: how many are new, how many stale and since what changed, how long.
+    """Lines on those of the cells that are stale: how many, what changed since, and how long they took; else none.
 
     A cell is stale where the folder holds a measurement of the same name under another key. The time is that which
     these took before, builds among it, on whatever machine that was.
     """
-    if not missing:
-        return []
-    before: dict[tuple[str, str, str, int], Record] = {}
-    for record in sorted(store.records(), key=lambda record: record.provenance.created):
-        if record.status == "measured":
-            before[_name(record)] = record
-    stale = [(cell, before[name]) for cell in missing if (name := _cell_name(cell)) in before]
+    stale = [(cell, record) for cell in missing if (record := _measured_before(cell, store)) is not None]
     lines = []
     if stale:
         lines.append(f"{len(stale)} of {len(missing)} cells to measure are stale: measured before, and changed since:")
@@ -35,12 +29,11 @@ def what_is_missing(missing: list[Cell], store: Store) -> list[str]:
     return lines
 
 
-def _name(record: Record) -> tuple[str, str, str, int]:
-    return record.network.name, record.pruning.algorithm, record.pruning.config, record.trial
-
-
-def _cell_name(cell: Cell) -> tuple[str, str, str, int]:
-    return cell.subject.network.name, cell.algorithm, cell.config_name, cell.trial
+def _measured_before(cell: Cell, store: Store) -> Record | None:
+    """The newest record of the same name; long configs may share the name of a file, so the config is compared."""
+    found = (record for record in store.records(cell.record_stem) if record.pruning.config == cell.config_name)
+    measured = [record for record in found if record.status == "measured"]
+    return max(measured, key=lambda record: record.provenance.created, default=None)
 
 
 def _reason(cell: Cell, record: Record) -> str:

@@ -36,7 +36,6 @@ class SuiteChoice:
 
     def load(self) -> Suite:
         """The suite as chosen. Raises SuiteError of one line."""
-
         return choose(
             load_suite(self.suite) if isinstance(self.suite, str) else self.suite,
             models=self.models,
@@ -48,7 +47,6 @@ class SuiteChoice:
 
     def cells(self, reporter: Reporter, evaluation: Evaluation = PORTABLE) -> list[Cell]:
         """Its cells, the data fingerprinted with a progress bar. Raises BenchError of one line."""
-
         chosen = self.load()
         for line in left_out(chosen, self.own or []):
             reporter.say(line)
@@ -65,7 +63,6 @@ class SuiteChoice:
 
     def take_part(self, team: "Team", device: str) -> None:
         """What torchrun's other processes do: train what the first one trains."""
-
         # Here, because it imports torch.
         from coreml_prune_bench.bench.build.followers import take_part
 

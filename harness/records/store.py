@@ -7,6 +7,7 @@ Both are written under a temporary name and renamed. An artifact is written unde
 same one build it once, and its hashes are checked whenever it is used.
 """
 
+import glob
 import json
 import os
 import shutil
@@ -63,9 +64,9 @@ class Store:
         path = self._records / f"{name}.json"
         return read_record(path) if path.is_file() else None
 
-    def records(self) -> Iterator[Record]:
-        """Every record that can be read."""
-        for path in sorted(self._records.glob("*.json")):
+    def records(self, stem: str) -> Iterator[Record]:
+        """Every record that can be read of those whose names are `stem` and a key."""
+        for path in sorted(self._records.glob(f"{glob.escape(stem)}--*.json")):
             with suppress(BenchError):
                 yield read_record(path)
 

@@ -80,6 +80,7 @@ CHANGES = {
     "runtimes/portable/ops/convolution.py": (NONE, True),
     # The other rooms that make, check and measure.
     "models/pruning/sensitivity.py": ({ALLOCATED}, False),
+    "models/pruning/allocation.py": ({ALLOCATED}, False),
     "models/pruning/coreml.py": (PRUNED, False),
     "models/training.py": (ALL, False),
     "bench/build/dense.py": (ALL, False),

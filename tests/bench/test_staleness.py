@@ -27,7 +27,7 @@ def said(cell, record, tmp_path):
 
     def say(**changes: object) -> list[str]:
         store = Store(tmp_path / "results")
-        store.write_record("before", record.model_copy(update={"key": "another", **changes}))
+        store.write_record(f"{cell.record_stem}--another", record.model_copy(update={"key": "another", **changes}))
         return what_is_missing([cell], store)
 
     return say

@@ -21,7 +21,8 @@ from coreml_prune_bench.core.errors import DataError
 from coreml_prune_bench.core.keys import key_of
 from coreml_prune_bench.data import DataSet
 from coreml_prune_bench.models.layers import leave_dense
-from coreml_prune_bench.models.pruning.allocation import Losses
+from coreml_prune_bench.models.pruning.allocation import allocated
+from coreml_prune_bench.models.pruning.config import PruningConfig
 from coreml_prune_bench.models.pruning.sensitivity import LEVELS, SAMPLES
 from coreml_prune_bench.records.sensitivity import Sensitivity
 from coreml_prune_bench.records.store import Store
@@ -92,12 +93,13 @@ class Builder:
         stay_dense = self._stay_dense(baseline, model)
         images = self._training_images(cell.subject.data) if cell.config.needs_data else None
 
-        def losses() -> Losses:
-            return self.sensitivity(cell.subject).losses()
+        # Given, not imported by what prunes: the code of an allocation is behind those cells alone that have one.
+        def allocate(config: PruningConfig, model: nn.Module) -> PruningConfig:
+            return allocated(config, cell.subject.network, model, self.sensitivity(cell.subject).losses())
 
         pruned = save_pruned(
             cell,
-            Ingredients(model, images, stay_dense, losses),
+            Ingredients(model, images, stay_dense, allocate),
             path,
             cell.package_format.read(self.build(baseline).path),
             self._trainings,

@@ -14,7 +14,6 @@ from coreml_prune_bench.core.errors import BenchError, CellFailedError
 from coreml_prune_bench.models.layers import leave_dense
 from coreml_prune_bench.models.network import Network
 from coreml_prune_bench.models.pruning.algorithm import prune
-from coreml_prune_bench.models.pruning.allocation import Losses, allocated
 from coreml_prune_bench.models.pruning.config import PruningConfig
 from coreml_prune_bench.models.pruning.task import Pruned, PruningTask, layer_sparsities
 
@@ -28,13 +27,13 @@ class Ingredients:
     """What a pruned package is made of, besides its cell.
 
     model: the dense network, which is changed. images: those of training, for algorithms that take them. stay_dense:
-    layers that no algorithm prunes. losses: by layer, for a config that is allocated by sensitivity.
+    layers that no algorithm prunes. allocate: spells out the sparsities of a config that is allocated by sensitivity.
     """
 
     model: nn.Module
     images: TrainingImages | None
     stay_dense: tuple[str, ...]
-    losses: Callable[[], Losses]
+    allocate: Callable[[PruningConfig, nn.Module], PruningConfig]
 
 
 def save_pruned(
@@ -50,7 +49,7 @@ def save_pruned(
     if cell.subject.network.own:
         _refuse_misfits(config, cell.subject.network, made_of.model)
     if config.allocation == "sensitivity":
-        config = allocated(config, cell.subject.network, made_of.model, made_of.losses())
+        config = made_of.allocate(config, made_of.model)
     pruned = prune(config, _task(cell, config, made_of, path.parent, trainings))
     whole(path, lambda: cell.package_format.save_pruned(pruned, path))
     cell.package_format.check(path, pruned, baseline)

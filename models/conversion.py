@@ -97,7 +97,7 @@ def folded_scales(model: nn.Module, folded: nn.Module) -> dict[str, Tensor]:
 
 
 def weight_parameters(model: nn.Module) -> dict[str, str]:
-    """By layer: the parameter's name with which `to_coreml` converts its weight. A mark where "weight" does not tell."""
+    """By layer: the name with which `to_coreml` converts its weight, a mark where "weight" does not tell."""
     layers = prunable_layers(model)
     # All names, also those of a tensor that has several: the tracer may take any of them.
     tensors = [name for name, _ in model.named_parameters(remove_duplicate=False)]
@@ -203,9 +203,7 @@ def _operations(model: ct.models.MLModel) -> Iterable[Any]:
     return block.operations  # type: ignore[no-any-return]
 
 
-def _of_sparse(
-    model: ct.models.MLModel, layers: list[str], config: "cto.OpCompressorConfig"
-) -> cto.OptimizationConfig:
+def _of_sparse(model: ct.models.MLModel, layers: list[str], config: "cto.OpCompressorConfig") -> cto.OptimizationConfig:
     parameters = stored_parameters(model, layers)
     own = {f"{weight_name(name, parameter)}_sparsified": config for name, parameter in parameters.items()}
     return cto.OptimizationConfig(op_name_configs=own)

@@ -35,6 +35,7 @@ from coreml_prune_bench.records.store import Store
 from coreml_prune_bench.runtimes import portable
 from tests.latency.noise import Noise
 from tests.models.modes import PALETTIZED, QUANTIZED, SPARSE, gpt, magnitude, post
+from tests.models.tiny import SIZE
 from tests.packages import from_torch
 
 CHANNELS = 8
@@ -70,7 +71,10 @@ class Named(nn.Module):
         x = torch.cat([images] * 3, 1)[:, :CHANNELS]
         for name in self.order:
             layer = self.get_submodule(name)
-            x = layer(x.movedim(1, -1)).movedim(-1, 1) if isinstance(layer, nn.Linear) else layer(x)
+            if isinstance(layer, nn.Linear):
+                x = layer(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(-1, CHANNELS, SIZE, SIZE)
+            else:
+                x = layer(x)
         x = x.mean((2, 3))
         return nn.functional.linear(x, self.get_parameter(self.bare)) if self.bare else x
 
@@ -79,12 +83,12 @@ def of(layers: dict[str, str]) -> Network:
     return Network(name="named", title="Named", build=lambda _: Named(layers), head=None, scope=Scope())
 
 
-def packages(model: nn.Module, layers: dict[str, str], config, folder, size: int = 16):
+def packages(model: nn.Module, layers: dict[str, str], config, folder):
     """Dense and pruned, saved, checked as a cell's are, and what was pruned."""
-    to_coreml(model, size).save(str(folder / "dense.mlpackage"))
+    to_coreml(model, SIZE).save(str(folder / "dense.mlpackage"))
     dense = read_package(folder / "dense.mlpackage")
-    assert not_prunable(model, observe(model, size).calls, dense) == ()
-    task = PruningTask(of(layers), model, size, Noise(), 0, progress=lambda done, total: None)
+    assert not_prunable(model, observe(model, SIZE).calls, dense) == ()
+    task = PruningTask(of(layers), model, SIZE, Noise(), 0, progress=lambda done, total: None)
     pruned = prune(config, task)
     path = folder / "pruned.mlpackage"
     to_sparse_coreml(pruned).save(str(path))
@@ -115,7 +119,7 @@ networks = st.dictionaries(named, st.sampled_from(sorted(MAKERS)), min_size=2, m
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(networks)
 @example({"a.1": "conv", "a_1": "conv", "fc": "linear"})
 @example({"a_1": "conv", "a.1": "conv"})
@@ -168,7 +172,7 @@ def test_algorithms_and_forms_of_storage(tmp_path, config, storage):
 def test_the_package_predicts_what_the_network_does(tmp_path):
     """Two weights of one shape that were exchanged would pass every check of sizes."""
     model = Named(ALIKE).eval()
-    to_coreml(model, 16).save(str(tmp_path / "x.mlpackage"))
+    to_coreml(model, SIZE).save(str(tmp_path / "x.mlpackage"))
     images = Noise().images(np.arange(8), None)
     with torch.no_grad():
         expected = model(normalize(images)).numpy()
@@ -242,9 +246,7 @@ def test_a_parameter_of_the_network_itself_is_not_taken_for_a_layers_weight(tmp_
 
 def test_a_layer_named_in_other_letters_is_found(tmp_path):
     layers = {"größe": "conv", "b": "linear"}
-    _, path, package, pruned = packages(
-        Named(layers).eval(), layers, PostTrainingConfig(sparsity=0.5), tmp_path
-    )
+    _, path, package, pruned = packages(Named(layers).eval(), layers, PostTrainingConfig(sparsity=0.5), tmp_path)
     assert_each_layer_has_its_own(path, package, pruned, layers)
 
 
@@ -252,7 +254,7 @@ def test_converting_leaves_the_network_as_it_is():
     model = Named(ALIKE).eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     classes = [type(module) for module in model.modules()]
-    to_coreml(model, 16)
+    to_coreml(model, SIZE)
     after = model.state_dict()
     assert list(before) == list(after)
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -265,7 +267,7 @@ def test_a_weight_that_stands_for_two_layers_does_not_pass(tmp_path):
     with torch.no_grad():
         for layer in prunable_layers(model).values():
             layer.weight.view(-1)[: layer.weight.numel() // 2] = 0
-    dense = from_torch(tmp_path / "dense.mlpackage", model, (1, 3, 16, 16), compute_precision=ct.precision.FLOAT16)
+    dense = from_torch(tmp_path / "dense.mlpackage", model, (1, 3, SIZE, SIZE), compute_precision=ct.precision.FLOAT16)
     half = encode_zeros(ct.models.MLModel(str(dense), skip_model_load=True), list(ALIKE))
     half.save(str(tmp_path / "half.mlpackage"))
     package = read_package(tmp_path / "half.mlpackage")

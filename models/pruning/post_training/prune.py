@@ -79,9 +79,7 @@ def zero_smallest(weight: torch.Tensor, pattern: Pattern, sparsity: float | None
     weight.view(-1)[torch.from_numpy(places)] = 0
 
 
-def as_coremltools(
-    config: PostTrainingConfig, targets: Targets, parameters: Mapping[str, str] = {}
-) -> dict[str, Any]:
+def as_coremltools(config: PostTrainingConfig, targets: Targets, parameters: Mapping[str, str] = {}) -> dict[str, Any]:
     """What Core ML Tools' OptimizationConfig reads: these sparsities by layer, or the config's threshold.
 
     parameters: under what a layer's weight was converted, where that is not "weight".

@@ -200,7 +200,7 @@ def _holds_quantized(model: ct.models.MLModel) -> bool:
 def _operations(model: ct.models.MLModel) -> Iterable[Any]:
     (main,) = model.get_spec().mlProgram.functions.values()
     (block,) = main.block_specializations.values()
-    return block.operations  # type: ignore[no-any-return]
+    return block.operations
 
 
 def _of_sparse(model: ct.models.MLModel, layers: list[str], config: "cto.OpCompressorConfig") -> cto.OptimizationConfig:

@@ -6,7 +6,8 @@ keeps BatchNorm unfused. So the buffers are removed here, BatchNorm is folded in
 afterwards. What is kept of a weight can be quantized or palettized on top, in the joint forms of iOS18.
 """
 
-import re
+from collections.abc import Iterable
+from typing import Any
 
 import coremltools as ct
 import coremltools.optimize.coreml as cto
@@ -20,6 +21,7 @@ from coreml_prune_bench.models.coremltools_fixes import mended_converter
 from coreml_prune_bench.models.layers import prunable_layers
 from coreml_prune_bench.models.quiet import silenced
 from coreml_prune_bench.models.training import IMAGE_MEAN, IMAGE_STD
+from coreml_prune_bench.models.weight_names import WEIGHT, called_alike, marked, marks_in, quantized_name, weight_name
 
 INPUT_NAME = "image"
 OUTPUT_NAME = "logits"
@@ -27,7 +29,7 @@ OUTPUT_NAME = "logits"
 # The smallest magnitude that is not a zero: below Float16's smallest subnormal, 6e-8.
 _ZERO_THRESHOLD = 1e-12
 
-_SCALE = "_COREML_/weight/quantization_scale"
+_SCALE = f"_COREML_/{WEIGHT}/quantization_scale"
 """Where SparseGPT leaves the scales [C_out, 1] of a layer that it has quantized to 8 bits."""
 
 
@@ -38,13 +40,19 @@ def to_coreml(model: nn.Module, image_size: int, *, joint: bool = False) -> ct.m
     are normalized by channel inside the program: an image input has a scale for all channels alone.
     joint: for iOS18, whose weights can be sparse and of few bits. Layers that SparseGPT has quantized are stored as it
     quantized them, dense.
+    Each layer's weight has a name of its own, that of its entry in `weight_parameters(model)`.
     """
     example = torch.zeros(1, 3, image_size, image_size)
     folded = fold_batchnorm(model, image_size)
     scales = folded_scales(model, folded)
     without_metadata(folded)
+    parameters = weight_parameters(model)
+    for name, parameter in parameters.items():
+        layer = folded.get_submodule(name)
+        if parameter != WEIGHT and WEIGHT in layer._parameters:  # else made of other tensors, as weight_norm makes it
+            _rename_weight(layer, parameter)
     for name, scale in scales.items():
-        _store_quantized(folded.get_submodule(name), scale)
+        _store_quantized(folded.get_submodule(name), scale, parameters.get(name, WEIGHT))
     with silenced(), mended_converter(), torch.no_grad():
         # The check runs the network again, and takes attention's two ways to compute the same for a difference.
         traced = torch.jit.trace(_with_pixel_input(folded), example, check_trace=False)
@@ -88,24 +96,32 @@ def folded_scales(model: nn.Module, folded: nn.Module) -> dict[str, Tensor]:
     return scales
 
 
-def weight_name(layer: str) -> str:
-    """The name of the operation that holds the weight of the torch layer `layer` in a Float16 program."""
-    return f"{_name(layer, 'op_')}_to_fp16"
+def weight_parameters(model: nn.Module) -> dict[str, str]:
+    """By layer: the name with which `to_coreml` converts its weight, a mark where "weight" does not tell."""
+    layers = prunable_layers(model)
+    # All names, also those of a tensor that has several: the tracer may take any of them.
+    tensors = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    tensors += [name for name, _ in model.named_buffers(remove_duplicate=False)]
+    alike = called_alike(layers, tensors)
+    return {name: marked(name) if name in alike else WEIGHT for name in layers}
 
 
-def weight_output(layer: str) -> str:
-    """The name of that operation's output, under which packages list the weight."""
-    return f"{_name(layer, 'var_')}_to_fp16"
+def stored_parameters(program: ct.models.MLModel, layers: Iterable[str]) -> dict[str, str]:
+    """By layer: the parameter's name under which a program that `to_coreml` converted has its weight."""
+    marks = marks_in(output.name for operation in _operations(program) for output in operation.outputs)
+    return {name: marked(name) if marked(name) in marks else WEIGHT for name in layers}
 
 
 def encode_zeros(model: ct.models.MLModel, layers: list[str]) -> ct.models.MLModel:
     """Store the weights of `layers` sparse, whatever their size, changing no value; quantized ones, jointly."""
     config = cto.OpThresholdPrunerConfig(threshold=_ZERO_THRESHOLD, minimum_sparsity_percentile=0.0, weight_threshold=0)
-    quantized = {_quantized_name(name): config for name in layers} if _holds_quantized(model) else {}
-    if quantized:
+    parameters = stored_parameters(model, layers)
+    if parameters and _holds_quantized(model):
+        quantized = {quantized_name(name, parameter): config for name, parameter in parameters.items()}
         with silenced():
             return cto.prune_weights(model, cto.OptimizationConfig(op_name_configs=quantized), joint_compression=True)
-    return prune_weights(model, cto.OptimizationConfig(op_name_configs={weight_name(name): config for name in layers}))
+    own = {weight_name(name, parameter): config for name, parameter in parameters.items()}
+    return prune_weights(model, cto.OptimizationConfig(op_name_configs=own))
 
 
 def prune_weights(model: ct.models.MLModel, config: cto.OptimizationConfig) -> ct.models.MLModel:
@@ -118,7 +134,7 @@ def quantize_kept(model: ct.models.MLModel, layers: list[str], bits: int) -> ct.
     """Quantize, symmetrically and by output channel, what the sparse weights of `layers` keep: 4 or 8 bits a value."""
     config = cto.OpLinearQuantizerConfig(mode="linear_symmetric", dtype=f"int{bits}", weight_threshold=0)
     with silenced(), np.errstate(invalid="ignore", divide="ignore"):  # channels that are zero as a whole
-        return cto.linear_quantize_weights(model, _of_sparse(layers, config), joint_compression=True)
+        return cto.linear_quantize_weights(model, _of_sparse(model, layers, config), joint_compression=True)
 
 
 def palettize_kept(model: ct.models.MLModel, layers: list[str], bits: int) -> ct.models.MLModel:
@@ -133,7 +149,7 @@ def palettize_kept(model: ct.models.MLModel, layers: list[str], bits: int) -> ct
 
     config = cto.OpPalettizerConfig(mode="custom", lut_function=table, weight_threshold=0)
     with silenced():
-        return cto.palettize_weights(model, _of_sparse(layers, config), joint_compression=True)
+        return cto.palettize_weights(model, _of_sparse(model, layers, config), joint_compression=True)
 
 
 def _with_pixel_input(model: nn.Module) -> nn.Module:
@@ -158,30 +174,39 @@ def without_metadata(model: nn.Module) -> nn.Module:
     return model
 
 
-def _store_quantized(layer: nn.Module, scale: Tensor) -> None:
+def _rename_weight(layer: nn.Module, parameter: str) -> None:
+    """Have the tracer see the layer's weight as the parameter so called; the layer's code goes on with `weight`."""
+    layer.register_parameter(parameter, layer._parameters.pop(WEIGHT))
+
+    @torch.jit.unused  # or the tracer would compile it
+    def weight(self: nn.Module) -> Tensor:
+        return self.get_parameter(parameter)
+
+    kind = type(layer)
+    layer.__class__ = type(kind.__name__, (kind,), {WEIGHT: property(weight)})
+
+
+def _store_quantized(layer: nn.Module, scale: Tensor, parameter: str) -> None:
     """Have the converter store the weight in 8 bits with these scales [C_out, 1]: the way Core ML Tools documents."""
-    layer.register_buffer("_COREML_/weight/compression_type", torch.tensor([3]))  # quantization
-    layer.register_buffer("_COREML_/weight/quantization_n_bits", torch.tensor(8))
-    layer.register_buffer(_SCALE, scale)
+    layer.register_buffer(f"_COREML_/{parameter}/compression_type", torch.tensor([3]))  # quantization
+    layer.register_buffer(f"_COREML_/{parameter}/quantization_n_bits", torch.tensor(8))
+    layer.register_buffer(f"_COREML_/{parameter}/quantization_scale", scale)
 
 
 def _holds_quantized(model: ct.models.MLModel) -> bool:
+    return any(operation.type == "constexpr_blockwise_shift_scale" for operation in _operations(model))
+
+
+def _operations(model: ct.models.MLModel) -> Iterable[Any]:
     (main,) = model.get_spec().mlProgram.functions.values()
     (block,) = main.block_specializations.values()
-    return any(operation.type == "constexpr_blockwise_shift_scale" for operation in block.operations)
+    return block.operations
 
 
-def _name(layer: str, before_a_digit: str) -> str:
-    stem = re.sub(r"\W", "_", layer)
-    return f"{before_a_digit if stem[0].isdigit() else ''}{stem}_weight"
-
-
-def _quantized_name(layer: str) -> str:
-    return f"{_name(layer, 'op_')}_cast_fp16"
-
-
-def _of_sparse(layers: list[str], config: "cto.OpCompressorConfig") -> cto.OptimizationConfig:
-    return cto.OptimizationConfig(op_name_configs={f"{weight_name(name)}_sparsified": config for name in layers})
+def _of_sparse(model: ct.models.MLModel, layers: list[str], config: "cto.OpCompressorConfig") -> cto.OptimizationConfig:
+    parameters = stored_parameters(model, layers)
+    own = {f"{weight_name(name, parameter)}_sparsified": config for name, parameter in parameters.items()}
+    return cto.OptimizationConfig(op_name_configs=own)
 
 
 def _table(weight: np.ndarray, entries: int) -> tuple[np.ndarray, np.ndarray]:

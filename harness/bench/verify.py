@@ -57,6 +57,7 @@ def _check_sparse(
     if not targets:
         raise CellFailedError("the config prunes no layer of this network")
     weights = {layer: package.weight_of_layer(layer) for layer in targets}
+    _check_one_to_one(weights)
     if not any(weight.storage == storage for weight in weights.values()):
         raise CellFailedError(f"no weight in scope is stored {storage}")
     for layer, target in targets.items():
@@ -68,6 +69,15 @@ def _check_sparse(
         if weight.bits != bits:
             raise CellFailedError(f"layer {layer} is stored with {weight.bits} bits a value, not {bits}")
         _check_target(layer, weight, target, patterns.get(layer), _zeros(dense, layer) / weight.elements)
+
+
+def _check_one_to_one(weights: Mapping[str, WeightSummary]) -> None:
+    """A weight that stands for two layers would be checked twice, and another one never."""
+    layers: dict[str, str] = {}
+    for layer, weight in weights.items():
+        other = layers.setdefault(weight.name, layer)
+        if other != layer:
+            raise CellFailedError(f"layers {other} and {layer} are one weight in the package, {weight.name}")
 
 
 def _check_rest_dense(package: PackageSummary, targets: Mapping[str, float | None]) -> None:

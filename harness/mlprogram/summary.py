@@ -7,7 +7,6 @@ It must import neither torch nor onnx, and must run nothing.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from coreml_prune_bench.mlprogram import decompress
 from coreml_prune_bench.mlprogram.program import Feature, Operation, Program
 from coreml_prune_bench.mlprogram.reader import read
 from coreml_prune_bench.mlprogram.values import Argument, Reference, Stored, numpy_name, packed_bytes
+from coreml_prune_bench.models.weight_names import WEIGHT, marked, names_of_weight
 
 _DEPLOYMENT_TARGETS = {
     6: "iOS15 / macOS12",
@@ -114,13 +114,14 @@ class PackageSummary(_Frozen):
 
         coremltools writes a parameter's dots as underscores and appends how it is stored:
         `features_0_0_weight_to_fp16`, `features_0_0_weight_to_fp16_sparsified`. Before a digit it puts `var_`, or `op_`
-        once that is compressed. One that was quantized before is `features_0_0_weight_cast_fp16`. A convolution whose
-        BatchNorm the converter folded has lost its name.
+        once that is compressed. One that was quantized before is `features_0_0_weight_cast_fp16`. One that another
+        tensor would have been called as has a mark, `conv1_1_weight_1f2e3d4c_to_fp16`. A convolution whose BatchNorm
+        the converter folded has lost its name.
         Raises PackageError unless exactly one weight is called so.
         """
-        stem = re.escape(re.sub(r"\W", "_", layer))
-        pattern = re.compile(rf"((var|op)_)?{stem}_weight(_(to|cast)_fp(16|32))?(_[a-z]+)*")
-        found = [weight for weight in self.weights if pattern.fullmatch(weight.name)]
+        mark = marked(layer)
+        called = names_of_weight(layer, mark if any(mark in weight.name for weight in self.weights) else WEIGHT)
+        found = [weight for weight in self.weights if called.fullmatch(weight.name)]
         if len(found) != 1:
             names = ", ".join(weight.name for weight in found) or "no weight with its name"
             raise PackageError(f"layer {layer!r}: expected one weight in the package, found {names}")

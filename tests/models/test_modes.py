@@ -12,10 +12,11 @@ from coremltools.optimize.coreml._quantization_passes import prune_weights as Ow
 from coreml_prune_bench.bench.verify import check_package
 from coreml_prune_bench.mlprogram.summary import read_package
 from coreml_prune_bench.models.batchnorm import fold_batchnorm
-from coreml_prune_bench.models.conversion import encode_zeros, folded_scales, palettize_kept, to_coreml, weight_name
+from coreml_prune_bench.models.conversion import encode_zeros, folded_scales, palettize_kept, to_coreml
 from coreml_prune_bench.models.pattern import Pattern, smallest
 from coreml_prune_bench.models.pruning.coreml import to_sparse_coreml
 from coreml_prune_bench.models.training import normalize
+from coreml_prune_bench.models.weight_names import weight_name
 from coreml_prune_bench.runtimes import portable
 from tests.latency.noise import Noise
 from tests.models.modes import LAYERS, MODES, THREE_INPUTS, channels, gpt, magnitude, of_rows, post

@@ -14,7 +14,7 @@ from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.mlprogram.summary import read_package
 from coreml_prune_bench.models.batchnorm import fold_batchnorm
 from coreml_prune_bench.models.config import Scope
-from coreml_prune_bench.models.conversion import encode_zeros, prune_weights, to_coreml, weight_name
+from coreml_prune_bench.models.conversion import encode_zeros, prune_weights, to_coreml
 from coreml_prune_bench.models.pruning.coreml import to_sparse_coreml
 from coreml_prune_bench.models.pruning.magnitude_pruner.config import MagnitudePrunerConfig
 from coreml_prune_bench.models.pruning.magnitude_pruner.prune import fine_tune
@@ -23,6 +23,7 @@ from coreml_prune_bench.models.pruning.post_training.prune import break_ties
 from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
 from coreml_prune_bench.models.pruning.task import PruningTask
 from coreml_prune_bench.models.training import normalize
+from coreml_prune_bench.models.weight_names import weight_name
 from coreml_prune_bench.runtimes import portable
 from tests.latency.noise import Noise
 from tests.models.tiny import IN_SCOPE, SIZE, TRAINING, dense, pruned

@@ -13,11 +13,12 @@ from coreml_prune_bench.core.errors import (
 from coreml_prune_bench.mlprogram.summary import read_package
 from coreml_prune_bench.models.attention import Attention, with_callable_projections
 from coreml_prune_bench.models.batchnorm import fold_batchnorm
-from coreml_prune_bench.models.conversion import to_coreml, weight_output
+from coreml_prune_bench.models.conversion import to_coreml
 from coreml_prune_bench.models.layers import leave_dense, prunable_layers, stage_names
 from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.stages import sequential_view
 from coreml_prune_bench.models.tracing import observe
+from coreml_prune_bench.models.weight_names import weight_output
 from coreml_prune_bench.models.weights import untrained_model
 from coreml_prune_bench.records.store import Store
 

@@ -7,10 +7,11 @@ from torch import nn
 
 from coreml_prune_bench.core.errors import CellFailedError, PackageError
 from coreml_prune_bench.mlprogram.summary import PackageSummary
-from coreml_prune_bench.models.conversion import weight_output
+from coreml_prune_bench.models.conversion import weight_parameters
 from coreml_prune_bench.models.layers import prunable_layers
 from coreml_prune_bench.models.network import Network
 from coreml_prune_bench.models.tracing import observe
+from coreml_prune_bench.models.weight_names import weight_output
 
 if TYPE_CHECKING:
     from coreml_prune_bench.data import DataSet
@@ -39,11 +40,15 @@ def check_own(network: Network, model: nn.Module, data: "DataSet") -> Counter[st
 
 
 def not_prunable(model: nn.Module, calls: Counter[str], dense: PackageSummary) -> tuple[str, ...]:
-    """Layers that are no use to prune: never called as such, or without a weight of their name in the dense package."""
+    """Layers that are no use to prune: never called as such, or without a weight of their name in the dense package.
+
+    model: the network that `dense` was converted from.
+    """
+    parameters = weight_parameters(model)
 
     def is_found(layer: str) -> bool:
         try:
-            return dense.weight_of_layer(layer).name == weight_output(layer)
+            return dense.weight_of_layer(layer).name == weight_output(layer, parameters[layer])
         except PackageError:
             return False
 

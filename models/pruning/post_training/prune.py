@@ -1,15 +1,17 @@
 """Data-free post-training pruning: `coremltools.optimize.coreml.prune_weights` on the converted dense model."""
 
 import math
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import coremltools.optimize.coreml as cto
 import torch
 from torch import nn
 
 from coreml_prune_bench.models.batchnorm import fold_batchnorm
-from coreml_prune_bench.models.conversion import prune_weights, weight_name
+from coreml_prune_bench.models.conversion import prune_weights, stored_parameters, weight_parameters
+from coreml_prune_bench.models.errors import CellFailedError
 from coreml_prune_bench.models.layers import prunable_layers
 from coreml_prune_bench.models.pattern import Pattern, smallest
 from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig
@@ -23,6 +25,10 @@ from coreml_prune_bench.models.pruning.task import (
     scope_in_words,
     scope_of_own_config,
 )
+from coreml_prune_bench.models.weight_names import WEIGHT, weight_name
+
+if TYPE_CHECKING:
+    import coremltools as ct
 
 _OpConfig: TypeAlias = cto.OpMagnitudePrunerConfig | cto.OpThresholdPrunerConfig
 
@@ -46,7 +52,7 @@ def prune(config: PostTrainingConfig, task: PruningTask) -> Pruned:
             break_ties(weight, sparsity)
     if config.pattern is not None:
         return Pruned(config, model, task.image_size, targets, scope, patterns=patterns_of(config, targets))
-    in_program = partial(prune_weights, config=cto.OptimizationConfig.from_dict(as_coremltools(config, targets)))
+    in_program = partial(_prune_program, config=config, targets=targets)
     return Pruned(config, model, task.image_size, targets, scope, prune_program=in_program)
 
 
@@ -73,8 +79,11 @@ def zero_smallest(weight: torch.Tensor, pattern: Pattern, sparsity: float | None
     weight.view(-1)[torch.from_numpy(places)] = 0
 
 
-def as_coremltools(config: PostTrainingConfig, targets: Targets) -> dict[str, Any]:
-    """What Core ML Tools' OptimizationConfig reads: these sparsities by layer, or the config's threshold."""
+def as_coremltools(config: PostTrainingConfig, targets: Targets, parameters: Mapping[str, str] = {}) -> dict[str, Any]:
+    """What Core ML Tools' OptimizationConfig reads: these sparsities by layer, or the config's threshold.
+
+    parameters: under what a layer's weight was converted, where that is not "weight".
+    """
     # weight_threshold=0: the scope alone decides which layers stay dense.
     same: dict[str, Any] = {"weight_threshold": 0}
     if config.block_size is not None:
@@ -87,7 +96,7 @@ def as_coremltools(config: PostTrainingConfig, targets: Targets) -> dict[str, An
     return {
         "config_type": "OpMagnitudePrunerConfig" if config.threshold is None else "OpThresholdPrunerConfig",
         "op_name_configs": {
-            weight_name(name): dict(same) if alike else {**same, "target_sparsity": own}
+            weight_name(name, parameters.get(name, WEIGHT)): dict(same) if alike else {**same, "target_sparsity": own}
             for name, own in targets.items()
         },
     }
@@ -97,6 +106,11 @@ def coremltools_yaml(config: PostTrainingConfig, targets: Targets, training_imag
     """What to know of the file, and what is in it."""
     note = "Read by coremltools.optimize.coreml.OptimizationConfig.from_yaml, for one with BatchNorm folded."
     return note, as_coremltools(config, targets)
+
+
+def _prune_program(program: "ct.models.MLModel", config: PostTrainingConfig, targets: Targets) -> "ct.models.MLModel":
+    own = as_coremltools(config, targets, stored_parameters(program, targets))
+    return prune_weights(program, cto.OptimizationConfig.from_dict(own))
 
 
 def _read(values: dict[str, Any]) -> cto.OptimizationConfig:
@@ -109,12 +123,19 @@ def _read(values: dict[str, Any]) -> cto.OptimizationConfig:
 
 
 def _promises(config: cto.OptimizationConfig, model: nn.Module) -> tuple[Targets, dict[str, Pattern]]:
-    """What a Core ML Tools config asks of each layer: by name, else by operation type, else globally."""
+    """What a Core ML Tools config asks of each layer: by name, else by operation type, else globally.
+
+    Raises CellFailedError where it names a weight as several tensors would have been called.
+    """
     targets: Targets = {}
     patterns: dict[str, Pattern] = {}
+    parameters = weight_parameters(model)
     for name, layer in prunable_layers(model).items():
+        if parameters[name] != WEIGHT and weight_name(name) in config.op_name_configs:
+            own = weight_name(name, parameters[name])
+            raise CellFailedError(f"op_name_configs: not only {name} would be {weight_name(name)}; its weight is {own}")
         by_type = config.op_type_configs.get("conv" if isinstance(layer, nn.Conv2d) else "linear", config.global_config)
-        op_config = config.op_name_configs.get(weight_name(name), by_type)
+        op_config = config.op_name_configs.get(weight_name(name, parameters[name]), by_type)
         if op_config is None or layer.weight.numel() <= (op_config.weight_threshold or 0):
             continue
         if isinstance(op_config, cto.OpThresholdPrunerConfig):

@@ -7,6 +7,7 @@ docs/api.md has an example of each.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from coreml_prune_bench.core import telemetry
 from coreml_prune_bench.models.quiet import quiet_coremltools
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ _PLACES = {
     "run": "bench.suite_choice:run_suite",
 }
 
-# Here, so that no module of the project can import coremltools before: off macOS it warns eight times.
+# Here, so that no module of the project can import ONNX Runtime before, whether a command, the API or `portable` is
+# used, or coremltools: off macOS it warns eight times.
+telemetry.turn_off()
 quiet_coremltools()
 
 

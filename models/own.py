@@ -223,7 +223,8 @@ def _sources(path: Path) -> dict[str, str]:
         found[name] = hashlib.sha256(content).hexdigest()
         for module in _imported(content):
             beside = [path.parent / f"{module}.py", *sorted((path.parent / module).rglob("*.py"))]
-            beside = [one for one in beside if one.is_file()]
+            # macOS writes ._x.py beside x.py on some disks: a name that cannot be imported, and no Python.
+            beside = [one for one in beside if one.is_file() and not one.name.startswith(".")]
             waiting += beside
             if not beside:
                 packages.add(module)

@@ -11,7 +11,7 @@ from coreml_prune_bench.advice.advice import Advice
 from coreml_prune_bench.advice.search import Attempt
 from coreml_prune_bench.bench.cells import Subject
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.core.files import write_atomically
+from coreml_prune_bench.core.files import is_foreign, write_atomically
 from coreml_prune_bench.models.pruning.config import PruningConfig
 from coreml_prune_bench.models.pruning.coremltools_yaml import PRUNING, STORAGE
 
@@ -23,7 +23,8 @@ def check_folder(folder: Path) -> None:
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
             raise BenchError(f"--out {folder}: {place} is a file, expected a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / ADVICE).is_file():
+    others = folder.is_dir() and any(not is_foreign(path.name) for path in folder.iterdir())
+    if others and not (folder / ADVICE).is_file():
         raise BenchError(f"{folder} holds something else than an advice: name another folder with --out")
 
 

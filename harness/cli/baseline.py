@@ -8,6 +8,7 @@ import typer
 
 from coreml_prune_bench.cli.options import RESULTS, JsonOption, ResultsOption
 from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.files import is_foreign
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.report.formats import write_cells
 
@@ -56,7 +57,8 @@ def list_(
     if not folder.is_dir():
         raise BenchError(f"no folder {folder}")
     found: list[dict[str, Any]] = []
-    for path in sorted((*folder.glob("*baseline*.json"), *folder.glob("*/*baseline*.json"))):
+    paths = (*folder.glob("*baseline*.json"), *folder.glob("*/*baseline*.json"))
+    for path in sorted(path for path in paths if not is_foreign(path.name)):
         try:
             baseline = read_baseline(path)
         except BenchError as error:

@@ -1,23 +1,73 @@
-"""Writing files whole, and telling whether they are what was written."""
+"""Writing files whole, and telling whether they are what was written.
+
+Of a folder count the files that its maker put there. Systems leave files of their own wherever a folder is looked at,
+shared or copied, and people leave notes; neither changes what a package or an artifact is.
+"""
 
 import hashlib
 import json
+import mmap
 import os
-from pathlib import Path
+import re
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 
 MANIFEST = "manifest.json"
 """In the folder of an artifact: it says what the other files are, and is not among them."""
 
+_PACKAGE_MANIFEST = "Manifest.json"
+_MOST_MANIFEST_BYTES = 1 << 20
+"""Of a package's own manifest: a few hundred bytes are usual. A larger one is none."""
+
+_FOREIGN_NAMES = frozenset(
+    {".appledouble", ".directory", ".ds_store", ".fseventsd", ".localized", ".spotlight-v100", ".temporaryitems"}
+    | {".trashes", "__macosx", "@eadir", "desktop.ini", "ehthumbs.db", "thumbs.db"}
+)
+_FOREIGN_BEGINNINGS = ("._", ".nfs", ".fuse_hidden")
+"""What macOS writes beside a file on a disk that has no room for attributes; files removed while they were open."""
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a file or folder of this name is one that systems make by themselves: `.DS_Store`, `._x`, `Thumbs.db`."""
+    return name.lower() in _FOREIGN_NAMES or name.startswith(_FOREIGN_BEGINNINGS)
+
+
+def json_files(folder: Path, pattern: str = "*.json") -> list[Path]:
+    """The files in `folder` that match, sorted, without foreign ones (`._x.json`). None where there is no folder."""
+    return sorted(path for path in folder.glob(pattern) if not is_foreign(path.name))
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files below `folder` that count, sorted.
+
+    Of a Core ML package, what it names: its manifest, what that lists, listed folders with all that is in them but
+    foreign files, and every file, listed or foreign or not, that a listed model refers to. Of any other folder: all but
+    foreign files. MANIFEST does not count.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    items = _items(folder)
+    return [path for path in files if _counts(path, folder, items)]
+
 
 def tree_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 (hex) of every file below `folder`, by its path relative to it."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    return {path.relative_to(folder).as_posix(): file_hash(path) for path in files}
+    """SHA-256 (hex) of every file below `folder` that counts, by its path relative to it."""
+    return _hashes(folder, files_of(folder))
 
 
 def tree_hash(folder: Path) -> str:
-    """SHA-256 (hex) that stands for every file below `folder`: a package's, as all records have it."""
-    return hashlib.sha256(json.dumps(tree_hashes(folder), sort_keys=True).encode()).hexdigest()
+    """SHA-256 (hex) that stands for the files below `folder` that count: a package's, as all records have it."""
+    return _joint(tree_hashes(folder))
+
+
+def tree_hash_of_all(folder: Path) -> str:
+    """As `tree_hash`, of every file whether it counts or not: what versions before 0.2 called a package's hash."""
+    return _joint(_hashes(folder, sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)))
+
+
+def are_there(folder: Path, hashes: Mapping[str, str]) -> bool:
+    """Whether each file of `hashes` (SHA-256 by path relative to `folder`) is there, with that content."""
+    return all((folder / name).is_file() and file_hash(folder / name) == digest for name, digest in hashes.items())
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -34,3 +84,48 @@ def file_hash(path: Path) -> str:
     """SHA-256 (hex) of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hashes(folder: Path, files: Iterable[Path]) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): file_hash(path) for path in files}
+
+
+def _joint(hashes: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+
+
+def _items(folder: Path) -> frozenset[Path]:
+    """What a package's manifest lists, files and folders; nothing where `folder` is no package, or a strange one."""
+    manifest = folder / _PACKAGE_MANIFEST
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        if manifest.is_file() and manifest.stat().st_size <= _MOST_MANIFEST_BYTES:
+            entries = json.loads(manifest.read_bytes())["itemInfoEntries"].values()
+            places = [PurePosixPath(entry["path"]) for entry in entries]
+            if not any(place.is_absolute() or ".." in place.parts for place in places):
+                return frozenset(folder / "Data" / place for place in places)
+    return frozenset()
+
+
+def _counts(path: Path, folder: Path, items: Collection[Path]) -> bool:
+    place = path.relative_to(folder)
+    foreign = any(is_foreign(part) for part in place.parts)
+    if not items:
+        return not foreign
+    if path in items or place == Path(_PACKAGE_MANIFEST):
+        return True
+    listed = any(parent in items for parent in path.parents)
+    return (listed and not foreign) or any(_mentions(item, path) for item in items)
+
+
+def _mentions(model: Path, path: Path) -> bool:
+    """Whether each name on the way from the model to the file stands in the model, however the way is written there.
+
+    In capitals or not, as macOS finds files. Letters beyond ASCII, which are written in several ways, count as named,
+    so that no weight is overlooked.
+    """
+    if not model.is_file() or not model.stat().st_size:
+        return False
+    shared = len(os.path.commonpath((model.parent, path)))
+    names = {name.lower() for name in Path(str(path)[shared:].lstrip(os.sep)).parts if name.isascii()}
+    with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return all(re.search(re.escape(name.encode()), content, re.IGNORECASE) for name in names)

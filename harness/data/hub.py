@@ -21,6 +21,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from coreml_prune_bench.core.errors import DataError
+from coreml_prune_bench.core.files import is_foreign
 from coreml_prune_bench.data.imagenet import check_class_names
 from coreml_prune_bench.data.remembered import Arrays, remembered
 from coreml_prune_bench.data.split import Opened, Progress, Split, map_in_threads
@@ -206,7 +207,7 @@ def _looks_like_a_path(name: str) -> bool:
 
 def _parquet_files(folder: Path) -> list[Path]:
     for place in (folder, folder / "data"):
-        found = sorted(place.glob("*.parquet"))
+        found = sorted(file for file in place.glob("*.parquet") if not is_foreign(file.name))
         if found:
             return found
     raise DataError(f"{folder} holds no parquet files: expected some in it or in data/, or a folder of save_to_disk")
@@ -267,7 +268,7 @@ def _hub_parts(name: str) -> "Parts":
 
 def _parquet_of(files: Sequence[_AnyPath]) -> list[_AnyPath]:
     """The parquet files, where they lie in one folder, under the names of splits: those of one configuration."""
-    found = sorted(file for file in files if file.suffix == ".parquet")
+    found = sorted(file for file in files if file.suffix == ".parquet" and not is_foreign(file.name))
     if len({file.parent for file in found}) == 1 and all(_SPLIT_FILE.match(file.name) for file in found):
         return found
     return []

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.core.files import write_atomically
+from coreml_prune_bench.core.files import json_files, write_atomically
 from coreml_prune_bench.records.accuracy import Record, Runtime
 from coreml_prune_bench.records.hits import Bits, read_scored, right
 from coreml_prune_bench.records.latency import (
@@ -187,7 +187,7 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
 
 def read_results(folder: Path) -> Baseline:
     """The newest state of every row of a results folder. Raises BenchError where there is no record, or half a one."""
-    scored = [read_scored(path) for path in sorted((folder / "records").glob("*.json"))]
+    scored = [read_scored(path) for path in json_files(folder / "records")]
     latency = read_latency_records(folder)
     if not scored and not latency:
         raise BenchError(f"no records in {folder}: expected a results folder with records/*.json or latency/*.json")

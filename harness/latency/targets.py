@@ -5,7 +5,7 @@ from pathlib import Path
 
 from coreml_prune_bench.core.cache_folder import cache_folder
 from coreml_prune_bench.core.errors import BenchError, PackageError
-from coreml_prune_bench.core.files import tree_hash
+from coreml_prune_bench.core.files import files_of, tree_hash
 from coreml_prune_bench.records.accuracy import Record, read_records
 from coreml_prune_bench.records.latency import MeasuredPackage
 from coreml_prune_bench.records.latest import newest_trials
@@ -36,12 +36,13 @@ def package_at(path: Path) -> MeasuredPackage:
     """Any package. Raises PackageError where there is none."""
     if not path.is_dir() or path.suffix != ".mlpackage":
         raise PackageError(f"{path}: expected a .mlpackage folder")
-    weights = [file for file in path.glob("Data/*/weights/*") if file.is_file()]
+    files = files_of(path)
+    weights = [file for file in files if file.relative_to(path).match("Data/*/weights/*")]
     return MeasuredPackage(
         name=path.stem,
         sha256=tree_hash(path),
         weight_bytes=sum(file.stat().st_size for file in weights),
-        package_bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+        package_bytes=sum(file.stat().st_size for file in files),
     )
 
 
@@ -56,7 +57,7 @@ def packages_of_suite(results: Path, suite: str) -> list[tuple[Path, MeasuredPac
     if not records:
         raise BenchError(f"no packages of suite {suite} in {results}: `run --suite {suite}` makes them")
     kept = [*(results / "artifacts").glob("*/*.mlpackage"), *(cache_folder() / "published").glob("*.mlpackage")]
-    places = {tree_hash(path): path for path in kept}
+    places = {tree_hash(path): path for path in kept if path.is_dir()}
     found, missing = [], []
     networks = list(dict.fromkeys(record.network.name for record in records))
     for record in sorted(records, key=lambda r: (networks.index(r.network.name), r.pruning.algorithm != "dense")):

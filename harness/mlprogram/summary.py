@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from coreml_prune_bench.core.errors import PackageError
+from coreml_prune_bench.core.files import files_of
 from coreml_prune_bench.mlprogram import decompress
 from coreml_prune_bench.mlprogram.program import Feature, Operation, Program
 from coreml_prune_bench.mlprogram.reader import read
@@ -95,7 +96,8 @@ class PackageSummary(_Frozen):
 
     `elements` counts the elements of all weights. `whole_model_sparsity` is zeros over elements among the weights of
     rank 2 or more (biases and BatchNorm vectors are left out), whether pruned or not; None where one of them cannot be
-    decoded. `weight_bytes` is the size of the weight file, `package_bytes` that of all files in the package.
+    decoded. `weight_bytes` is the size of the weight file, `package_bytes` that of all files that belong to
+    the package.
     """
 
     inputs: tuple[FeatureSummary, ...]
@@ -134,6 +136,7 @@ def read_package(path: str | Path) -> PackageSummary:
     weights = tuple(_weight(program, chain) for chain in _chains(program))
     counts = Counter(operation.type for operation in program.operations if operation.type != "const")
     version = program.specification_version
+    no_part = set(program.package.rglob("*")) - set(files_of(program.package))
     return PackageSummary(
         inputs=tuple(_feature(feature) for feature in program.inputs),
         outputs=tuple(_feature(feature) for feature in program.outputs),
@@ -143,8 +146,8 @@ def read_package(path: str | Path) -> PackageSummary:
         weights=weights,
         elements=sum(weight.elements for weight in weights),
         whole_model_sparsity=_whole_model_sparsity(weights),
-        weight_bytes=_files_bytes(program.weights.folder / "weights"),
-        package_bytes=_files_bytes(program.package),
+        weight_bytes=_files_bytes(program.weights.folder / "weights", no_part),
+        package_bytes=_files_bytes(program.package, no_part),
     )
 
 
@@ -298,5 +301,5 @@ def _whole_model_sparsity(weights: tuple[WeightSummary, ...]) -> float | None:
     return sum(zeros) / sum(weight.elements for weight in matrices)
 
 
-def _files_bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+def _files_bytes(folder: Path, no_part: set[Path]) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and file not in no_part)

@@ -23,7 +23,7 @@ from pydantic import BaseModel, Field
 import coreml_prune_bench.models.networks  # noqa: F401  (registers the networks)
 from coreml_prune_bench.core.cache_folder import cache_folder
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.core.files import file_hash, tree_hash, write_atomically
+from coreml_prune_bench.core.files import file_hash, tree_hash, tree_hash_of_all, write_atomically
 from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.published.archive import ArchiveError, unpack
 from coreml_prune_bench.published.table import PublishedRow, read_table
@@ -58,7 +58,7 @@ class PublishedPackage:
 
     def check(self) -> None:
         """Raises ChangedFileError if a file of the package is not what was downloaded."""
-        if _hash(self.path) != self.sha256:
+        if not _has(self.path, self.sha256):
             raise ChangedFileError(_changed_here(self.path))
 
 
@@ -165,7 +165,7 @@ def _fetch(url: str, folder: Path, progress: Progress) -> Fetched:
     lock, path = _read_lock(folder), folder / _name(url)
     known = lock.files.get(url)
     if path.exists():
-        if known is None or _hash(path) != known.content_sha256:
+        if known is None or not _has(path, known.content_sha256):
             raise ChangedFileError(_changed_here(path))
         return Fetched(url, path, known.size_bytes, known.sha256, new=False)
     incoming = folder / _INCOMING / _file_name(url)
@@ -235,6 +235,11 @@ def _name(url: str) -> str:
 
 def _changed_here(path: Path) -> str:
     return f"{path} is not what was downloaded, as {_LOCK} beside it has it; move it away and run fetch-published again"
+
+
+def _has(content: Path, sha256: str) -> bool:
+    """Whether what is kept has that hash. Lock files from before 0.2 have that of every file in a package's folder."""
+    return _hash(content) == sha256 or (content.is_dir() and tree_hash_of_all(content) == sha256)
 
 
 def _hash(content: Path) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.files import json_files
 from coreml_prune_bench.records.predictions import Precision, Predictions
 from coreml_prune_bench.records.schemas import read_as
 
@@ -157,7 +158,7 @@ def read_record(path: Path) -> Record:
 
 def read_records(folder: Path) -> list[Record]:
     """Every record of a results folder. Raises BenchError if there is none."""
-    records = [read_record(path) for path in sorted((folder / "records").glob("*.json"))]
+    records = [read_record(path) for path in json_files(folder / "records")]
     if not records:
         raise BenchError(f"no records in {folder}: expected a results folder with records/*.json, made by `run`")
     return records

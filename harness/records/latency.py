@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from coreml_prune_bench.core.files import write_atomically
+from coreml_prune_bench.core.files import json_files, write_atomically
 from coreml_prune_bench.records.accuracy import Network, Provenance, Pruning, Runtime
 from coreml_prune_bench.records.schemas import read_as
 
@@ -178,4 +178,4 @@ def read_latency_record(path: Path) -> LatencyRecord:
 
 def read_latency_records(folder: Path) -> list[LatencyRecord]:
     """Every latency record of a results folder, `folder/latency/*.json`; none is no error."""
-    return [read_latency_record(path) for path in sorted((folder / "latency").glob("*.json"))]
+    return [read_latency_record(path) for path in json_files(folder / "latency")]

@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock
 
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.core.files import MANIFEST, tree_hashes, write_atomically
+from coreml_prune_bench.core.files import MANIFEST, are_there, json_files, tree_hashes, write_atomically
 from coreml_prune_bench.records.accuracy import Record, read_record
 
 _LAYOUT = 1
@@ -38,8 +38,8 @@ class Store:
     def artifact(self, key: str, fill: Callable[[Path], dict[str, Any]]) -> Path:
         """The folder of the artifact `key`; `fill` makes it, if need be, in the empty folder that it is given.
 
-        What `fill` returns is kept in the manifest. An artifact whose files are not those that were written is made
-        again.
+        What `fill` returns is kept in the manifest. An artifact is made again where a file that was written is gone or
+        another now; files that the manifest does not name are no concern of it.
         """
         folder = self._artifacts / key[:16]
         self._artifacts.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ class Store:
 
     def records(self, stem: str) -> Iterator[Record]:
         """Every record that can be read of those whose names are `stem` and a key."""
-        for path in sorted(self._records.glob(f"{glob.escape(stem)}--*.json")):
+        for path in json_files(self._records, f"{glob.escape(stem)}--*.json"):
             with suppress(BenchError):
                 yield read_record(path)
 
@@ -101,6 +101,6 @@ def _make(folder: Path, key: str, fill: Callable[[Path], dict[str, Any]]) -> Non
 def _is_whole(folder: Path) -> bool:
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        return bool(manifest.get("layout", 1) == _LAYOUT and manifest["files"] == tree_hashes(folder))
-    except (OSError, ValueError, KeyError, TypeError):
+        return bool(manifest.get("layout", 1) == _LAYOUT and are_there(folder, manifest["files"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False

@@ -107,6 +107,24 @@ def test_records_alone_are_enough_not_to_measure_again(tiny_suite, copy_of_resul
     assert again(tiny_suite, copy_of_results).measured == 0
 
 
+def test_foreign_files_everywhere_train_and_measure_nothing_again(tiny_suite, tiny_run, copy_of_results, monkeypatch):
+    """As after a look at the results in Finder, on a disk that a Windows machine shares."""
+    for place in [copy_of_results, *copy_of_results.rglob("*")]:
+        if place.is_dir():
+            for name in (".DS_Store", "._weight.bin", "Thumbs.db", "desktop.ini"):
+                (place / name).write_bytes(b"\0foreign")
+        elif place.suffix == ".json" and place.name != "manifest.json":
+            place.with_name(f"._{place.name}").write_bytes(b"\0foreign")
+    assert again(tiny_suite, copy_of_results).measured == 0
+    assert len(read_records(copy_of_results)) == len(tiny_run.records)
+    for path in copy_of_results.glob("records/[!.]*.json"):
+        path.unlink()
+    monkeypatch.setattr(coreml_prune_bench.bench.build.pruned, "prune", None)  # pruning again would fail
+    outcome = again(tiny_suite, copy_of_results)
+    assert (outcome.measured, outcome.failed) == (6, [])
+    assert [record.package for record in outcome.records] == [record.package for record in tiny_run.records]
+
+
 def test_a_changed_config_measures_that_config_alone(tiny_suite, copy_of_results, tmp_path):
     changed = tmp_path / "tiny.toml"
     changed.write_text(tiny_suite.read_text().replace("calibration_samples = 32", "calibration_samples = 16"))

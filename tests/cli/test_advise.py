@@ -8,6 +8,8 @@ import torch
 import yaml
 
 from coreml_prune_bench.advice.advise import latencies
+from coreml_prune_bench.advice.output import check_folder
+from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.models.weights import untrained_model
 from coreml_prune_bench.records.accuracy import read_records
 from coreml_prune_bench.records.latency import write_latency_record
@@ -105,3 +107,12 @@ def test_what_is_asked_for_wrongly_is_told_in_one_line(refused, own_suite, tmp_p
     inside = tmp_path / "full" / "thesis.txt" / "out"
     assert "thesis.txt is a file, expected a folder" in refused(*command, "--data", "digits", "--out", inside)
     assert (tmp_path / "full" / "thesis.txt").read_text() == "x"
+
+
+def test_a_folder_with_foreign_files_alone_is_free_for_an_advice(tmp_path):
+    for name in (".DS_Store", "._x", "Thumbs.db"):
+        (tmp_path / name).write_bytes(b"")
+    check_folder(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(BenchError, match="holds something else than an advice"):
+        check_folder(tmp_path)

@@ -158,6 +158,7 @@ def test_missing_shards_are_told(hub: Hub, tmp_path: Path) -> None:
     folder = tmp_path / "part"
     folder.mkdir()
     table([0]).to_parquet(folder / "validation-00001-of-00014.parquet")
+    (folder / "._validation-00000-of-00014.parquet").write_bytes(b"\0")  # as macOS writes it on some disks
     opening_fails(f"hf:{folder}", "1 of the 14 files", "validation-00001-of-00014.parquet")
 
 

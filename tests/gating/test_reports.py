@@ -154,6 +154,7 @@ def test_saving_listing_showing_and_comparing_baselines(run_bench, refused, old_
     assert "exists: give --force" in refused("baseline", "save", old, "--results", new)
     assert run_bench("gate", "--baseline", tmp_path / "new_baseline.json", "--results", new)[0] == 0
     (tmp_path / "bad_baseline.json").write_text("{")
+    (tmp_path / "._bad_baseline.json").write_bytes(b"\0")  # as macOS writes it on some disks
     listed = json.loads(run_bench("baseline", "list", tmp_path, "--json")[1])
     assert [(Path(one["file"]).name, one["accuracy_rows"]) for one in listed] == [
         ("bad_baseline.json", None), ("baseline.json", 1), ("new_baseline.json", 1),

@@ -1,6 +1,7 @@
 """What a package is said to hold, against what was put into it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from coreml_prune_bench.core.errors import PackageError
+from coreml_prune_bench.latency.targets import package_at
 from coreml_prune_bench.mlprogram.summary import PackageSummary, read_package
 from tests.packages import from_torch
 
@@ -90,6 +92,16 @@ def test_totals(sparse: PackageSummary, paths: tuple[Path, Path]) -> None:
     files = {file: file.stat().st_size for file in paths[1].rglob("*") if file.is_file()}
     assert sparse.package_bytes == sum(files.values())
     assert sparse.weight_bytes == next(size for file, size in files.items() if file.name == "weight.bin")
+
+
+def test_foreign_files_have_no_part_in_the_size(
+    sparse: PackageSummary, paths: tuple[Path, Path], tmp_path: Path
+) -> None:
+    package = Path(shutil.copytree(paths[1], tmp_path / "m.mlpackage"))
+    for name in (".DS_Store", "notes.txt", "Data/com.apple.CoreML/weights/._weight.bin"):
+        (package / name).write_bytes(bytes(4096))
+    assert read_package(package) == sparse
+    assert package_at(package) == package_at(paths[1]).model_copy(update={"name": "m"})
 
 
 def test_storage_does_not_change_sparsity(sparse: PackageSummary, paths: tuple[Path, Path]) -> None:

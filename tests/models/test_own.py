@@ -158,6 +158,15 @@ def test_the_sources_are_the_file_and_what_it_imports(own_files):
     assert set(sources()) == set(before)
 
 
+def test_what_macos_writes_beside_a_source_is_none(own_files):
+    (own_files / "net.py").write_text("import parts\n" + NET)
+    (own_files / "parts").mkdir()
+    (own_files / "parts" / "__init__.py").write_text("")
+    (own_files / "parts" / "._a.py").write_bytes(b"\0\x05\x16\x07 no Python")
+    sources = get_network(f"{own_files}/net.py:net").own.sources
+    assert set(sources()) == {"file", "blocks.py", "parts/__init__.py", "torch"}
+
+
 def test_a_key_depends_on_the_weights_that_the_function_returns(own_files):
     (own_files / "weights.txt").write_text("1.0")
     (own_files / "net.py").write_text(NET + LOADING)

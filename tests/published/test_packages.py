@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from coreml_prune_bench.published.packages import fetch, published_folder
+from coreml_prune_bench.core.files import tree_hash, tree_hash_of_all
+from coreml_prune_bench.published.packages import fetch, published_folder, published_packages
 from coreml_prune_bench.published.table import read_table
 from tests.published.samples import weight_file, zip_of
 
@@ -85,6 +86,30 @@ def test_a_file_that_changed_here_is_refused_and_kept(run_bench, published):
     assert "Half.mlpackage is not what was downloaded" in line
     assert output.count("was there, unchanged") == 2
     assert weights.stat().st_size == size
+
+
+def test_a_foreign_file_changes_no_package(run_bench, published, tmp_path):
+    run_bench("fetch-published")
+    package = published_folder() / "Half.mlpackage"
+    for name in (".DS_Store", "notes.txt", "Data/com.apple.CoreML/weights/._weight.bin"):
+        (package / name).write_bytes(b"foreign")
+    code, output, errors = run_bench("fetch-published")
+    assert (code, errors, output.count("was there, unchanged")) == (0, "", 3)
+    for fetched in published_packages("tiny"):
+        fetched.check()
+
+
+def test_a_lock_file_that_counted_every_file_is_read(run_bench, published):
+    """One from before 0.2, of an archive with a foreign file in it."""
+    run_bench("fetch-published")
+    package = published_folder() / "Half.mlpackage"
+    (package / ".DS_Store").write_bytes(b"foreign")
+    lock = published_folder() / "published.lock.json"
+    lock.write_text(lock.read_text().replace(tree_hash(package), tree_hash_of_all(package)))
+    assert tree_hash_of_all(package) in lock.read_text()
+    assert run_bench("fetch-published")[0] == 0
+    weight_file("Half").write_bytes(b"damaged")
+    assert run_bench("fetch-published")[0] == 1
 
 
 def test_one_missing_file_costs_that_file_alone(run_bench, published):

@@ -39,6 +39,28 @@ def test_a_damaged_artifact_is_made_again(tmp_path, damage):
     assert (store.artifact(KEY, fill) / "sub" / "file").read_text() == "content"
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "sub/._file", "Thumbs.db", "sub/desktop.ini", "notes.txt", "sub/more/x"])
+def test_a_file_that_the_manifest_does_not_name_changes_no_artifact(tmp_path, name):
+    store = Store(tmp_path)
+    folder = store.artifact(KEY, fill)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("foreign")
+    assert store.artifact(KEY, never) == folder
+    assert (folder / name).read_text() == "foreign"
+    (folder / "sub" / "file").write_text("damaged")
+    assert (store.artifact(KEY, fill) / "sub" / "file").read_text() == "content"
+
+
+@pytest.mark.parametrize("files", ["[]", "3", '{"sub/file": 3}', '{"sub": "00"}'])
+def test_an_artifact_with_a_damaged_manifest_is_made_again(tmp_path, files):
+    store = Store(tmp_path)
+    folder = store.artifact(KEY, fill)
+    made = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(made | {"files": json.loads(files)}))
+    (folder / "sub" / "file").write_text("damaged")
+    assert (store.artifact(KEY, fill) / "sub" / "file").read_text() == "content"
+
+
 def test_an_artifact_of_another_layout_is_made_again(tmp_path, monkeypatch):
     store = Store(tmp_path)
     store.artifact("a" * 64, lambda folder: {"old": True})

@@ -27,7 +27,7 @@ from pathlib import Path
 import onnxruntime  # type: ignore[import-untyped]
 
 from coreml_prune_bench.core.cache_folder import cache_folder
-from coreml_prune_bench.core.files import MANIFEST, file_hash, tree_hash, tree_hashes
+from coreml_prune_bench.core.files import MANIFEST, are_there, file_hash, is_foreign, tree_hash, tree_hashes
 
 OFF_VARIABLE = "COREML_BENCH_NO_CACHE"
 """Set to anything, it turns the cache off."""
@@ -134,8 +134,9 @@ def _last_used(folder: Path) -> float:
 
 def _is_whole(entry: Path) -> bool:
     try:
-        return bool(json.loads((entry / MANIFEST).read_bytes()) == tree_hashes(entry))
-    except (OSError, ValueError):
+        hashes = json.loads((entry / MANIFEST).read_bytes())
+        return bool(hashes) and are_there(entry, hashes)
+    except (OSError, ValueError, TypeError, AttributeError):
         return False
 
 
@@ -152,5 +153,6 @@ def code_hashes() -> dict[str, str]:
     """SHA-256 of the modules of this back end and of what reads a package for it, by their place in the project."""
     here = Path(__file__).parent
     rooms = here.parents[1]
-    modules = sorted(path for folder in (here, rooms / "mlprogram") for path in folder.rglob("*.py"))
+    found = (path for folder in (here, rooms / "mlprogram") for path in folder.rglob("*.py"))
+    modules = sorted(path for path in found if not is_foreign(path.name))
     return {path.relative_to(rooms).as_posix(): file_hash(path) for path in modules}

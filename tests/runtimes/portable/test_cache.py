@@ -106,6 +106,30 @@ def test_package_that_changes_under_a_loaded_model_is_not_mixed_with_it(
         model.to_onnx(tmp_path / "m.onnx")
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "._weights.bin", "notes.txt"])
+def test_foreign_files_in_the_package_or_the_entry_translate_nothing_again(
+    name: str, wide: Path, folder: Path, translations: list[Path], tmp_path: Path
+) -> None:
+    copy = shutil.copytree(wide, tmp_path / "copy.mlpackage")
+    expected = results(copy)
+    model = load(copy)
+    for place in (copy, copy / "Data", *entries(folder)):
+        (place / name).write_bytes(b"\0")
+    np.testing.assert_array_equal(results(copy), expected)
+    assert len(translations) == len(entries(folder)) == 1
+    assert model.program.operations  # and the package is not taken for another one
+
+
+@pytest.mark.parametrize("manifest", ["{}", "[]", "3", '{"model.onnx": 3}'])
+def test_entry_whose_manifest_names_no_files_is_made_again(
+    manifest: str, wide: Path, folder: Path, translations: list[Path]
+) -> None:
+    expected = results(wide)
+    (entries(folder)[0] / "manifest.json").write_text(manifest)
+    np.testing.assert_array_equal(results(wide), expected)
+    assert len(translations) == 2
+
+
 @pytest.mark.parametrize("file", ["model.onnx", "weights.bin", "interface.json", "manifest.json"])
 @pytest.mark.parametrize("damage", ["flipped", "shorter", "missing"])
 def test_damaged_entry_is_made_again(

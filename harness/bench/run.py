@@ -5,6 +5,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,11 +56,13 @@ class Outcome:
 def run(cells: list[Cell], options: RunOptions) -> Outcome:
     """Measure the cells that have no record yet. A cell that fails is recorded so, and tried again by the next run.
 
+    A record that is damaged, or is not the one that its file's name says, is set aside and its cell measured again.
+
     Raises BenchError for what the user can mend, for what no layer can be pruned to before anything is built; what was
     measured before is kept.
     """
     store, reporter = options.store, options.reporter
-    known = {cell.key: store.record(_record_name(cell)) for cell in cells}
+    known = {cell.key: _known(cell, options) for cell in cells}
     missing = [cell for cell in cells if not _is_measured(known[cell.key])]
     measured = 0
     _refuse_impossible(missing)
@@ -68,7 +71,7 @@ def run(cells: list[Cell], options: RunOptions) -> Outcome:
     with reporter.steps("cells", len(missing)) as steps:
         for cell in missing:
             started = time.perf_counter()
-            record = store.record(_record_name(cell))
+            record = _known(cell, options)
             if record is None or not _is_measured(record):  # by another run on the same folder meanwhile
                 attempt = _attempt(cell, options, steps)
                 record = store.write_record(_record_name(cell), attempt)
@@ -263,6 +266,21 @@ def _record_name(cell: Cell) -> str:
     label = re.sub(r"[^a-z0-9]+", "-", cell.config_name.lower()).strip("-")
     parts = [cell.subject.network.name, cell.algorithm, label[:60], f"trial{cell.trial + 1}", cell.key[:12]]
     return "--".join(parts)
+
+
+def _known(cell: Cell, options: RunOptions) -> Record | None:
+    return options.store.record_of(_record_name(cell), partial(_why_not, cell), options.reporter.warn)
+
+
+def _why_not(cell: Cell, record: Record) -> str | None:
+    """Why a record is not the cell's: its file was copied, or changed by hand."""
+    asked = (cell.key, cell.config_key, cell.subject.key, cell.trial)
+    if (record.key, record.config_key, record.subject_key, record.trial) != asked:
+        return "holds the record of another cell"
+    images = len(cell.subject.data.val)
+    if record.predictions and len(record.predictions.labels) + len(record.data.skipped) != images:
+        return f"has predictions of {len(record.predictions.labels):,} images, not of the {images:,} that there are"
+    return None
 
 
 def _is_measured(record: Record | None) -> bool:

@@ -178,12 +178,12 @@ def _rename_weight(layer: nn.Module, parameter: str) -> None:
     """Have the tracer see the layer's weight as the parameter so called; the layer's code goes on with `weight`."""
     layer.register_parameter(parameter, layer._parameters.pop(WEIGHT))
 
-    @torch.jit.unused  # or the tracer would compile it
     def weight(self: nn.Module) -> Tensor:
         return self.get_parameter(parameter)
 
     kind = type(layer)
-    layer.__class__ = type(kind.__name__, (kind,), {WEIGHT: property(weight)})
+    untraced = torch.jit.unused(weight)  # or the tracer would compile it
+    layer.__class__ = type(kind.__name__, (kind,), {WEIGHT: property(untraced)})
 
 
 def _store_quantized(layer: nn.Module, scale: Tensor, parameter: str) -> None:

@@ -4,6 +4,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,11 +55,13 @@ class Outcome:
 def run(cells: list[Cell], options: RunOptions) -> Outcome:
     """Measure the cells that have no record yet. A cell that fails is recorded so, and tried again by the next run.
 
+    A record that is damaged, or is not the one that its file's name says, is set aside and its cell measured again.
+
     Raises BenchError for what the user can mend, for what no layer can be pruned to before anything is built; what was
     measured before is kept.
     """
     store, reporter = options.store, options.reporter
-    known = {cell.key: store.record(cell.record_name) for cell in cells}
+    known = {cell.key: _known(cell, options) for cell in cells}
     missing = [cell for cell in cells if not _is_measured(known[cell.key])]
     measured = 0
     _refuse_impossible(missing)
@@ -67,7 +70,7 @@ def run(cells: list[Cell], options: RunOptions) -> Outcome:
     with reporter.steps("cells", len(missing)) as steps:
         for cell in missing:
             started = time.perf_counter()
-            record = store.record(cell.record_name)
+            record = _known(cell, options)
             if record is None or not _is_measured(record):  # by another run on the same folder meanwhile
                 attempt = _attempt(cell, options, steps)
                 record = store.write_record(cell.record_name, attempt)
@@ -255,6 +258,21 @@ def _settings(cell: Cell) -> dict[str, object]:
     if cell.published:
         return {"package_url": cell.published.row.package_url}
     return cell.config.model_dump(mode="json") if cell.config else {}
+
+
+def _known(cell: Cell, options: RunOptions) -> Record | None:
+    return options.store.record_of(cell.record_name, partial(_why_not, cell), options.reporter.warn)
+
+
+def _why_not(cell: Cell, record: Record) -> str | None:
+    """Why a record is not the cell's: its file was copied, or changed by hand."""
+    asked = (cell.key, cell.config_key, cell.subject.key, cell.trial)
+    if (record.key, record.config_key, record.subject_key, record.trial) != asked:
+        return "holds the record of another cell"
+    images = len(cell.subject.data.val)
+    if record.predictions and len(record.predictions.labels) + len(record.data.skipped) != images:
+        return f"has predictions of {len(record.predictions.labels):,} images, not of the {images:,} that there are"
+    return None
 
 
 def _is_measured(record: Record | None) -> bool:

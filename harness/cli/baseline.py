@@ -37,7 +37,7 @@ def save(
 
     if file.exists() and not force:
         raise BenchError(f"{file} exists: give --force to replace it, or another name")
-    baseline = read_results(results)
+    baseline = read_results(results, whole=True)
     write_baseline(file, baseline)
     for failure in baseline.failures:
         cell = ", ".join(part for part in (failure.model, failure.algorithm, failure.config) if part)

@@ -7,6 +7,7 @@
         WeightsError                  pre-trained weights
         PackageError                  a Core ML package
           UnsupportedOperationError   an operation that the portable runtime does not know
+        DamagedFileError              a file of this project that is not what was written
       CellFailedError                 recorded as the failure of its cell; the other cells go on
 
 Anything else that is raised is a bug and keeps its traceback.
@@ -17,6 +18,7 @@ from coreml_prune_bench.models.errors import BenchError, CellFailedError, Weight
 __all__ = [
     "BenchError",
     "CellFailedError",
+    "DamagedFileError",
     "DataError",
     "PackageError",
     "SuiteError",
@@ -40,3 +42,7 @@ class PackageError(BenchError):
 
 class UnsupportedOperationError(PackageError):
     """An ML program operation that the portable runtime does not know, named."""
+
+
+class DamagedFileError(BenchError):
+    """A file of this project that cannot be what was written: empty, half, changed, or no file at all."""

@@ -71,13 +71,30 @@ def are_there(folder: Path, hashes: Mapping[str, str]) -> bool:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write `path` so that a reader finds the whole of `content` (text as UTF-8) or what was there before."""
+    """Write `path` so that a reader finds the whole of `content` (text as UTF-8) or what was there before.
+
+    So it is after a power failure too: the content is on the disk before its name is, and the name when this returns.
+    """
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}.tmp")  # not tempfile's: those only their owner can read
     try:
-        unfinished.write_bytes(content if isinstance(content, bytes) else content.encode())
+        with unfinished.open("wb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode())
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(unfinished, path)
+        _sync_folder(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Where the system can: some have no folders to open, and some file systems nothing to be done."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def file_hash(path: Path) -> str:

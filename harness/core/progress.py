@@ -20,6 +20,11 @@ Watch = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""
 
 
+def warn(line: str) -> None:
+    """Tell, on standard error, what a reader has to know and can go on without."""
+    _print(Console(stderr=True), f"warning: {line}")
+
+
 class Reporter:
     """What long work tells the person who waits for it. watch: told of every step, and may raise to end the work."""
 
@@ -30,6 +35,10 @@ class Reporter:
     def say(self, line: str) -> None:
         """One line that stays."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def warn(self, line: str) -> None:
+        """As `warn`, between bars: told where nothing else is."""
+        _print(self._console, f"warning: {line}")
 
     @contextmanager
     def steps(self, title: str, total: int) -> Iterator["Steps"]:
@@ -81,3 +90,9 @@ class Steps:
         self._description = ""
         self._bars.update(self._inner, visible=False)
         self._bars.advance(self._outer)
+
+
+def _print(console: Console, line: str) -> None:
+    # A damaged file may bring line ends and control characters into the one line.
+    shown = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in line)
+    console.print(shown, markup=False, highlight=False, soft_wrap=True)

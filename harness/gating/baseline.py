@@ -14,11 +14,12 @@ from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field
 
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.core.files import json_files, write_atomically
+from coreml_prune_bench.core.files import write_atomically
 from coreml_prune_bench.records.accuracy import Record, Runtime
+from coreml_prune_bench.records.folder import read_folder, refuse_nothing
 from coreml_prune_bench.records.hits import Bits, read_scored, right
 from coreml_prune_bench.records.latency import (
     Device,
@@ -26,9 +27,11 @@ from coreml_prune_bench.records.latency import (
     Protocol,
     Round,
     Thermal,
-    read_latency_records,
+    latency_files,
 )
 from coreml_prune_bench.records.latest import newest_trials
+from coreml_prune_bench.records.quantities import Bytes, Count, Fraction, PositiveCount
+from coreml_prune_bench.records.quantities import Nanoseconds as Sample
 from coreml_prune_bench.records.schemas import read_as
 
 DEFAULT_FILE = Path("results/baseline.json")
@@ -38,7 +41,7 @@ _SAMPLE = 200
 
 _COOLEST_FIRST: tuple[Thermal, ...] = get_args(Thermal)
 
-Nanoseconds = Annotated[float, Field(gt=0)]
+Nanoseconds = Annotated[float, Field(gt=0, le=1e18)]
 
 
 class _Frozen(BaseModel):
@@ -59,7 +62,7 @@ class Images(_Frozen):
     spec: str
     split: str
     fingerprint: str
-    count: PositiveInt
+    count: PositiveCount
     skipped: tuple[str, ...] = ()
 
 
@@ -68,8 +71,8 @@ class Trial(_Frozen):
 
     correct: str
     sha256: str
-    weight_bytes: int
-    whole_model_sparsity: float
+    weight_bytes: Bytes
+    whole_model_sparsity: Fraction
 
 
 class AccuracyRow(_Cell):
@@ -104,7 +107,7 @@ class AccuracyRow(_Cell):
 class RoundSummary(_Frozen):
     """One round: how many predictions, and medians around the call and as the runtime says (None if it does not)."""
 
-    predictions: PositiveInt
+    predictions: PositiveCount
     call_median_ns: Nanoseconds
     model_median_ns: Nanoseconds | None
 
@@ -125,9 +128,9 @@ class LatencyRow(_Cell):
     thermal: Thermal | None
     cold_load_ns: Nanoseconds | None
     cached_load_ns: Nanoseconds | None
-    planned: dict[str, int] | None
+    planned: dict[str, Count] | None
     rounds: tuple[RoundSummary, ...] = Field(min_length=1)
-    sample: tuple[int, ...]
+    sample: tuple[Sample, ...]
 
 
 class Failure(_Frozen):
@@ -158,14 +161,15 @@ class Baseline(_Frozen):
         return ",\n".join([head, *lists]) + "\n}\n"
 
 
-def load_baseline(source: str) -> Baseline:
+def load_baseline(source: str, *, whole: bool = False) -> Baseline:
     """The baseline that `source` names: a results folder, a baseline file, or a git revision that has one.
 
-    A revision is REV, for results/baseline.json, or REV:FILE. Raises BenchError of one line.
+    A revision is REV, for results/baseline.json, or REV:FILE. whole: as `read_results` takes it.
+    Raises BenchError of one line.
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        return read_results(path)
+        return read_results(path, whole=whole)
     if path.is_file():
         return read_baseline(path)
     revision, _, file = source.partition(":")
@@ -185,13 +189,23 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
     write_atomically(path, baseline.to_json())
 
 
-def read_results(folder: Path) -> Baseline:
-    """The newest state of every row of a results folder. Raises BenchError where there is no record, or half a one."""
-    scored = [read_scored(path) for path in json_files(folder / "records")]
-    latency = read_latency_records(folder)
-    if not scored and not latency:
-        raise BenchError(f"no records in {folder}: expected a results folder with records/*.json or latency/*.json")
-    return from_scored(scored, latency)
+def read_results(folder: Path, *, whole: bool = False) -> Baseline:
+    """The newest state of every row of a results folder. Damaged records are named on standard error and left out.
+
+    Raises BenchError where there is no record, where an older state would stand for a damaged one, and with `whole` for
+    any damaged one: a row that a baseline lacks is new, and no gate holds it.
+    """
+    scored = read_folder(folder / "records", read_scored, lambda read: read[0], measured_by="run")
+    latency = latency_files(folder)
+    expected = f"no records in {folder}: expected a results folder with records/*.json or latency/*.json"
+    refuse_nothing([scored, latency], expected, folder)
+    for why in (*scored.damaged.values(), *latency.damaged.values()) if whole else ():
+        raise BenchError(f"{why}; its row must not be left out here: measure it again")
+    for path, other in (*scored.doubtful, *latency.doubtful):
+        raise BenchError(f"{path} is damaged, and {other} may be an older state of its row: measure it again")
+    scored.tell()
+    latency.tell()
+    return from_scored(scored.contents, latency.contents)
 
 
 def from_records(records: Iterable[Record], latency: Sequence[LatencyRecord] = ()) -> Baseline:
@@ -233,6 +247,9 @@ def _accuracy_row(trials: list[Record], correct: Mapping[str, Bits]) -> Accuracy
     if len({trial.data.skipped for trial in trials}) > 1:
         cell = f"{first.network.name}, {first.pruning.config}"
         raise BenchError(f"{cell}: its trials skipped different images, so they cannot be compared: measure them again")
+    if len({len(correct[trial.key]) for trial in trials}) > 1:
+        cell = f"{first.network.name}, {first.pruning.config}"
+        raise BenchError(f"{cell}: its trials are of different numbers of images: measure them again")
     return AccuracyRow(
         model=first.network.name,
         algorithm=first.pruning.algorithm,

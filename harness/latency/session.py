@@ -15,7 +15,7 @@ from typing import Any
 from typing import Protocol as Typed
 
 from coreml_prune_bench.core.keys import key_of
-from coreml_prune_bench.core.progress import Steps
+from coreml_prune_bench.core.progress import Steps, warn
 from coreml_prune_bench.latency.bench import Prepared, Visit
 from coreml_prune_bench.latency.targets import Target
 from coreml_prune_bench.latency.worker import Step, StepFailedError
@@ -26,7 +26,7 @@ from coreml_prune_bench.records.latency import (
     Protocol,
     Round,
     State,
-    read_latency_record,
+    latency_record_at,
     write_latency_record,
 )
 from coreml_prune_bench.records.provenance import provenance
@@ -192,17 +192,17 @@ class Session:
         return self._results / "unfinished"
 
     def _known(self, row: _Row) -> LatencyRecord | None:
-        path = self._results / "latency" / self._record(row).file_name
-        if self._again or not path.is_file():
+        if self._again:
             return None
-        record = read_latency_record(path)
-        return record if record.status == "measured" else None
+        path = self._results / "latency" / self._record(row, reason="not yet").file_name
+        record = latency_record_at(path, row.key, warn)
+        return record if record and record.status == "measured" else None
 
     def _resume(self, row: _Row) -> None:
         """The rounds that a stopped run took."""
-        path = self._unfinished / "latency" / self._record(row).file_name
-        if path.is_file():
-            row.rounds = list(read_latency_record(path).rounds)
+        path = self._unfinished / "latency" / self._record(row, reason="not yet").file_name
+        if record := latency_record_at(path, row.key, warn):
+            row.rounds = list(record.rounds)
             row.resumed = True
 
     def _finish(self, row: _Row) -> LatencyRecord:

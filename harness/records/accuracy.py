@@ -5,18 +5,18 @@ Statistics are not stored: they follow from the per-image predictions.
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.core.files import json_files
+from coreml_prune_bench.records.folder import Warn, read_folder, refuse_nothing
 from coreml_prune_bench.records.predictions import Precision, Predictions
-from coreml_prune_bench.records.schemas import read_as
+from coreml_prune_bench.records.quantities import Bytes, Count, Fraction, PositiveCount, Seconds
+from coreml_prune_bench.records.schemas import read_file_as
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
 class Network(_Frozen):
@@ -42,17 +42,28 @@ class Pruning(_Frozen):
     algorithm: str
     title: str
     config: str
-    sparsity: float | None
+    sparsity: Fraction | None
     scope: str
     settings: dict[str, Any]
+
+    @field_validator("settings")
+    @classmethod
+    def _asks_for_a_sparsity(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Of what follows from the config, tables take the sparsity."""
+        asked = settings.get("sparsity")
+        if asked is None and settings.get("allocation", "uniform") == "uniform":
+            return settings
+        if isinstance(asked, bool) or not isinstance(asked, int | float) or not 0 <= asked <= 1:
+            raise ValueError("sparsity is no number from 0 to 1")
+        return settings
 
 
 class Layer(_Frozen):
     """A pruned layer: its target (None: no target) and the sparsity found in the saved package."""
 
     name: str
-    target: float | None
-    sparsity: float
+    target: Fraction | None
+    sparsity: Fraction
     storage: str
 
 
@@ -60,11 +71,11 @@ class Package(_Frozen):
     """The measured package, read back from disk. Sizes in bytes; sparsities are fractions."""
 
     sha256: str
-    weight_bytes: int
-    package_bytes: int
-    whole_model_sparsity: float
+    weight_bytes: Bytes
+    package_bytes: Bytes
+    whole_model_sparsity: Fraction
     deployment_target: str
-    operations: dict[str, int]
+    operations: dict[str, Count]
     layers: tuple[Layer, ...]
 
 
@@ -78,8 +89,8 @@ class Data(_Frozen):
     split: str
     fingerprint: str
     train_fingerprint: str | None
-    classes: int
-    image_size: int
+    classes: PositiveCount
+    image_size: PositiveCount
     skipped: tuple[str, ...] = ()
     train_skipped: tuple[str, ...] = ()
 
@@ -104,12 +115,12 @@ class Provenance(_Frozen):
     host: str
     os: str
     machine: str
-    cpu_count: int
+    cpu_count: PositiveCount
     python: str
     packages: dict[str, str]
     git_commit: str | None
-    build_seconds: float | None
-    evaluate_seconds: float | None
+    build_seconds: Seconds | None
+    evaluate_seconds: Seconds | None
     trained_on: tuple[str, ...] = ()
 
 
@@ -128,7 +139,7 @@ class Record(_Frozen):
     config_key: str
     subject_key: str
     suite: str
-    trial: int
+    trial: Count
     network: Network
     pruning: Pruning
     data: Data
@@ -137,6 +148,16 @@ class Record(_Frozen):
     runtime: Runtime | None = None
     predictions: Predictions | None = None
     code: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _holds_what_its_status_says(self) -> Self:
+        parts = {"package": self.package, "runtime": self.runtime, "predictions": self.predictions}
+        missing = [name for name, part in parts.items() if part is None]
+        if self.status == "measured" and missing:
+            raise ValueError(f"measured, but without {' and '.join(missing)}")
+        if self.status == "failed" and self.predictions is not None:
+            raise ValueError("failed, but with predictions")
+        return self
 
     @property
     def brief_reason(self) -> str:
@@ -152,13 +173,18 @@ class Record(_Frozen):
 
 
 def read_record(path: Path) -> Record:
-    """Read one record. Raises BenchError for half a file, another schema or no record at all."""
-    return read_as(Record, "record", path.read_bytes(), str(path))
+    """Read one record. Raises DamagedFileError for half a file or no record at all, BenchError for a later schema."""
+    return read_file_as(Record, "record", path)
 
 
-def read_records(folder: Path) -> list[Record]:
-    """Every record of a results folder. Raises BenchError if there is none."""
-    records = [read_record(path) for path in json_files(folder / "records")]
-    if not records:
-        raise BenchError(f"no records in {folder}: expected a results folder with records/*.json, made by `run`")
-    return records
+def read_records(folder: Path, warn: Warn | None = None) -> list[Record]:
+    """Every record of a results folder, one a key. Damaged files and copies are left out, and `warn` is told of each.
+
+    warn: standard error, if not given. Raises BenchError if there is no record.
+    """
+    files = read_folder(folder / "records", read_record, lambda record: record, measured_by="run")
+    refuse_nothing(
+        [files], f"no records in {folder}: expected a results folder with records/*.json, made by `run`", folder
+    )
+    files.tell(warn)
+    return files.contents

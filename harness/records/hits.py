@@ -9,16 +9,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.errors import DamagedFileError
 from coreml_prune_bench.records.accuracy import Record, read_record
 from coreml_prune_bench.records.predictions import Predictions
-from coreml_prune_bench.records.schemas import read_as
+from coreml_prune_bench.records.schemas import content_of, read_as
 
 Bits = NDArray[np.bool_]
 
 _START = b'"predictions": {"labels":['
 _MIDDLE = b'],"top5":[['
 _END = b"]]}\n}\n"
+_STAND_IN = b'"predictions": {"labels": [0], "top5": [[0]]}}'
+"""What is checked in place of the predictions, so that a measured record has some."""
+
+_NO_NUMBERS = (b",,", b"[,", b",]", b"[]")
+_LONGEST_NUMBER = 9
+"""Digits; longer ones are no classes, and `read_record` says so."""
+
 _OPEN = ord("[")
 _COMMA = ord(",")
 
@@ -28,15 +35,16 @@ def read_scored(path: Path) -> tuple[Record, Bits | None]:
 
     Raises BenchError as `read_record` does.
     """
-    text = path.read_bytes()
+    text = content_of(path, "record")
     head, start, predictions = text.partition(_START)
     labels, middle, top5 = predictions.partition(_MIDDLE)
     if start and middle and top5.endswith(_END):
         bits = _bits(b"," + labels, b"[" + top5.removesuffix(_END))
         if bits is not None:
             try:
-                return read_as(Record, "record", head + b'"predictions": null}', str(path)), bits
-            except BenchError:
+                found = read_as(Record, "record", head + _STAND_IN, str(path))
+                return found.model_copy(update={"predictions": None}), bits
+            except DamagedFileError:
                 pass  # for read_record to tell
     record = read_record(path)
     bits = right(record.predictions) if record.predictions else None
@@ -51,6 +59,8 @@ def right(predictions: Predictions) -> Bits:
 
 def _bits(labels: bytes, top5: bytes) -> Bits | None:
     """From ",7,7,12" and "[7,1,2],[1,7,2],[12,3,4]"; None unless that is their form, and of one length."""
+    if any(wrong in text for wrong in _NO_NUMBERS for text in (labels[1:], top5)):
+        return None
     known = _after(labels, _COMMA, b"0123456789,")
     best = _after(top5, _OPEN, b"0123456789,[]")
     if known is None or best is None or not len(known) == len(best) == top5.count(b"],[") + 1:
@@ -59,7 +69,7 @@ def _bits(labels: bytes, top5: bytes) -> Bits | None:
 
 
 def _after(text: bytes, mark: int, alphabet: bytes) -> NDArray[np.int64] | None:
-    """The numbers that follow each mark; None if there is another character, or a mark without a number."""
+    """The numbers that follow each mark; None if there is another character, no number, or one too long."""
     characters = np.frombuffer(text + b",", np.uint8)
     allowed = np.zeros(256, bool)
     allowed[list(alphabet)] = True
@@ -76,5 +86,7 @@ def _after(text: bytes, mark: int, alphabet: bytes) -> NDArray[np.int64] | None:
             return None
         if not inside.any():
             break
+        if distance == _LONGEST_NUMBER:
+            return None
         numbers = np.where(inside, 10 * numbers + digits, numbers)
     return numbers

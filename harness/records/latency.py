@@ -4,22 +4,26 @@ Statistics are not stored: they follow from the samples. Times are nanoseconds.
 """
 
 import json
+import os
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from coreml_prune_bench.core.files import json_files, write_atomically
+from coreml_prune_bench.core.errors import DamagedFileError
+from coreml_prune_bench.core.files import write_atomically
 from coreml_prune_bench.records.accuracy import Network, Provenance, Pruning, Runtime
-from coreml_prune_bench.records.schemas import read_as
+from coreml_prune_bench.records.folder import RecordFiles, Warn, read_folder, set_aside
+from coreml_prune_bench.records.quantities import Bytes, Count, Nanoseconds, Number, PositiveCount, Seconds
+from coreml_prune_bench.records.schemas import read_file_as
 
 Thermal = Literal["nominal", "fair", "serious", "critical"]
 """The words of ProcessInfo.thermalState, the coolest first."""
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
 class Device(_Frozen):
@@ -27,11 +31,11 @@ class Device(_Frozen):
 
     name: str
     chip: str
-    memory_bytes: int | None
+    memory_bytes: Bytes | None
     os: str
     os_version: str
     os_build: str | None
-    neural_engine_cores: int | None
+    neural_engine_cores: Count | None
 
 
 class State(_Frozen):
@@ -43,8 +47,8 @@ class State(_Frozen):
     thermal: Thermal | None = None
     low_power: bool | None = None
     on_battery: bool | None = None
-    battery_percent: float | None = None
-    load_average: float | None = None
+    battery_percent: Number | None = None
+    load_average: Number | None = None
 
 
 class Protocol(_Frozen):
@@ -56,13 +60,16 @@ class Protocol(_Frozen):
     """
 
     version: Literal[1] = 1
-    rounds: int
-    predictions: int
-    seconds: float
-    batch_size: int = 1
-    concurrency: int = 1
-    warm_up_calls: int | None = None
+    rounds: Count
+    predictions: Count
+    seconds: Seconds
+    batch_size: PositiveCount = 1
+    concurrency: PositiveCount = 1
+    warm_up_calls: Count | None = None
     array_inputs: bool = False
+
+
+_Samples = Annotated[tuple[Nanoseconds, ...], Field(min_length=1)]
 
 
 class Round(_Frozen):
@@ -72,11 +79,11 @@ class Round(_Frozen):
     warm_up_ns: calls at the start of the visit, before the model was steady again.
     """
 
-    call_ns: tuple[int, ...]
-    model_ns: tuple[int, ...] | None
+    call_ns: _Samples
+    model_ns: _Samples | None
     before: State
     after: State
-    warm_up_ns: tuple[int, ...] = ()
+    warm_up_ns: tuple[Nanoseconds, ...] = ()
 
 
 class PlannedOperation(_Frozen):
@@ -86,7 +93,7 @@ class PlannedOperation(_Frozen):
     type: str
     preferred: str
     supported: tuple[str, ...]
-    cost: float | None
+    cost: Number | None
 
 
 class Placement(_Frozen):
@@ -96,8 +103,8 @@ class Placement(_Frozen):
     operations: in the program's order.
     """
 
-    preferred: dict[str, int]
-    cost: dict[str, float]
+    preferred: dict[str, Count]
+    cost: dict[str, Number]
     operations: tuple[PlannedOperation, ...] = ()
 
 
@@ -109,12 +116,12 @@ class MeasuredPackage(_Frozen):
 
     name: str
     sha256: str
-    weight_bytes: int
-    package_bytes: int
+    weight_bytes: Bytes
+    package_bytes: Bytes
     network: Network | None = None
     pruning: Pruning | None = None
-    classes: int | None = None
-    image_size: int | None = None
+    classes: PositiveCount | None = None
+    image_size: PositiveCount | None = None
 
 
 class LatencyRecord(_Frozen):
@@ -134,14 +141,20 @@ class LatencyRecord(_Frozen):
     runtime: Runtime
     protocol: Protocol
     provenance: Provenance
-    compile_ns: int | None = None
-    cold_load_ns: int | None = None
-    cached_load_ns: int | None = None
-    warm_up_ns: tuple[int, ...] = ()
+    compile_ns: Nanoseconds | None = None
+    cold_load_ns: Nanoseconds | None = None
+    cached_load_ns: Nanoseconds | None = None
+    warm_up_ns: tuple[Nanoseconds, ...] = ()
     rounds: tuple[Round, ...] = ()
     placement: Placement | None = None
     seed: int = 0
     notes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _holds_what_its_status_says(self) -> Self:
+        if self.status == "measured" and not self.rounds:
+            raise ValueError("measured, but without rounds")
+        return self
 
     def to_json(self) -> str:
         """Indented JSON in which each round, and each other list of numbers, stands on one line."""
@@ -166,16 +179,45 @@ def write_latency_record(folder: Path, record: LatencyRecord) -> Path:
     """
     path = folder / "latency" / record.file_name
     path.parent.mkdir(parents=True, exist_ok=True)
-    if record.status == "measured" or not path.is_file() or read_latency_record(path).status == "failed":
+    there = latency_record_at(path, record.key)
+    if record.status == "measured" or there is None or there.status == "failed":
         write_atomically(path, record.to_json())
     return path
 
 
+def latency_record_at(path: Path, key: str, warn: Warn = lambda line: None) -> LatencyRecord | None:
+    """The record of `key` that stands at `path`; None where there is none.
+
+    A damaged one, and one of another key, is set aside: renamed, and `warn` is told.
+    """
+    if not os.path.lexists(path):
+        return None
+    try:
+        record = read_latency_record(path)
+        if record.key == key:
+            return record
+        reason = f"{path} holds the record of another row"
+    except DamagedFileError as error:
+        reason = str(error)
+    warn(f"{reason}; set aside as {set_aside(path).name}, to be measured again")
+    return None
+
+
 def read_latency_record(path: Path) -> LatencyRecord:
-    """Read one latency record. Raises BenchError for half a file, another schema or no record at all."""
-    return read_as(LatencyRecord, "latency record", path.read_bytes(), str(path))
+    """Read one latency record. Raises DamagedFileError for half a file or none, BenchError for a later schema."""
+    return read_file_as(LatencyRecord, "latency record", path)
 
 
-def read_latency_records(folder: Path) -> list[LatencyRecord]:
-    """Every latency record of a results folder, `folder/latency/*.json`; none is no error."""
-    return [read_latency_record(path) for path in json_files(folder / "latency")]
+def read_latency_records(folder: Path, warn: Warn | None = None) -> list[LatencyRecord]:
+    """Every latency record of a results folder, `folder/latency/*.json`, one a key; none is no error.
+
+    Damaged files and copies are left out, and `warn` is told of each; standard error, if not given.
+    """
+    files = latency_files(folder)
+    files.tell(warn)
+    return files.contents
+
+
+def latency_files(folder: Path) -> RecordFiles[LatencyRecord]:
+    """`read_latency_records`, with what was left out."""
+    return read_folder(folder / "latency", read_latency_record, lambda record: record, measured_by="latency")

@@ -1,8 +1,10 @@
 """What a package predicts for a data set, image by image; everything said of accuracy follows from it."""
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from coreml_prune_bench.records.quantities import ClassIndex
 
 Precision = Literal["float32", "float16"]
 """What the portable runtime computes in: Float32 throughout, or every Float16 result of the program rounded to it."""
@@ -13,8 +15,14 @@ class Predictions(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    labels: tuple[int, ...]
-    top5: tuple[tuple[int, ...], ...]
+    labels: tuple[ClassIndex, ...] = Field(min_length=1)
+    top5: tuple[Annotated[tuple[ClassIndex, ...], Field(min_length=1, max_length=5)], ...]
+
+    @model_validator(mode="after")
+    def _are_of_one_length(self) -> Self:
+        if len(self.labels) != len(self.top5):
+            raise ValueError(f"{len(self.labels):,} labels, but the classes of {len(self.top5):,} images")
+        return self
 
     @property
     def top1(self) -> float:

@@ -5,12 +5,13 @@ before; `tests/records/schemas` holds a file of every version.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.errors import BenchError, DamagedFileError
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Content = dict[str, Any]
@@ -25,19 +26,40 @@ _MIGRATIONS: dict[tuple[str, int], Callable[[_Content], _Content]] = {
 """From a version to the next; applied in turn."""
 
 
+_LAST_VERSION = 10**6
+"""Above it a version is no version."""
+
+
+def read_file_as(model: type[_Model], kind: str, path: Path) -> _Model:
+    """`read_as` of a file. DamagedFileError too for what is none: a folder, a pipe, a link that leads nowhere."""
+    return read_as(model, kind, content_of(path, kind), str(path))
+
+
+def content_of(path: Path, kind: str) -> bytes:
+    """The bytes of a file; DamagedFileError for what is none, which to open could mean to wait for ever."""
+    try:
+        if path.is_file():
+            return path.read_bytes()
+    except PermissionError:
+        raise  # nothing is known of it
+    except OSError as error:
+        raise DamagedFileError(f"{path} is not a {kind}: {error.strerror}") from error
+    raise DamagedFileError(f"{path} is not a {kind}: it is no file")
+
+
 def read_as(model: type[_Model], kind: str, text: bytes | str, source: str, mend: str = "") -> _Model:
     """The content of a file of this schema or an older one. source: its name, for errors; mend: what to do about one.
 
-    Raises BenchError of one line for half a file, a schema of a later version, or something else.
+    Raises DamagedFileError of one line for half a file or something else, BenchError for a schema of a later version.
     """
     newest = VERSIONS[kind]
     try:
         content = from_json(text)
     except ValueError as error:
-        raise BenchError(f"{source} is not a {kind}: Invalid JSON: {error}{mend}") from error
+        raise DamagedFileError(f"{source} is not a {kind}: Invalid JSON: {error}{mend}") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise BenchError(f"{source} is not a {kind} of schema {newest}: it has no schema_version{mend}")
+    if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version < _LAST_VERSION:
+        raise DamagedFileError(f"{source} is not a {kind} of schema {newest}: it has no schema_version{mend}")
     if version > newest:
         raise BenchError(
             f"{source} is a {kind} of schema {version}, which this version cannot read: it knows schemas up to "
@@ -49,5 +71,7 @@ def read_as(model: type[_Model], kind: str, text: bytes | str, source: str, mend
         return model.model_validate(content)
     except ValidationError as error:
         problem = error.errors()[0]
-        place = ".".join(map(str, problem["loc"]))
-        raise BenchError(f"{source} is not a {kind} of schema {newest}: {place} {problem['msg']}{mend}") from error
+        # Keys that stand in the file are part of the place, and may be of several lines.
+        place = " ".join(".".join(map(str, problem["loc"])).split())
+        told = f"{place} {problem['msg'].removeprefix('Value error, ')}".strip()
+        raise DamagedFileError(f"{source} is not a {kind} of schema {newest}: {told}{mend}") from error

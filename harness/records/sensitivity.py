@@ -1,27 +1,30 @@
 """What a measurement of a network's sensitivity says, layer by layer."""
 
 import math
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from coreml_prune_bench.records.quantities import Count, Fraction, PositiveCount
 
 
 class _Data(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Effect(_Data):
     """One layer pruned to `sparsity`. divergence: in nats; None: the outputs are no numbers. top1: a fraction."""
 
-    sparsity: float
+    sparsity: Fraction
     divergence: float | None
-    top1: float
+    top1: Fraction
 
 
 class LayerSensitivity(_Data):
     """The effects of pruning one layer alone, the least sparse first. elements: its number of weights."""
 
     layer: str
-    elements: int
+    elements: Count
     effects: tuple[Effect, ...]
 
 
@@ -32,9 +35,15 @@ class Sensitivity(_Data):
     title: str
     data: str
     split: str
-    images: int
-    dense_top1: float
+    images: PositiveCount
+    dense_top1: Fraction
     layers: tuple[LayerSensitivity, ...]
+
+    @model_validator(mode="after")
+    def _has_the_same_effects_of_each_layer(self) -> Self:
+        if len({len(layer.effects) for layer in self.layers}) > 1:
+            raise ValueError("layers with different numbers of levels")
+        return self
 
     def losses(self) -> dict[str, dict[float, float]]:
         """By layer and sparsity, as an allocation takes them."""

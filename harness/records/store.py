@@ -16,11 +16,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import BaseFileLock, FileLock
 
-from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.errors import BenchError, DamagedFileError
 from coreml_prune_bench.core.files import MANIFEST, are_there, json_files, tree_hashes, write_atomically
 from coreml_prune_bench.records.accuracy import Record, read_record
+from coreml_prune_bench.records.folder import Warn, set_aside
 
 _LAYOUT = 1
 """Of what `fill` returns. Artifacts of another layout are made again."""
@@ -38,13 +39,13 @@ class Store:
     def artifact(self, key: str, fill: Callable[[Path], dict[str, Any]]) -> Path:
         """The folder of the artifact `key`; `fill` makes it, if need be, in the empty folder that it is given.
 
-        What `fill` returns is kept in the manifest. An artifact is made again where a file that was written is gone or
-        another now; files that the manifest does not name are no concern of it.
+        What `fill` returns is kept in the manifest. An artifact is made again where it was made under another key, or a
+        file that was written is gone or another now; files that the manifest does not name are no concern of it.
         """
         folder = self._artifacts / key[:16]
         self._artifacts.mkdir(parents=True, exist_ok=True)
         with FileLock(self._artifacts / f".{key[:16]}.lock"):
-            if not _is_whole(folder):
+            if not _is_whole(folder, key):
                 _make(folder, key, fill)
         return folder
 
@@ -55,19 +56,43 @@ class Store:
 
     def manifests(self) -> Iterator[dict[str, Any]]:
         """What `fill` returned for every artifact that is there, the oldest first. Damaged ones are passed over."""
-        for path in sorted(self._artifacts.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime_ns):
-            with suppress(ValueError, KeyError, TypeError):
+        files = [path for path in self._artifacts.glob(f"*/{MANIFEST}") if path.is_file()]
+        for path in sorted(files, key=lambda path: path.stat().st_mtime_ns):
+            with suppress(OSError, ValueError, KeyError, TypeError):
                 yield self.manifest(path.parent)
 
     def record(self, name: str) -> Record | None:
-        """The record written under `name`, if there is one that can be read."""
-        path = self._records / f"{name}.json"
-        return read_record(path) if path.is_file() else None
+        """The record written under `name`, if there is one. Raises DamagedFileError for what is none."""
+        path = self._path(name)
+        return read_record(path) if os.path.lexists(path) else None
+
+    def record_of(self, name: str, why_not: Callable[[Record], str | None], warn: Warn) -> Record | None:
+        """The record written under `name`, if it is what was asked for.
+
+        A damaged one, and one of which `why_not` says why it is another, is set aside: renamed, and `warn` is told.
+        """
+        try:
+            record = self.record(name)
+            if record is None or why_not(record) is None:
+                return record
+        except DamagedFileError:
+            pass
+        with self._records_lock():  # and then again: another run may have measured it meanwhile
+            try:
+                record = self.record(name)
+                reason = record and why_not(record)
+                if reason is None:
+                    return record
+                reason = f"{self._path(name)} {reason}"
+            except DamagedFileError as error:
+                reason = str(error)
+            warn(f"{reason}; set aside as {set_aside(self._path(name)).name}, to be measured again")
+            return None
 
     def records(self, stem: str) -> Iterator[Record]:
-        """Every record that can be read of those whose names are `stem` and a key."""
+        """Every record that can be read of those whose names are `stem` and a key; others are passed over."""
         for path in json_files(self._records, f"{glob.escape(stem)}--*.json"):
-            with suppress(BenchError):
+            with suppress(BenchError):  # a later version's too
                 yield read_record(path)
 
     def write_record(self, name: str, record: Record) -> Record:
@@ -75,14 +100,20 @@ class Store:
 
         A failed one does not replace one that another run has measured meanwhile.
         """
+        with self._records_lock():
+            there = self.record(name) if record.status == "failed" else None
+            if there and there.status == "measured" and there.key == record.key:
+                return there
+            write_atomically(self._path(name), record.to_json())
+            return record
+
+    def _path(self, name: str) -> Path:
+        return self._records / f"{name}.json"
+
+    def _records_lock(self) -> BaseFileLock:
         self._records.mkdir(parents=True, exist_ok=True)
         self._artifacts.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._artifacts / ".records.lock"):
-            there = self.record(name) if record.status == "failed" else None
-            if there and there.status == "measured":
-                return there
-            write_atomically(self._records / f"{name}.json", record.to_json())
-            return record
+        return FileLock(self._artifacts / ".records.lock")
 
 
 def _make(folder: Path, key: str, fill: Callable[[Path], dict[str, Any]]) -> None:
@@ -98,9 +129,10 @@ def _make(folder: Path, key: str, fill: Callable[[Path], dict[str, Any]]) -> Non
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_whole(folder: Path, key: str) -> bool:
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        return bool(manifest.get("layout", 1) == _LAYOUT and are_there(folder, manifest["files"]))
+        is_it = manifest.get("layout", 1) == _LAYOUT and manifest["key"] == key  # not a copy of another one
+        return bool(is_it and isinstance(manifest["made"], dict) and are_there(folder, manifest["files"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False

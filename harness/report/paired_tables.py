@@ -252,7 +252,14 @@ def _same_images(trials: list[Record], other: list[Record]) -> bool:
     def conditions(record: Record) -> tuple[object, ...]:
         runtime = record.runtime
         assert runtime is not None
-        return record.data.skipped, runtime.name, runtime.precision, runtime.compute_units
+        assert record.predictions is not None
+        return (
+            len(record.predictions.labels),
+            record.data.skipped,
+            runtime.name,
+            runtime.precision,
+            runtime.compute_units,
+        )
 
     same = len({conditions(record) for record in (*_measured(trials), *_measured(other))}) == 1
     return same and trials[0].subject_key == other[0].subject_key

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from coreml_prune_bench.records.sensitivity import Effect, Sensitivity
 from coreml_prune_bench.records.store import Store
 from coreml_prune_bench.report.charts import DotRow, Drawing, beside, dots, legend
@@ -77,8 +79,11 @@ def kept_sensitivities(results: Path) -> list[Sensitivity]:
     """Those that a results folder holds, of each network and its images the newest."""
     found: dict[tuple[str, str], Sensitivity] = {}
     for made in Store(results).manifests():
-        if made.keys() == Sensitivity.model_fields.keys():
-            one = Sensitivity.model_validate(made)
+        if isinstance(made, dict) and made.keys() == Sensitivity.model_fields.keys():
+            try:
+                one = Sensitivity.model_validate(made)
+            except ValidationError:
+                continue  # an artifact that is damaged, which is made again where it is used
             if one.layers:
                 found[one.network, one.data] = one
     return list(found.values())

@@ -21,7 +21,8 @@ from coreml_prune_bench.bench.suite import choose, load_suite
 from coreml_prune_bench.data import load_images, open_data
 from coreml_prune_bench.models.training import normalize
 from coreml_prune_bench.models.weights import initial_model
-from coreml_prune_bench.records.accuracy import read_records
+from coreml_prune_bench.records.accuracy import read_record, read_records
+from coreml_prune_bench.records.predictions import Predictions
 from coreml_prune_bench.records.store import Store
 from coreml_prune_bench.report.accuracy_tables import render, rows
 from tests.tiny_network import TINY
@@ -141,6 +142,32 @@ def test_a_missing_record_is_measured_from_the_package_that_is_there(tiny_suite,
     monkeypatch.setattr(coreml_prune_bench.bench.build.pruned, "prune", None)  # pruning again would fail
     outcome = again(tiny_suite, copy_of_results)
     assert (outcome.measured, outcome.failed) == (1, [])
+
+
+@pytest.mark.parametrize("damage", ["empty", "copied", "other images"])
+def test_a_record_that_is_not_the_cells_is_set_aside_and_measured_again(
+    tiny_run, tiny_suite, copy_of_results, capsys, damage
+):
+    (path,) = copy_of_results.glob("records/*sparse-gpt*")
+    (other,) = copy_of_results.glob("records/*dense*")
+    record = read_record(path)
+    wrong = {
+        "empty": "",
+        "copied": other.read_text(),
+        "other images": record.model_copy(
+            update={"predictions": Predictions(labels=record.predictions.labels[1:], top5=record.predictions.top5[1:])}
+        ).to_json(),
+    }[damage]
+    path.write_text(wrong)
+    outcome = again(tiny_suite, copy_of_results)
+    assert (outcome.measured, outcome.failed) == (1, [])
+    assert render(outcome.records) == render(tiny_run.records)
+    aside = path.with_name(f"{path.name}.damaged")
+    assert aside.read_text() == wrong
+    assert read_record(path).predictions == record.predictions
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: "))
+    assert path.name in line
+    assert f"; set aside as {aside.name}, to be measured again" in line
 
 
 def test_a_cell_that_fails_is_recorded_with_its_reason_and_the_others_go_on(tiny_suite, copy_of_results, monkeypatch):

@@ -30,7 +30,7 @@ def record(*rounds: Sequence[float], name: str = "p", algorithm: str | None = No
         "cold_load_ns": 3_000_000_000,
         "cached_load_ns": 42_000_000,
     }
-    return latency_record([]).model_copy(update=given | fields)
+    return latency_record([[1]]).model_copy(update=given | fields)
 
 
 def one_round(samples: Sequence[float], *, before: State = COOL, after: State = COOL, told: bool = True) -> Round:

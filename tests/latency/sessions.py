@@ -81,7 +81,8 @@ def copies(package: Path, folder: Path, *names: str, units: str = "all") -> list
         path = folder / f"{name}.mlpackage"
         if not path.exists():
             shutil.copytree(package, path)
-            (path / "name.txt").write_text(name)  # else they would be one and the same package
+            manifest = path / "Manifest.json"  # else they would be one and the same package
+            manifest.write_text(manifest.read_text().replace("CoreML Model Weights", name))
         targets.append(Target(path, package_at(path), units))
     return targets
 

@@ -214,6 +214,20 @@ def test_a_record_holds_every_sample(package: Path, tmp_path: Path) -> None:
     assert len(path.read_text().splitlines()) < 90
 
 
+@pytest.mark.parametrize("damage", ["empty", "copied"])
+def test_a_record_that_is_not_the_rows_is_measured_again(package: Path, tmp_path: Path, damage: str) -> None:
+    targets = copies(package, tmp_path, "a", "b")
+    measure(Script(predicts=False), targets, tmp_path)
+    first, second = sorted((tmp_path / "latency").glob("*.json"))
+    second.write_text("" if damage == "empty" else first.read_text())
+    with installed(Script(predicts=False)) as stand_in:
+        outcome = run(stand_in, targets, tmp_path, PROTOCOL)
+    assert outcome.measured == 1
+    assert [record.package.name for record in outcome.records] == ["a", "b"]
+    assert read_latency_record(second).package.name == "b"
+    assert second.with_name(f"{second.name}.damaged").is_file()
+
+
 def test_a_row_that_fails_keeps_what_was_measured(package: Path, tmp_path: Path) -> None:
     script = Script(failures={"b": Failure("predict", at_call=3 * FEWEST + 2 * 20)}, predicts=False)
     protocol = Protocol(rounds=4, predictions=20, seconds=0)

@@ -12,7 +12,13 @@
 Anything else that is raised is a bug and keeps its traceback.
 """
 
-from coreml_prune_bench.models.errors import BenchError, CellFailedError, WeightsError, did_you_mean
+from coreml_prune_bench.models.errors import (
+    BenchError,
+    CellFailedError,
+    WeightsError,
+    did_you_mean,
+    fraction_hint,
+)
 
 __all__ = [
     "BenchError",
@@ -23,6 +29,7 @@ __all__ = [
     "UnsupportedOperationError",
     "WeightsError",
     "did_you_mean",
+    "fraction_hint",
 ]
 
 

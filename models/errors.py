@@ -15,6 +15,13 @@ class CellFailedError(Exception):
     """What a network or package turns out not to be. Its cell is recorded as failed with this reason; others go on."""
 
 
+def fraction_hint(value: object) -> str:
+    """The end of a message where a fraction was expected and a percentage given, such as 50; else empty."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 < value <= 100:
+        return ""
+    return f"; it is a fraction: {value:g} % is {value / 100:g}"
+
+
 def did_you_mean(name: str, known: Iterable[str], *, at_most: int = 1, however_far: bool = False) -> str:
     """The nearest of `known` as the end of a message, "; did you mean 'magnitude'?"; empty where nothing is near.
 

@@ -34,6 +34,12 @@ def layers_in_scope(model: nn.Module, scope: Scope) -> dict[str, PrunableLayer]:
     return {name: layer for name, layer in prunable_layers(model).items() if _chooses(scope, name, layer)}
 
 
+def matching(model: nn.Module, patterns: Iterable[str]) -> set[str]:
+    """Those of the patterns, with * and ? as wildcards, that match the name of a prunable layer of `model`."""
+    names = list(prunable_layers(model))
+    return {pattern for pattern in patterns if any(fnmatchcase(name, pattern) for name in names)}
+
+
 def is_depthwise(layer: nn.Module) -> bool:
     """Whether `layer` is a convolution with groups (depthwise in the networks here)."""
     return isinstance(layer, nn.Conv2d) and layer.groups > 1

@@ -23,12 +23,13 @@ from coreml_prune_bench.models.config import Scope
 from coreml_prune_bench.models.errors import BenchError, WeightsError, did_you_mean
 from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES
 from coreml_prune_bench.models.network import Network, Own
+from coreml_prune_bench.models.own_names import named_instead
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _FILE = re.compile(r"(?P<path>.+\.py):(?P<function>[^:]*)")
-_SPECS = "torchvision:NAME, timm:NAME or PATH.py:FUNCTION"
+SPECS = "torchvision:NAME, timm:NAME or PATH.py:FUNCTION"
 _SCOPE = Scope()
 
 
@@ -43,7 +44,7 @@ def own_network(spec: str) -> Network:
     kind, _, name = spec.partition(":")
     if kind in ("torchvision", "timm"):
         if not re.fullmatch(r"[\w.]+", name):
-            raise BenchError(f"--model {spec!r}: expected {_SPECS}")
+            raise BenchError(f"--model {spec!r}: expected {SPECS}")
         return _of_torchvision(name) if kind == "torchvision" else _of_timm(name)
     found = _FILE.fullmatch(spec)
     if not found or not found["function"].isidentifier():
@@ -193,7 +194,7 @@ def _takes_classes(spec: str, path: Path, function: str) -> str:
             if not any(argument.arg == "num_classes" for argument in (*given, *node.args.kwonlyargs)):
                 return ""
             return "required" if required else "optional"
-    raise BenchError(f"{spec}: {path} defines no function {function} at its top level")
+    raise BenchError(f"{spec}: {named_instead(_parsed(spec, path), path, function)}")
 
 
 def _parsed(spec: str, path: Path) -> ast.Module:

@@ -5,9 +5,12 @@ torchvision inside their functions, so that knowing the networks costs nothing. 
 are named by a spec, which `models/own.py` reads.
 """
 
+from difflib import get_close_matches
+from pathlib import Path
+
 from coreml_prune_bench.models.errors import BenchError, did_you_mean
 from coreml_prune_bench.models.network import Network
-from coreml_prune_bench.models.own import is_spec, own_network
+from coreml_prune_bench.models.own import SPECS, is_spec, own_network
 
 _REGISTRY: dict[str, Network] = {}
 
@@ -30,6 +33,16 @@ def get_network(name: str) -> Network:
     if is_spec(name):
         return own_network(name)
     if name not in _REGISTRY:
-        hint = did_you_mean(name, _REGISTRY) or f"; known: {', '.join(sorted(_REGISTRY))}"
-        raise BenchError(f"unknown network {name!r}{hint}")
+        raise BenchError(f"unknown network {name!r}{_meant(name)}")
     return _REGISTRY[name]
+
+
+def _meant(name: str) -> str:
+    """What may have been meant, as the end of a message."""
+    kind, colon, rest = name.partition(":")
+    if colon:
+        near = get_close_matches(kind.lower(), ("torchvision", "timm"), n=1)
+        spec = f"{near[0]}:{rest}" if near else f"{kind}.py:{rest}" if Path(f"{kind}.py").is_file() else ""
+        return f"; did you mean {spec!r}?" if spec else f"; expected a name, or {SPECS}"
+    known = did_you_mean(name, _REGISTRY) or f"; known: {', '.join(sorted(_REGISTRY))}"
+    return f"{known}; any other network is {SPECS}"

@@ -1,30 +1,30 @@
 """Pre-trained weights: torchvision's, downloaded with its hash check, or files from a folder."""
 
-import pickle
 import sys
 from functools import cache
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models import get_weight
 
 from coreml_prune_bench.models.errors import WeightsError
 from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES
 from coreml_prune_bench.models.network import Network
 from coreml_prune_bench.models.own import last_linear
+from coreml_prune_bench.models.state_dicts import StateDict, read_state_dict
 from coreml_prune_bench.models.weight_files import weights_file
-
-StateDict = dict[str, Tensor]
 
 
 def load_pretrained(network: Network, folder: Path | None) -> StateDict:
     """Float32 state dict for the network: from `folder/<name>.pth`, downloaded, or as the user's function loads it.
 
+    A file may hold it under a key, or with a word such as "module." before its names: see models/state_dicts.py.
+
     Raises WeightsError when the file is missing, damaged, or of another architecture.
     """
     if folder is not None:
-        state = _load_file(weights_file(network, folder))
+        state = read_state_dict(weights_file(network, folder), lambda: _names(network))
     else:
         state = network.own.weights() if network.own is not None else _download(network)
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
@@ -70,14 +70,9 @@ def _last_linear(network: Network) -> str:
     return last_linear(network.build(IMAGENET_CLASSES), network.name)
 
 
-def _load_file(path: Path) -> StateDict:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path} is not a file of weights that torch.load(weights_only=True) can read") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path} does not hold a state dict (names with tensors)")
-    return state
+@cache
+def _names(network: Network) -> frozenset[str]:
+    return frozenset(network.build(IMAGENET_CLASSES).state_dict())
 
 
 def _download(network: Network) -> StateDict:

@@ -19,6 +19,7 @@ import PIL.Image
 from coreml_prune_bench.core.errors import BenchError, DataError
 from coreml_prune_bench.data import preprocess
 from coreml_prune_bench.mlprogram.program import Feature
+from coreml_prune_bench.models.pointers import pointer_problem
 from coreml_prune_bench.records.predictions import Precision
 from coreml_prune_bench.runtimes import portable
 
@@ -98,6 +99,7 @@ def _declared(feature: Feature) -> str:
 
 def _image(feature: Feature, value: str, *, resize: bool) -> InputValue:
     """The decoded image in the mode that the package takes, of the size that it has or, where asked for, fitted."""
+    _refuse_pointer(feature, value)
     try:
         image: PIL.Image.Image = PIL.Image.open(value)
         image.load()
@@ -136,8 +138,14 @@ def fit(image: PIL.Image.Image, height: int, width: int) -> PIL.Image.Image:
     return scaled.crop((left, top, left + width, top + height))
 
 
+def _refuse_pointer(feature: Feature, value: str) -> None:
+    if problem := pointer_problem(Path(value)):
+        raise DataError(f"--input {feature.name}={value}: {problem}")
+
+
 def _array(feature: Feature, value: str) -> InputValue:
     """From a .npy file, a .json file, or a number, which is enough for an input of one element."""
+    _refuse_pointer(feature, value)
     try:
         if value.endswith(".npy"):
             # Mapped, so that a header of any size allocates nothing; the package says whether the shape is right.

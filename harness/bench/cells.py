@@ -260,6 +260,10 @@ def lay_out(
     if weights_folder is not None and suite.packages:
         raise WeightsError(f"suite {suite.name} measures packages as they are: leave out --weights")
     if weights_folder is not None and not weights_folder.is_dir():
+        if weights_folder.is_file():
+            raise WeightsError(
+                f"--weights {weights_folder} is a file, expected its folder; in it, a network's weights are NETWORK.pth"
+            )
         raise WeightsError(f"no folder of weights at {weights_folder}")
     _check_names(suite)
     written = get_format(package_format)

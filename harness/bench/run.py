@@ -14,6 +14,7 @@ from coreml_prune_bench.bench.training_options import TrainingOptions
 from coreml_prune_bench.core.errors import BenchError, CellFailedError, PackageError
 from coreml_prune_bench.core.files import tree_hash
 from coreml_prune_bench.core.progress import Reporter, Steps
+from coreml_prune_bench.models.pruning.config import PruningConfig
 from coreml_prune_bench.records.accuracy import Data, Layer, Network, Package, Pruning, Record
 from coreml_prune_bench.records.provenance import provenance
 from coreml_prune_bench.records.store import Store
@@ -102,11 +103,16 @@ def build_all(cells: list[Cell], options: RunOptions) -> tuple[list[tuple[Cell, 
 
 
 def _refuse_impossible(cells: list[Cell]) -> None:
-    asking = [cell for cell in cells if cell.config and (cell.config.pattern or cell.config.layers)]
+    asking = [cell for cell in cells if cell.config and _names_or_shapes_layers(cell.config)]
     if asking:
         from coreml_prune_bench.bench.precheck import refuse_impossible
 
         refuse_impossible(asking)
+
+
+def _names_or_shapes_layers(config: PruningConfig) -> bool:
+    """Whether it asks of layers what those of a network may not have."""
+    return bool(config.pattern or config.layers or (config.scope and config.scope.exclude))
 
 
 def _attempt(cell: Cell, options: RunOptions, steps: Steps) -> Record:

@@ -5,18 +5,18 @@ This module imports neither torch nor coremltools.
 
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 import coreml_prune_bench.models.networks  # registers the networks
 import coreml_prune_bench.models.pruning  # noqa: F401  (registers the algorithms)
-from coreml_prune_bench.core.errors import SuiteError, did_you_mean
+from coreml_prune_bench.core.errors import BenchError, SuiteError, did_you_mean
+from coreml_prune_bench.core.problems import in_one_line, problems_of
 from coreml_prune_bench.models.config import Distillation, Scope, TrainingConfig
-from coreml_prune_bench.models.own import in_folder
+from coreml_prune_bench.models.own import in_folder, is_spec
 from coreml_prune_bench.models.pruning.algorithm import algorithms
 from coreml_prune_bench.models.pruning.config import PruningConfig
 from coreml_prune_bench.models.registry import get_network
@@ -49,6 +49,13 @@ class Suite(BaseModel):
     trials: int = Field(3, ge=1)
     packages: Literal["published"] | None = None
     configs: tuple[SerializeAsAny[PruningConfig], ...] = ()
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _by_network(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError(f'expected a table, got {value!r}; write data.{DEFAULT_DATA} = "{value}"')
+        return value
 
     @model_validator(mode="after")
     def _built_or_given(self) -> Self:
@@ -96,22 +103,31 @@ def load_suite(name: str) -> Suite:
     """The shipped suite called `name`, or the TOML file at that path. Raises SuiteError of one line."""
     path = Path(name) if name.endswith(".toml") else _SHIPPED / f"{name}.toml"
     if not path.is_file():
-        raise SuiteError(f"no suite {name!r}: give one of {', '.join(shipped_suites())}, or the path of a .toml file")
+        raise SuiteError(
+            f"no suite {name!r}: give one of {', '.join(shipped_suites())}, or the path of a .toml file{_meant(name)}"
+        )
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SuiteError(f"{path}: not TOML: {error}") from error
-    configs = content.pop("configs", [])
-    if not isinstance(configs, list):
-        raise SuiteError(f"{path}: configs: expected one or more [[configs]] tables")
-    content["configs"] = tuple(_read_configs(path, configs))
+    tables = content.pop("configs", [])
+    configs, problems = _read_configs(path.parent, tables)
+    content["configs"] = configs
     _place_own_networks(content, path.parent)
     try:
         suite = Suite.model_validate({"name": path.stem, **content})
     except ValidationError as error:
-        raise SuiteError(f"{path}: {_first_problem(error)}") from error
+        # What is wrong with the suite as a whole cannot be told while some of its configs are not known.
+        whole = not all(problem["loc"] for problem in error.errors())
+        found = [] if problems and whole else problems_of(error, Suite, _known_key)
+        raise SuiteError(f"{path}: {in_one_line([*found, *problems])}") from error
     for model in (*suite.models, *(key for key in suite.data if key != DEFAULT_DATA)):
-        get_network(model)
+        try:
+            get_network(model)
+        except BenchError as error:
+            problems.append(str(error))
+    if problems:
+        raise SuiteError(f"{path}: {in_one_line(problems)}")
     return suite
 
 
@@ -136,7 +152,10 @@ def choose(
     ):
         for name in given or ():
             if name not in known:
-                raise SuiteError(f"suite {suite.name} has no {name!r} among its {what}: {', '.join(known) or 'none'}")
+                has = ", ".join(known) or "none"
+                raise SuiteError(
+                    f"suite {suite.name} has no {name!r} among its {what}: {has}{did_you_mean(name, known)}"
+                )
     changes: dict[str, Any] = {}
     if models or own:
         kept = [model for model in suite.models if model in (models or ())]
@@ -179,7 +198,12 @@ def _for_others(suite: Suite) -> str:
 
 def _read_data(networks: tuple[str, ...], text: str) -> tuple[str, str]:
     network, separator, spec = text.partition("=")
-    return (network, spec) if separator and network in networks else (DEFAULT_DATA, text)
+    if separator and network in networks:
+        return network, spec
+    if separator and (is_spec(network) or ":" not in network) and not Path(text).expanduser().exists():
+        near = did_you_mean(network, networks)
+        raise SuiteError(f"--data {text}: no network {network!r} here, expected one of {', '.join(networks)}{near}")
+    return DEFAULT_DATA, text
 
 
 def _place_own_networks(content: dict[str, Any], folder: Path) -> None:
@@ -196,48 +220,79 @@ def _place_own_networks(content: dict[str, Any], folder: Path) -> None:
     )  # fmt: skip
 
 
-def _read_configs(path: Path, tables: list[dict[str, Any]]) -> Iterator[PruningConfig]:
-    known = {algorithm.name: algorithm for algorithm in algorithms()}
+def _read_configs(folder: Path, tables: Any) -> tuple[tuple[PruningConfig, ...], list[str]]:
+    """The configs of a suite in `folder`, those of its tables that are right, and what is wrong with the others."""
+    if not isinstance(tables, list):
+        return (), ["configs: expected one or more [[configs]] tables"]
+    configs: list[PruningConfig] = []
+    problems: list[str] = []
     for number, table in enumerate(tables, start=1):
-        where = f"{path}: [[configs]] {number}"
-        algorithm = known.get(str(table.get("algorithm")))
-        if algorithm is None:
-            raise SuiteError(f"{where}: algorithm: expected one of {', '.join(known)}, got {table.get('algorithm')!r}")
-        table = _with_coremltools_yaml(path, where, dict(table))
-        sparsity = table.get("sparsity")
-        # A list of sparsities is short for as many tables.
-        for one in sparsity if isinstance(sparsity, list) else [sparsity]:
-            given = table if one is None else {**table, "sparsity": one}
-            try:
-                yield algorithm.config.model_validate(given)
-            except ValidationError as error:
-                raise SuiteError(f"{where}: {_first_problem(error)}") from error
+        try:
+            configs += _configs_of(folder, table)
+        except ValidationError as error:
+            known = _config_type(table)
+            problems += [f"[[configs]] {number}: {one}" for one in problems_of(error, known, _known_key)]
+        except SuiteError as error:
+            problems.append(f"[[configs]] {number}: {error}")
+    return tuple(configs), list(dict.fromkeys(problems))
 
 
-def _with_coremltools_yaml(path: Path, where: str, table: dict[str, Any]) -> dict[str, Any]:
+def _configs_of(folder: Path, table: Any) -> list[PruningConfig]:
+    """The configs of one table: a list of sparsities is short for as many. Raises SuiteError and ValidationError."""
+    known = _config_type(table)
+    table = _with_coremltools_yaml(folder, dict(table))
+    sparsity = table.get("sparsity")
+    if not isinstance(sparsity, list):
+        return [known.model_validate(table)]
+    if not sparsity:
+        raise SuiteError("sparsity: the list is empty; give one or more")
+    return [known.model_validate({**table, "sparsity": one}) for one in sparsity]
+
+
+def _config_type(table: Any) -> type[PruningConfig]:
+    if not isinstance(table, dict):
+        raise SuiteError(f"expected a table, got {table!r}")
+    known = {algorithm.name: algorithm.config for algorithm in algorithms()}
+    name = str(table.get("algorithm"))
+    if name not in known:
+        raise SuiteError(
+            f"algorithm: expected one of {', '.join(known)}, got {table.get('algorithm')!r}{did_you_mean(name, known)}"
+        )
+    return known[name]
+
+
+def _with_coremltools_yaml(folder: Path, table: dict[str, Any]) -> dict[str, Any]:
     """Read the file that `coremltools_yaml` names, relative to the suite; it also names the config."""
     name = table.pop("coremltools_yaml", None)
     if name is None:
         return table
-    file = path.parent / str(name)
+    file = folder / str(name)
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SuiteError(f"{where}: coremltools_yaml: cannot read {file}: {error.strerror}") from error
+        raise SuiteError(f"coremltools_yaml: cannot read {file}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SuiteError(f"{where}: coremltools_yaml: {file} is not YAML: {' '.join(str(error).split())}") from error
+        raise SuiteError(f"coremltools_yaml: {file} is not YAML: {' '.join(str(error).split())}") from error
     return {"label": file.stem, **table, "coremltools": content}
 
 
-def _first_problem(error: ValidationError) -> str:
-    """One thing pydantic found, as "place: what is wrong", with the nearest known key for an unknown one."""
-    # Unknown keys first: a misspelled key is also a missing one.
-    problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    place = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] != "extra_forbidden":
-        return f"{place}: {problem['msg']}" if place else problem["msg"].removeprefix("Value error, ")
-    key = str(problem["loc"][-1])
-    return f"unknown key {place!r}" + did_you_mean(key, _known_keys() - {key})  # it may be known elsewhere
+def _meant(name: str) -> str:
+    """What a suite's name may have been meant to be, as the end of a message."""
+    if Path(name).is_file():
+        return f"; {name} is a file whose name does not end in .toml"
+    if not name.endswith(".toml"):
+        return did_you_mean(name, shipped_suites())
+    path = Path(name)
+    if path.stem in shipped_suites():
+        return f"; did you mean {path.stem!r}?"
+    beside = [str(other) for other in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+    return did_you_mean(name, beside)
+
+
+def _known_key(place: tuple[Any, ...]) -> str:
+    """The nearest known key for an unknown one, as the end of a message."""
+    key = str(place[-1])
+    return did_you_mean(key, _known_keys() - {key})  # it may be known elsewhere
 
 
 def _known_keys() -> set[str]:

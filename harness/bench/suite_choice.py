@@ -75,9 +75,9 @@ def run_suite(
     *,
     data: str | list[str] | None = None,
     weights: str | Path | None = None,
-    models: list[str] | None = None,
-    networks: list[str] | None = None,
-    algorithms: list[str] | None = None,
+    models: str | list[str] | None = None,
+    networks: str | list[str] | None = None,
+    algorithms: str | list[str] | None = None,
     trials: int | None = None,
     results: str | Path = "results/local",
     device: str = "auto",
@@ -85,19 +85,24 @@ def run_suite(
     """Build and evaluate every cell of a suite that is not measured yet; the records of all of them.
 
     suite: a shipped one's name, the path of a .toml file, or a Suite. networks: specs of your own ("net.py:build"), as
-    `--model`; the rest as the options of `run`. A cell that fails is a record with its reason.
+    `--model`; the rest as the options of `run`. A string is a list of one, and a cell that fails a record with its
+    reason.
     Raises BenchError of one line for what the user can mend.
     """
     choice = SuiteChoice(
         suite if isinstance(suite, Suite) else str(suite),
-        [data] if isinstance(data, str) else data,
+        _listed(data),
         Path(weights) if weights else None,
-        models,
-        networks,
-        algorithms,
+        _listed(models),
+        _listed(networks),
+        _listed(algorithms),
         trials,
     )
     reporter = Reporter()
     training = TrainingOptions(device, say=reporter.say)
     outcome = run(choice.cells(reporter), RunOptions(Store(Path(results)), reporter, training=training))
     return Results(tuple(outcome.records))
+
+
+def _listed(value: str | list[str] | None) -> list[str] | None:
+    return [value] if isinstance(value, str) else value

@@ -14,7 +14,7 @@ from coreml_prune_bench.cli.options import (
     SkipOption,
     WeightsOption,
 )
-from coreml_prune_bench.core.errors import BenchError, CellFailedError
+from coreml_prune_bench.core.errors import BenchError, CellFailedError, fraction_hint
 from coreml_prune_bench.core.progress import Reporter
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def sensitivity(
     if sparsity is not None and not _LEAST < sparsity < 1:
         raise BenchError(
             f"--sparsity {sparsity:g}: expected a fraction above {_LEAST:g}, which the mask takes, and below 1"
+            + fraction_hint(sparsity)
         )
     for option, file in (("--out", out), ("--plot", plot)):
         if file is not None and not file.parent.is_dir():
@@ -101,7 +102,10 @@ def _levels(text: str) -> tuple[float, ...]:
     except ValueError:
         levels = ()
     if not levels or not all(0 < level < 1 for level in levels):
-        raise BenchError(f"--levels {text}: expected fractions above 0 and below 1, with commas, such as 0.5,0.75")
+        hint = fraction_hint(levels[-1]) if levels else ""
+        raise BenchError(
+            f"--levels {text}: expected fractions above 0 and below 1, with commas, such as 0.5,0.75{hint}"
+        )
     return levels
 
 

@@ -13,7 +13,13 @@
 Anything else that is raised is a bug and keeps its traceback.
 """
 
-from coreml_prune_bench.models.errors import BenchError, CellFailedError, WeightsError, did_you_mean
+from coreml_prune_bench.models.errors import (
+    BenchError,
+    CellFailedError,
+    WeightsError,
+    did_you_mean,
+    fraction_hint,
+)
 
 __all__ = [
     "BenchError",
@@ -25,6 +31,7 @@ __all__ = [
     "UnsupportedOperationError",
     "WeightsError",
     "did_you_mean",
+    "fraction_hint",
 ]
 
 

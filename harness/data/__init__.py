@@ -4,9 +4,11 @@ A spec is `digits`, `imagefolder:PATH`, `imagenet:PATH`, `hf:NAME` or `hf:PATH`,
 nothing. This package must not import torch, and imports scikit-learn, scipy and `datasets` only when a spec needs them.
 """
 
+import os
 import statistics
 from collections.abc import Callable
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -55,10 +57,29 @@ def open_data(spec: str) -> DataSet:
     kind, _, place = spec.partition(":")
     form, opens = _KINDS.get(kind, ("", None))
     if opens is None or (":" in form) != bool(place):
-        raise DataError(f"unknown data set {spec!r}: expected {', '.join(form for form, _ in _KINDS.values())}")
+        expected = ", ".join(form for form, _ in _KINDS.values())
+        raise DataError(f"unknown data set {spec!r}: expected {expected}{_meant(spec)}")
     opened = opens(place)
     image_size = opened.image_size or _image_size(opened.val)
     return DataSet(spec, opened.val.classes, opened.open_train, opened.val, image_size, opened.photographs)
+
+
+def _meant(spec: str) -> str:
+    """What a spec may have been meant to be, as the end of a message: a path has no kind, or a kind is misspelled."""
+    kind, colon, place = spec.partition(":")
+    path = Path(spec).expanduser()
+    if spec and os.path.exists(path):
+        saved = any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
+        tables = path.suffix == ".parquet" or saved or any(path.glob("*.parquet")) or any(path.glob("data/*.parquet"))
+        if tables:
+            return f"; did you mean 'hf:{spec}'?"
+        if any(path.glob("ILSVRC2012_*")):
+            return f"; did you mean 'imagenet:{spec}'?"
+        return f"; did you mean 'imagefolder:{spec}'?" if path.is_dir() else ""
+    near = get_close_matches(kind.lower(), _KINDS, n=1)
+    if not near or near == [kind]:
+        return ""
+    return f"; did you mean {near[0] + colon + place!r}?"
 
 
 def _image_size(val: Split) -> int:

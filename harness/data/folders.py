@@ -17,6 +17,7 @@ from coreml_prune_bench.core.errors import DataError
 from coreml_prune_bench.data.imagenet import check_known_images, wordnet_ids
 from coreml_prune_bench.data.remembered import DigestCache
 from coreml_prune_bench.data.split import Opened, Progress, Split, map_in_threads
+from coreml_prune_bench.models.pointers import pointer_text_problem
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
@@ -30,7 +31,10 @@ class FileSource:
 
     def open(self, index: int) -> PIL.Image.Image:
         # Read at once: a lazy image would hold its file open.
-        return PIL.Image.open(BytesIO((self.root / self.files[index]).read_bytes()))
+        content = (self.root / self.files[index]).read_bytes()
+        if problem := pointer_text_problem(content):
+            raise DataError(f"{self.root / self.files[index]}: {problem}")
+        return PIL.Image.open(BytesIO(content))
 
     def digests(self, progress: Progress | None) -> list[str]:
         cache = DigestCache(self.root)

@@ -25,6 +25,7 @@ from coreml_prune_bench.core.files import is_foreign
 from coreml_prune_bench.data.imagenet import check_class_names
 from coreml_prune_bench.data.remembered import Arrays, remembered
 from coreml_prune_bench.data.split import Opened, Progress, Split, map_in_threads
+from coreml_prune_bench.models.pointers import pointer_problem
 
 if TYPE_CHECKING:
     import datasets  # type: ignore[import-untyped]
@@ -193,7 +194,10 @@ def _parquet_parts(name: str, files: Mapping[str, Sequence[Path]]) -> "Parts":
 
 
 def _check_shards(files: Sequence[Path]) -> None:
-    """DataError where some of the files NAME-00000-of-00014.parquet are missing."""
+    """DataError where some of the files NAME-00000-of-00014.parquet are missing, or were never fetched."""
+    for file in files:
+        if problem := pointer_problem(file):
+            raise DataError(f"{file}: {problem}")
     shards = [int(match[1]) for file in files if (match := _SHARD.search(file.name))]
     if shards and len(files) != shards[0]:
         raise DataError(

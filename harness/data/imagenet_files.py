@@ -27,6 +27,7 @@ from coreml_prune_bench.data.folders import (
 )
 from coreml_prune_bench.data.split import ImageSource, Opened, Split
 from coreml_prune_bench.data.tars import TarSource, list_tar
+from coreml_prune_bench.models.pointers import pointer_problem
 
 _DEVKIT = "ILSVRC2012_devkit_t12"
 _META = "data/meta.mat"
@@ -178,6 +179,8 @@ def _devkit_files(path: Path) -> tuple[Path, bytes, bytes]:
         return archive, meta, truth
     except (OSError, EOFError, KeyError, tarfile.TarError) as error:
         place = folder if folder.is_dir() else archive
+        if problem := pointer_problem(place):
+            raise DataError(f"{place}: {problem}") from error
         raise DataError(f"cannot read {place}: {error}; expected the devkit of ILSVRC 2012, whole") from error
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from coreml_prune_bench.core.errors import DataError
 from coreml_prune_bench.data.remembered import Arrays, remembered
 from coreml_prune_bench.data.split import Progress, map_in_threads
+from coreml_prune_bench.models.pointers import pointer_problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +83,8 @@ def list_tar(path: Path) -> Members:
     try:
         arrays = remembered("members", [path], find)
     except (OSError, tarfile.TarError) as error:
+        if problem := pointer_problem(path):
+            raise DataError(f"{path}: {problem}") from error
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"cannot read {path}: {reason}; expected a whole, uncompressed tar file") from error
     names = tuple(arrays["names"].tobytes().decode().split("\0")) if len(arrays["names"]) else ()

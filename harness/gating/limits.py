@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coreml_prune_bench.core.errors import BenchError, did_you_mean
+from coreml_prune_bench.core.problems import in_one_line, problems_of
 
 Verdict = Literal["better", "same", "worse", "cannot tell", "missing", "new", "not comparable"]
 Metric = Literal["accuracy", "size", "sparsity", "latency", "neural_engine", "load"]
@@ -155,27 +156,36 @@ def read_rules(path: Path) -> RuleSet:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BenchError(f"{path}: not TOML: {error}") from error
     tables = content.pop(_OVERRIDE, [])
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise BenchError(f"{path}: {_OVERRIDE}: expected one or more [[{_OVERRIDE}]] tables")
+    problems: list[str] = []
+    overrides: list[_Override] = []
+    base = Rules()
     try:
         base = Rules.model_validate(content)
     except ValidationError as error:
-        raise BenchError(f"{path}: {_first_problem(error)}") from error
-    overrides = [_read_override(path, number, table, base) for number, table in enumerate(tables, start=1)]
+        problems += problems_of(error, Rules, _known_key)
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        problems.append(f"{_OVERRIDE}: expected one or more [[{_OVERRIDE}]] tables")
+        tables = []
+    for number, table in enumerate(tables, start=1):
+        where = f"[[{_OVERRIDE}]] {number}"
+        try:
+            overrides.append(_read_override(f"{path}: {where}", table, base))
+        except ValidationError as error:
+            problems += [f"{where}: {one}" for one in problems_of(error, Rules, _known_key)]
+        except BenchError as error:
+            problems.append(f"{where}: {error}")
+    if problems:
+        raise BenchError(f"{path}: {in_one_line(problems)}")
     return RuleSet(base, tuple(overrides))
 
 
-def _read_override(path: Path, number: int, table: dict[str, Any], base: Rules) -> _Override:
-    where = f"{path}: [[{_OVERRIDE}]] {number}"
+def _read_override(where: str, table: dict[str, Any], base: Rules) -> _Override:
     rows = {name: table.pop(name) for name in _SELECTORS if name in table}
     if not rows or not all(isinstance(value, str) for value in rows.values()):
-        raise BenchError(f"{where}: name its rows by one or more of {', '.join(_SELECTORS)}, each a string")
+        raise BenchError(f"name its rows by one or more of {', '.join(_SELECTORS)}, each a string")
     if "alpha" in table:
-        raise BenchError(f"{where}: alpha: holds for all rows together; set it outside of [[{_OVERRIDE}]]")
-    try:
-        _changed(base, [table])
-    except ValidationError as error:
-        raise BenchError(f"{where}: {_first_problem(error)}") from error
+        raise BenchError(f"alpha: holds for all rows together; set it outside of [[{_OVERRIDE}]]")
+    _changed(base, [table])
     return _Override(where, rows, table)
 
 
@@ -198,13 +208,9 @@ def _no_such_row(override: _Override, keys: list[Key]) -> str:
     return f"no row is {wanted!r}" + did_you_mean(wanted, sorted(names), however_far=True)
 
 
-def _first_problem(error: ValidationError) -> str:
-    """One thing pydantic found, unknown keys first: a misspelled key is also a missing one."""
-    problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    place = ".".join(map(str, problem["loc"]))
-    if problem["type"] != "extra_forbidden":
-        return f"{place}: {problem['msg']}"
-    table = Rules.model_fields.get(str(problem["loc"][0]))
-    rule = table.annotation if len(problem["loc"]) > 1 and table else Rules
+def _known_key(place: tuple[Any, ...]) -> str:
+    """The nearest key of the table in which an unknown one stands, as the end of a message."""
+    table = Rules.model_fields.get(str(place[0]))
+    rule = table.annotation if len(place) > 1 and table else Rules
     known = [*rule.model_fields] if isinstance(rule, type) and issubclass(rule, BaseModel) else []
-    return f"unknown key {place!r}" + did_you_mean(str(problem["loc"][-1]), known, however_far=True)
+    return did_you_mean(str(place[-1]), known, however_far=True)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from coreml_prune_bench.core.errors import PackageError
+from coreml_prune_bench.mlprogram.named import file_problem, folder_problem, refuse_pointer, type_problem
 from coreml_prune_bench.mlprogram.program import Block, Feature, Operation, Program
 from coreml_prune_bench.mlprogram.specification import new_specification
 from coreml_prune_bench.mlprogram.values import (
@@ -61,9 +62,8 @@ def read(path: str | Path, function: str | None = None) -> Program:
     package = Path(path)
     model_file = _model_file(package)
     spec = _parse(package, model_file)
-    kind = spec.WhichOneof("Type")
-    if kind != "mlProgram":
-        raise PackageError(f"{package}: holds a model of type {kind}, expected an ML program; convert it to mlprogram")
+    if spec.WhichOneof("Type") != "mlProgram":
+        raise PackageError(f"{package}: {type_problem(spec)}")
     name = function or spec.description.defaultFunctionName or "main"
     functions = tuple(sorted(spec.mlProgram.functions))
     if name not in functions:
@@ -96,10 +96,11 @@ def _model_file(package: Path) -> Path:
     if not package.exists():
         raise PackageError(f"{package}: no such package")
     if package.is_file():
-        raise PackageError(f"{package}: is a file, expected the folder of a .mlpackage; unpack an archive first")
+        raise PackageError(f"{package}: {file_problem(package)}")
     manifest = package / "Manifest.json"
     if not manifest.is_file():
-        raise PackageError(f"{package}: not a .mlpackage, expected a folder with a Manifest.json")
+        raise PackageError(f"{package}: {folder_problem(package)}")
+    refuse_pointer(manifest)
     try:
         entries = json.loads(manifest.read_bytes())
         file = package / "Data" / entries["itemInfoEntries"][entries["rootModelIdentifier"]]["path"]
@@ -107,6 +108,7 @@ def _model_file(package: Path) -> Path:
         raise PackageError(f"{manifest}: does not name a root model; {DAMAGED}") from error
     name = str(file).removeprefix(f"{package}/")
     path_inside(package, file, f"the model file {name} that its manifest names")
+    refuse_pointer(file)
     return file
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from coreml_prune_bench.core.errors import PackageError
+from coreml_prune_bench.mlprogram.named import refuse_pointer
 from coreml_prune_bench.mlprogram.values import Constant, Immediate, Stored, has_nan, packed_bytes, unpacked
 
 # The type code in a blob's metadata for each element type that can stand in weight.bin: BlobDataType in coremltools'
@@ -84,6 +85,7 @@ class Weights:
     def _locate(self, stored: Stored) -> tuple[Path, int, int, int]:
         """The weight file, the blob's type code, its payload's size and start, all known to lie inside the file."""
         path = self._path(stored)
+        refuse_pointer(path)
         file_bytes = path.stat().st_size
         where = _where(path, stored)
         if stored.offset + _BLOB_METADATA_BYTES > file_bytes:

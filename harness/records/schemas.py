@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from coreml_prune_bench.core.errors import BenchError, DamagedFileError
+from coreml_prune_bench.models.pointers import pointer_text_problem
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Content = dict[str, Any]
@@ -56,6 +57,8 @@ def read_as(model: type[_Model], kind: str, text: bytes | str, source: str, mend
     try:
         content = from_json(text)
     except ValueError as error:
+        if pointer := pointer_text_problem(text.encode() if isinstance(text, str) else text):
+            raise BenchError(f"{source} {pointer}") from error
         raise DamagedFileError(f"{source} is not a {kind}: Invalid JSON: {error}{mend}") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version < _LAST_VERSION:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from coreml_prune_bench.models.config import Config, Scope
+from coreml_prune_bench.models.errors import fraction_hint
 from coreml_prune_bench.models.pattern import Pattern
 
 Takes = Literal["images", "labels", "session"]
@@ -141,7 +142,8 @@ class PruningConfig(Config, ABC):
             return value
         for pattern, sparsity in value.items():
             if isinstance(sparsity, bool) or not isinstance(sparsity, int | float) or not 0 <= sparsity < 1:
-                raise ValueError(f"{pattern!r}: expected a sparsity from 0 to less than 1, got {sparsity!r}")
+                hint = fraction_hint(sparsity)
+                raise ValueError(f"{pattern!r}: expected a sparsity from 0 to less than 1, got {sparsity!r}{hint}")
         return tuple(value.items())
 
     @model_validator(mode="after")

@@ -26,11 +26,40 @@ def suite_file(tmp_path: Path, config: str) -> Path:
     [
         ("run", "n_m_ratio = [2, 4]", "features.0 [16, 3, 3, 3] cannot have '2:4 Sparsity'"),
         ("build", 'sparsity = 0.5\nlayers = { "feature.0" = 0 }', "layers: 'feature.0' decides over no layer in scope"),
+        ("run", 'sparsity = 0.5\nlayers = { "feature.0" = 0 }', "same layers; did you mean 'features.0'?"),
+        (
+            "run",
+            'sparsity = 0.5\nscope.exclude = ["features.0", "clasifier.*"]',
+            "scope.exclude: 'clasifier.*' names no convolution or linear layer of tiny",
+        ),
+        ("build", 'sparsity = 0.5\nscope.exclude = ["clasifier"]', "as wildcards; did you mean 'classifier'?"),
+        ("run", 'sparsity = 0.5\nscope.exclude = ["features.1"]', "names no convolution or linear layer of tiny"),
     ],
 )
 def test_it_is_refused_before_anything_is_built(refused, tmp_path, command, config, message):
     assert message in refused(command, "--suite", suite_file(tmp_path, config), "--results", tmp_path / "results")
     assert not (tmp_path / "results").exists()
+
+
+def test_an_excluded_layer_can_be_another_network_s_or_out_of_scope_already(tmp_path):
+    for patterns in ('"classifier.*", "classifier"', '"fc"', '"features.3"', '"*"'):
+        config = f"sparsity = 0.5\nscope = {{ exclude = [{patterns}], depthwise = false }}"
+        refuse_impossible(lay_out(load_suite(str(suite_file(tmp_path, config))), None))
+
+
+@pytest.mark.parametrize("names", ['scope.exclude = ["haed"]', "layers = { haed = 0 }"])
+def test_names_of_a_network_of_the_user_s_are_checked_too(own_files, names):
+    def check(function: str, text: str) -> None:
+        (own_files / "one.toml").write_text(
+            f'description = "d"\nmodels = ["net.py:{function}"]\nweights = "none"\ndata.default = "digits"\n'
+            f'training.epochs = 1\n[[configs]]\nalgorithm = "post-training"\nsparsity = 0.5\n{text}\n'
+        )
+        refuse_impossible(lay_out(load_suite(str(own_files / "one.toml")), None))
+
+    check("net", names.replace("haed", "head"))
+    with pytest.raises(BenchError, match=r"'haed' .*of net-net.*did you mean 'head'\?"):
+        check("net", names)
+    check("broken", names)  # its cells will fail, with the line of the file that does it
 
 
 def test_a_key_of_layers_can_be_for_another_network_and_must_be_the_first_for_some_layer(tmp_path):

@@ -81,6 +81,34 @@ def test_a_list_of_sparsities_is_short_for_as_many_configs(tmp_path):
         ("models = [", "not TOML"),
         (HEAD + "[data]\nmobilenet_v9 = 'digits'\n" + CONFIG, "unknown network 'mobilenet_v9'"),
         (HEAD + CONFIG.replace("sparsity = 0.5", 'coremltools_yaml = "none.yaml"'), "cannot read"),
+        (
+            HEAD + CONFIG.replace("0.5", "50"),
+            "sparsity: Input should be less than 1, got 50; it is a fraction: 50 % is",
+        ),
+        (HEAD + CONFIG.replace("0.5", "[0.5, 75]"), "got 75; it is a fraction: 75 % is 0.75"),
+        (HEAD + CONFIG.replace("0.5", "[]"), "[[configs]] 1: sparsity: the list is empty"),
+        (HEAD + CONFIG + "layers = { Linear = 30 }", "from 0 to less than 1, got 30; it is a fraction: 30 % is 0.3"),
+        (
+            HEAD + "training = { epochs = 1, label_smoothing = 10 }\n" + CONFIG,
+            "training.label_smoothing: Input should be less than 1, got 10; it is a fraction: 10 % is 0.1",
+        ),
+        (HEAD + CONFIG.replace("0.5", "1000"), "Input should be less than 1, got 1000"),
+        (
+            HEAD.replace('["mobilenet_v2"]', '"mobilenet_v2"') + CONFIG,
+            """models: expected a list, got 'mobilenet_v2'; write models = ["mobilenet_v2"]""",
+        ),
+        (
+            HEAD + CONFIG + 'scope = { exclude = "classifier.*" }',
+            """scope.exclude: expected a list, got 'classifier.*'; write exclude = ["classifier.*"]""",
+        ),
+        (HEAD + CONFIG + 'models = "resnet50"', "[[configs]] 1: models: expected a list, got 'resnet50'; write"),
+        (HEAD + CONFIG.replace("sparsity = 0.5", 'n_m_ratio = "2:4"'), "n_m_ratio: expected a list, got '2:4'"),
+        (HEAD + CONFIG + 'scope = "classifier"', "scope: expected a table, got 'classifier'"),
+        (HEAD + 'data = "digits"\n' + CONFIG, """expected a table, got 'digits'; write data.default = "digits\""""),
+        (HEAD + "configs = [3]", "[[configs]] 1: expected a table, got 3"),
+        (HEAD + CONFIG.replace("[[configs]]", "[configs]"), "configs: expected one or more [[configs]] tables"),
+        (HEAD + CONFIG.replace("post-training", "sparse_gpt"), "got 'sparse_gpt'; did you mean 'sparse-gpt'?"),
+        (HEAD + 'weights = "nonne"\n' + CONFIG, "weights: Input should be 'pretrained' or 'none', got 'nonne'"),
     ],
 )
 def test_an_error_is_one_line_that_names_the_file_or_the_value(tmp_path, text, message):
@@ -88,6 +116,53 @@ def test_an_error_is_one_line_that_names_the_file_or_the_value(tmp_path, text, m
         load_suite(suite_file(tmp_path, text))
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_everything_that_is_wrong_is_told_at_once(tmp_path):
+    text = HEAD.replace("models", "modles") + "trials = 0\n" + CONFIG.replace("0.5", "50") + "blok_size = 2\n"
+    with pytest.raises(SuiteError) as raised:
+        load_suite(suite_file(tmp_path, text + CONFIG.replace("post-training", "gptq")))
+    message = str(raised.value)
+    for part in (
+        "own.toml: 6 errors: (1) unknown key 'modles'; did you mean 'models'?",
+        "models: Field required",
+        "trials: Input should be greater than or equal to 1, got 0",
+        "[[configs]] 1: unknown key 'blok_size'; did you mean 'block_size'?",
+        "[[configs]] 1: sparsity: Input should be less than 1, got 50",
+        "[[configs]] 2: algorithm: expected one of",
+    ):
+        assert part in message
+    assert "\n" not in message
+
+
+def test_two_networks_that_nobody_knows_are_both_named(tmp_path):
+    with pytest.raises(BenchError, match=r"2 errors: .*'torchvison:a'.*'mobilenet_v9'"):
+        load_suite(suite_file(tmp_path, HEAD.replace("mobilenet_v2", 'torchvison:a", "mobilenet_v9') + CONFIG))
+
+
+def test_a_wrong_config_does_not_make_the_suite_one_without_configs(tmp_path):
+    with pytest.raises(SuiteError) as raised:
+        load_suite(suite_file(tmp_path, HEAD + CONFIG.replace("0.5", "50")))
+    assert "give one or more" not in str(raised.value)
+
+
+def test_what_is_named_nearly_right_is_answered_with_the_nearest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text(HEAD + CONFIG)
+    Path("mine.yaml").write_text("")
+    for given, words in (
+        ("quikc", "did you mean 'quick'?"),
+        ("quick.toml", "did you mean 'quick'?"),
+        ("mien.toml", "did you mean 'mine.toml'?"),
+        ("mine.yaml", "mine.yaml is a file whose name does not end in .toml"),
+    ):
+        with pytest.raises(SuiteError) as raised:
+            load_suite(given)
+        assert words in str(raised.value)
+    with pytest.raises(SuiteError, match=r"no 'sparse_gpt' among its algorithms: .*; did you mean 'sparse-gpt'\?"):
+        choose(load_suite("quick"), algorithms=["sparse_gpt"])
+    with pytest.raises(SuiteError, match=r"no network 'resnet5' here, .*; did you mean 'resnet50'\?"):
+        choose(load_suite("digits"), data=["resnet5=imagefolder:a"])
 
 
 def test_an_unknown_suite_lists_those_that_ship():

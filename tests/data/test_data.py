@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coreml_prune_bench.core.errors import DataError
 from coreml_prune_bench.data import (
     open_data,
 )
@@ -18,6 +19,39 @@ from tests.data.samples import opening_fails, train_of
 @pytest.mark.parametrize("spec", ["", "mnist", "imagefolder", "imagefolder:", "hf:", "digits:x", "folder:/x"])
 def test_an_unknown_spec_is_answered_with_the_known_ones(spec: str) -> None:
     opening_fails(spec, repr(spec), "digits", "imagefolder:PATH", "hf:NAME")
+
+
+@pytest.mark.parametrize(
+    ("holds", "kind"),
+    [
+        ("a/", "imagefolder"),
+        ("dataset_dict.json", "hf"),
+        ("data/train-0.parquet", "hf"),
+        ("ILSVRC2012_img_val.tar", "imagenet"),
+    ],
+)
+def test_a_bare_folder_is_answered_with_the_spec_that_is_meant(tmp_path: Path, holds: str, kind: str) -> None:
+    place = tmp_path / "x" / holds
+    (place if holds.endswith("/") else place.parent).mkdir(parents=True)
+    if not holds.endswith("/"):
+        place.write_bytes(b"")
+    opening_fails(str(tmp_path / "x"), f"did you mean '{kind}:{tmp_path / 'x'}'?")
+
+
+@pytest.mark.parametrize(
+    ("spec", "meant"),
+    [("imagefoler:/x", "imagefolder:/x"), ("ImageNet:/x", "imagenet:/x"), ("digit", "digits"), ("HF:a/b", "hf:a/b")],
+)
+def test_a_misspelled_kind_is_answered_with_the_nearest(spec: str, meant: str) -> None:
+    opening_fails(spec, f"did you mean {meant!r}?")
+
+
+def test_images_that_were_never_fetched_are_named_so(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+    data = open_data(f"imagefolder:{tmp_path}")
+    with pytest.raises(DataError, match=r"a/1\.png: is a Git LFS pointer, .*'git lfs pull'"):
+        data.val.image(0)
 
 
 def test_importing_costs_no_torch_no_sklearn_and_no_datasets() -> None:

@@ -97,6 +97,22 @@ def test_what_a_file_cannot_say_is_one_line(read, text, message):
     assert "\n" not in str(raised.value)
 
 
+def test_everything_that_is_wrong_is_told_at_once(read):
+    text = 'alfa = 0.1\nfail = "worse"\n[accuracy]\nallowed_loss = -1\n[[override]]\nalpha = 1\n'
+    with pytest.raises(BenchError) as raised:
+        read(text + '[[override]]\nmodel = "a"\nsize.allowed_percent = "x"')
+    message = str(raised.value)
+    for part in (
+        "gate.toml: 5 errors: (1) unknown key 'alfa'; did you mean 'alpha'?",
+        "fail: expected a list, got 'worse'.",
+        "accuracy.allowed_loss: Input should be greater than or equal to 0, got -1",
+        "[[override]] 1: name its rows by one or more of model",
+        "[[override]] 2: size.allowed_percent: Input should be a valid number",
+    ):
+        assert part in message
+    assert "\n" not in message
+
+
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(BenchError, match=r"cannot read the rules .*nowhere\.toml: No such file"):
         read_rules(tmp_path / "nowhere.toml")

@@ -15,8 +15,9 @@ from coreml_prune_bench.bench.build.training import DENSE_ORDER_SEED, Order, Tra
 from coreml_prune_bench.bench.training_images import TrainingImages
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.models.network import Network
+from coreml_prune_bench.models.state_dicts import StateDict
 from coreml_prune_bench.models.training import train
-from coreml_prune_bench.models.weights import StateDict, head_classes, initial_model, load_pretrained, untrained_model
+from coreml_prune_bench.models.weights import head_classes, initial_model, load_pretrained, untrained_model
 
 if TYPE_CHECKING:
     from coreml_prune_bench.bench.cells import Subject

@@ -1,0 +1,148 @@
+"""What lies where a `.mlpackage` with an ML program is expected, named for what it is: each has a cure of its own."""
+
+from __future__ import annotations
+
+import zipfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from coreml_prune_bench.core.errors import PackageError
+from coreml_prune_bench.mlprogram.specification import new_specification
+from coreml_prune_bench.models.pointers import pointer_problem
+
+_EXPECTED = "expected the folder of a .mlpackage"
+_NEURAL_NETWORKS = ("neuralNetwork", "neuralNetworkClassifier", "neuralNetworkRegressor")
+_PIPELINES = ("pipeline", "pipelineClassifier", "pipelineRegressor")
+_CONVERT_AGAIN = "convert the network again from where it was trained, with coremltools' convert_to='mlprogram'"
+_MOST_MODELS = 1_000
+"""Of a pipeline and those within it that are told."""
+_MOST_MLMODEL_BYTES = 512 << 20
+"""A larger one is named by its ending alone."""
+
+_OTHER_FILES = {
+    ".onnx": "an ONNX model",
+    ".pb": "a TensorFlow graph",
+    ".tflite": "a TensorFlow Lite model",
+    ".h5": "a Keras model",
+    ".keras": "a Keras model",
+    ".pt": "a file of PyTorch's",
+    ".pth": "a file of PyTorch's",
+    ".pt2": "a file of PyTorch's",
+    ".safetensors": "a file of weights",
+}
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raise PackageError where a file of a package was never fetched by Git LFS or git-annex."""
+    if problem := pointer_problem(path):
+        raise PackageError(f"{path}: {problem}")
+
+
+def file_problem(path: Path) -> str:
+    """What the file at `path`, given in place of a package, is; to stand behind its name."""
+    if problem := pointer_problem(path):
+        return problem
+    package = next((parent for parent in path.absolute().parents if _is_package(parent)), None)
+    if package is not None:
+        return f"is a file of a package, {_EXPECTED}; give {package}"
+    compiled = next((parent for parent in path.absolute().parents if _is_compiled(parent)), None)
+    if compiled is not None:
+        return f"is a file of a compiled model; {_of_compiled()}"
+    if path.suffix == ".mlmodel":
+        return f"is {_of_mlmodel(path)}"
+    if path.suffix in _OTHER_FILES:
+        return f"is {_OTHER_FILES[path.suffix]}, {_EXPECTED}; convert it with coremltools first"
+    if zipfile.is_zipfile(path):
+        return f"is an archive, {_EXPECTED}; unpack it first"
+    return f"is a file, {_EXPECTED}; unpack an archive first"
+
+
+def folder_problem(folder: Path) -> str:
+    """What the folder at `folder`, which has no manifest, is; to stand behind its name."""
+    if _is_compiled(folder):
+        return f"is a compiled model; {_of_compiled()}"
+    package = next((parent for parent in folder.absolute().parents if _is_package(parent)), None)
+    if package is not None:
+        return f"is a part of a package; give {package}"
+    try:
+        held = sorted(entry.name for entry in folder.iterdir() if _is_package(entry))
+    except OSError:
+        held = []
+    if held:
+        which = f"{held[0]}; give that" if len(held) == 1 else f"{len(held)} such as {held[0]}; give one of them"
+        return f"not a .mlpackage, but it holds {which}"
+    return "not a .mlpackage, expected a folder with a Manifest.json"
+
+
+def type_problem(spec: Any) -> str:
+    """What is wrong with a model specification that is not of type mlProgram, and what to do."""
+    kind = spec.WhichOneof("Type")
+    if kind is None:
+        return "holds a model of no type, expected an ML program"
+    if kind in _PIPELINES:
+        parts = _parts(spec)
+        told = " + ".join(name if count == 1 else f"{count} {name}" for name, count in parts.items()) or "no models"
+        if "mlProgram" in parts:
+            cure = f"export it without {_rest(parts)}"
+            return f"holds a pipeline of {told}; pipelines are not run, expected an ML program alone: {cure}"
+        return f"holds a pipeline of {told}, expected an ML program alone{_cure(*parts)}"
+    return f"holds a model of type {kind}, expected an ML program{_cure(kind)}"
+
+
+def _rest(parts: Counter[str]) -> str:
+    others = [name for name in parts if name != "mlProgram"]
+    if others == ["nonMaximumSuppression"]:
+        return "non-maximum suppression (ultralytics: nms=False)"
+    return "the models around it" if others else "the others"
+
+
+def _cure(*kinds: str) -> str:
+    if any(kind in _NEURAL_NETWORKS for kind in kinds):
+        return f"; it is in the older neural network format: {_CONVERT_AGAIN}"
+    return "; coremltools makes none of such a model"
+
+
+def _parts(spec: Any) -> Counter[str]:
+    """The types of the models of a pipeline in their order, those of pipelines within it among them."""
+    found: Counter[str] = Counter()
+    waiting = [spec]
+    while waiting and found.total() < _MOST_MODELS:
+        model = waiting.pop()
+        kind = model.WhichOneof("Type")
+        if kind not in _PIPELINES:
+            found[str(kind)] += 1
+            continue
+        inner = getattr(model, kind)
+        waiting += reversed((inner if kind == "pipeline" else inner.pipeline).models)
+    return found
+
+
+def _of_mlmodel(path: Path) -> str:
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    form = "an .mlmodel, Core ML's older single file"
+    spec = new_specification()
+    try:
+        if path.stat().st_size <= _MOST_MLMODEL_BYTES:
+            spec.ParseFromString(path.read_bytes())
+    except (DecodeError, OSError):
+        return f"called an .mlmodel, but no Core ML model specification; {_EXPECTED}"
+    if spec.WhichOneof("Type") is None:
+        return f"{form}; {_EXPECTED} with an ML program"
+    if spec.WhichOneof("Type") == "mlProgram":
+        return "the specification of an ML program without its weights; give the folder of the .mlpackage that it is of"
+    return f"{form}: {type_problem(spec)}"
+
+
+def _is_package(folder: Path) -> bool:
+    # Data as well, because web pages have a manifest.json, and some file systems do not tell the two apart.
+    return (folder / "Manifest.json").is_file() and (folder / "Data").is_dir()
+
+
+def _is_compiled(folder: Path) -> bool:
+    return folder.suffix == ".mlmodelc" or (folder / "coremldata.bin").is_file()
+
+
+def _of_compiled() -> str:
+    return "it cannot be turned back: give the .mlpackage that it was compiled from"

@@ -31,6 +31,7 @@ from coreml_prune_bench.core.keys import key_of
 from coreml_prune_bench.latency.bench import Loaded, Opened
 from coreml_prune_bench.latency.placement import placement
 from coreml_prune_bench.latency.targets import Target
+from coreml_prune_bench.mlprogram.reader import specification
 from coreml_prune_bench.records.latency import Device
 
 NOTES = (
@@ -212,10 +213,9 @@ class _DeviceLoaded:
     def __init__(self, device: Any, target: Target, wait: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
         import coremltools as ct
         from coremltools.models.ml_program.experimental.async_wrapper import MLModelAsyncWrapper
-        from coremltools.models.utils import load_spec
 
         self._wait = wait
-        spec = load_spec(str(target.path))
+        spec = specification(target.path)
         self.array_inputs = take_arrays(spec)
         self._inputs = _inputs(spec)
         self.wrapper = MLModelAsyncWrapper.from_spec_or_path(

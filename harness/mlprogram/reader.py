@@ -60,8 +60,7 @@ def read(path: str | Path, function: str | None = None) -> Program:
     Raises PackageError unless it is a `.mlpackage` that holds an ML program with that function.
     """
     package = Path(path)
-    model_file = _model_file(package)
-    spec = _parse(package, model_file)
+    spec = specification(package)
     if spec.WhichOneof("Type") != "mlProgram":
         raise PackageError(f"{package}: {type_problem(spec)}")
     name = function or spec.description.defaultFunctionName or "main"
@@ -87,12 +86,12 @@ def read(path: str | Path, function: str | None = None) -> Program:
         arguments=tuple(_named_type(package, argument) for argument in body.inputs),
         operations=block.operations,
         results=block.results,
-        weights=Weights(package, model_file.parent),
+        weights=Weights(package, model_file(package).parent),
     )
 
 
-def _model_file(package: Path) -> Path:
-    """The model specification that the package's manifest names as its root."""
+def model_file(package: Path) -> Path:
+    """The file of a package's model specification: the root that its manifest names. Raises PackageError."""
     if not package.exists():
         raise PackageError(f"{package}: no such package")
     if package.is_file():
@@ -112,15 +111,20 @@ def _model_file(package: Path) -> Path:
     return file
 
 
-def _parse(package: Path, model_file: Path) -> Any:
+def specification(package: Path) -> Any:
+    """A package's model specification, as coremltools' message; raises PackageError where it cannot be read.
+
+    In place of coremltools' `load_spec`, which writes the package's manifest anew: reading changes no package.
+    """
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-    name, size = model_file.relative_to(package), model_file.stat().st_size
+    file = model_file(package)
+    name, size = file.relative_to(package), file.stat().st_size
     if size > _MOST_SPECIFICATION_BYTES:
         raise PackageError(f"{package}: {name} has {size:,} bytes, more than a model specification can have")
     spec = new_specification()
     try:
-        spec.ParseFromString(model_file.read_bytes())
+        spec.ParseFromString(file.read_bytes())
     except DecodeError as error:
         raise PackageError(f"{package}: {name} is not a Core ML model specification; {DAMAGED}") from error
     return spec

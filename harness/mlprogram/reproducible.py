@@ -33,7 +33,7 @@ def make_reproducible(package: Path) -> None:
 def name_items_by_content(package: Path) -> None:
     """Write a package's manifest anew, with identifiers that follow from the items' paths and content.
 
-    It has the layout of coremltools' own library, which writes the manifest anew, in place, whenever it loads a package:
+    It has the layout of coremltools' own library, which writes the manifest anew, in place, whenever it loads one:
     that then changes nothing.
     """
     file = package / "Manifest.json"

@@ -10,6 +10,7 @@ from pathlib import Path
 import coremltools as ct
 import numpy as np
 import pytest
+import torch
 from coremltools.converters import _converters_entry
 from coremltools.models.utils import load_spec
 
@@ -22,62 +23,37 @@ from coreml_prune_bench.latency.targets import packages_of_suite
 from coreml_prune_bench.models.conversion import to_coreml
 from coreml_prune_bench.records.store import Store
 from coreml_prune_bench.runtimes import portable
+from tests.bench.all_algorithms import save_all
 from tests.models.tiny import SIZE, dense
 
 ROOT = Path(__file__).parents[2]
-
-SUITE = """
-description = "dense, and one config of each algorithm; one that is quantized, one that is palettized"
-models = ["tiny"]
-weights = "none"
-trials = 1
-[data]
-default = "digits"
-[training]
-epochs = 1
-[[configs]]
-algorithm = "post-training"
-sparsity = 0.5
-palettize_bits = 4
-[[configs]]
-algorithm = "sparse-gpt"
-sparsity = 0.5
-calibration_samples = 32
-weight_dtype = "uint8"
-[[configs]]
-algorithm = "blockwise-reconstruction"
-sparsity = 0.5
-calibration_samples = 16
-held_back_samples = 4
-steps = 2
-views = 2
-[[configs]]
-algorithm = "magnitude-pruner"
-sparsity = 0.75
-training = { epochs = 1, learning_rate = 0.05 }
-"""
 
 
 def content(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_two_processes_make_the_same_artifacts_of_dense_and_all_four_algorithms(tmp_path):
-    suite = tmp_path / "all.toml"
-    suite.write_text(SUITE)
-    folders = [tmp_path / "one", tmp_path / "elsewhere" / "two"]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.build_all_program", str(suite), str(folder)],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONHASHSEED": str(seed), "OMP_NUM_THREADS": "1"},
-        )
-        for seed, folder in enumerate(folders, 1)
-    ]
-    assert [process.wait() for process in processes] == [0, 0]
-    one, two = (content(folder / "artifacts") for folder in folders)
-    assert sum(name.endswith(".mlmodel") for name in one) == 5
-    assert [name for name in one.keys() | two.keys() if one.get(name) != two.get(name)] == []
+def elsewhere(*arguments: object) -> None:
+    """Run a module in a process of other hash seeds, with as many threads as this one."""
+    seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
+    environment = {**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    subprocess.run([sys.executable, "-m", *map(str, arguments)], cwd=ROOT, env=environment, check=True)
+
+
+def test_another_process_makes_the_same_packages_with_every_algorithm(tmp_path):
+    save_all(tmp_path / "here")
+    elsewhere("tests.bench.all_algorithms", tmp_path / "another" / "folder")
+    here, there = content(tmp_path / "here"), content(tmp_path / "another" / "folder")
+    assert sum(name.endswith(".mlmodel") for name in here) == 5
+    assert [name for name in here.keys() | there.keys() if here.get(name) != there.get(name)] == []
+
+
+@pytest.mark.slow
+def test_another_process_makes_the_same_artifacts(tiny_run, tiny_results, tiny_suite, tmp_path):
+    """Of the tiny suite: its trained network, its packages, and what the manifests say of them."""
+    elsewhere("tests.bench.build_program", tiny_suite, tmp_path / "results")
+    here, there = content(tiny_results / "artifacts"), content(tmp_path / "results" / "artifacts")
+    assert [name for name in here.keys() | there.keys() if here.get(name) != there.get(name)] == []
 
 
 @pytest.fixture

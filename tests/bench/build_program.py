@@ -1,4 +1,4 @@
-"""Builds the dense network and one config of each algorithm into a results folder: python -m ... SUITE RESULTS."""
+"""Builds the packages of a suite of the tiny network: python -m ... SUITE RESULTS."""
 
 import sys
 from pathlib import Path
@@ -11,4 +11,5 @@ from coreml_prune_bench.records.store import Store
 
 if __name__ == "__main__":
     suite, results = sys.argv[1:]
-    build_all(lay_out(load_suite(suite), None), RunOptions(Store(Path(results))))
+    _, problems = build_all(lay_out(load_suite(suite), None), RunOptions(Store(Path(results))))
+    sys.exit("\n".join(problems))

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from coreml_prune_bench.core.cache_folder import cache_folder
+from coreml_prune_bench.core.cache_folder import cache_folder, use_new
 from coreml_prune_bench.core.errors import BenchError, PackageError
 from coreml_prune_bench.core.keys import key_of
 from coreml_prune_bench.latency.bench import Loaded, Opened
@@ -168,7 +168,7 @@ class DeviceRuntime:
         )
         # By what it is signed with: coremltools uses an app again that it finds built.
         built = cache_folder() / "modelrunner" / key_of(dataclasses.asdict(credentials))[:16]
-        built.mkdir(parents=True, exist_ok=True)
+        self._use = use_new(built)
         try:
             self._device = self._wait(device.prepare_for_model_debugging(signing, working_directory=built))
         except DeviceError as error:

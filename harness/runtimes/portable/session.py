@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import onnxruntime  # type: ignore[import-untyped]
     from PIL.Image import Image
 
+    from coreml_prune_bench.core.cache_folder import Use
     from coreml_prune_bench.runtimes.portable.graph import Precision
     from coreml_prune_bench.runtimes.portable.translate import Shapes, Translation
 
@@ -40,6 +41,7 @@ State = dict[str, np.ndarray]
 class _Loaded:
     interface: Interface
     session: onnxruntime.InferenceSession
+    use: Use | None
 
 
 class Model:
@@ -167,9 +169,10 @@ class Model:
         return translate(self.program, default if shapes is None else shapes, self.precision)
 
     def _start(self, folder: Path) -> _Loaded:
+        used = cache.in_use(folder)
         with self._onnx_runtime("load"):
             session = start(folder / MODEL_FILE, threads=self._threads)
-        return _Loaded(Interface.from_json((folder / INTERFACE_FILE).read_bytes()), session)
+        return _Loaded(Interface.from_json((folder / INTERFACE_FILE).read_bytes()), session, used)
 
     # --- running
 

@@ -124,7 +124,7 @@ class Session:
     def _row(self, target: Target) -> _Row:
         protocol = self._protocol.model_copy(update={"batch_size": target.batch_size})
         runtime = self._machine.runtime(target.compute_units)
-        inputs = {
+        inputs: dict[str, Any] = {
             "package": target.package.sha256,
             "device": self._machine.device.model_dump(),
             "runtime": runtime.model_dump(),

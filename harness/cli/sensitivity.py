@@ -77,10 +77,12 @@ def sensitivity(
     chosen = _levels(levels)
 
     from coreml_prune_bench.bench.build.builder import Builder
+    from coreml_prune_bench.bench.contention import tell_if_busy
     from coreml_prune_bench.records.store import Store
 
     reporter = Reporter()
     subject = _subject(model, data, weights)
+    tell_if_busy(reporter.say)
     with reporter.steps(subject.network.name, 1) as steps:
         builder = Builder(Store(results), steps.update, skip_bad_images=skip_bad_images)
         try:

@@ -11,6 +11,8 @@ import onnxruntime  # type: ignore[import-untyped]
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 from onnxruntime.capi import onnxruntime_pybind11_state  # type: ignore[import-untyped]
 
+from coreml_prune_bench.models.processors import cores
+
 _FATAL_ONLY = 4  # errors are raised besides
 
 ONNX_RUNTIME_ERRORS: tuple[type[Exception], ...] = (
@@ -28,12 +30,13 @@ def start(model: Path | bytes, *, threads: int | None, optimize: bool = True) ->
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
     options.inter_op_num_threads = 1
-    # Idle threads that spin take the cores from those that decode images.
+    # Left to itself, ONNX Runtime ties a thread to each core of the machine, also to those that this process may not
+    # use and those that another program has.
+    options.intra_op_num_threads = threads or cores()
+    # Idle threads that spin take the cores from those that decode images, and from other programs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     _share_memory()
     options.add_session_config_entry("session.use_env_allocators", "1")
-    if threads is not None:
-        options.intra_op_num_threads = threads
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     source = model if isinstance(model, bytes) else str(model)

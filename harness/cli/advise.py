@@ -15,6 +15,7 @@ from coreml_prune_bench.cli.options import (
     SkipOption,
     WeightsOption,
 )
+from coreml_prune_bench.cli.output import show, show_json
 from coreml_prune_bench.report.formats import write_cells
 
 if TYPE_CHECKING:
@@ -97,7 +98,10 @@ def advise(
         checkpoint_minutes=checkpoint_minutes,
     )
     folder = out or results / "advice" / advice.network
-    typer.echo(advice.model_dump_json(indent=1) if as_json else _told(advice, folder))
+    if as_json:
+        show_json(advice.model_dump_json(indent=1))
+    else:
+        show(_told(advice, folder))
     if not advice.met:
         raise typer.Exit(1)
 

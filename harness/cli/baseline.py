@@ -1,12 +1,12 @@
 """`baseline`: save, list, show and compare what a gate compares with."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from coreml_prune_bench.cli.options import RESULTS, JsonOption, ResultsOption
+from coreml_prune_bench.cli.output import show, show_json
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.files import is_foreign
 from coreml_prune_bench.core.progress import Reporter
@@ -43,7 +43,7 @@ def save(
         cell = ", ".join(part for part in (failure.model, failure.algorithm, failure.config) if part)
         Reporter().say(f"left out, because it failed: {failure.kind} of {cell}: {failure.reason}")
     rows = len(baseline.accuracy) + len(baseline.latency)
-    typer.echo(f"{file}: {rows} rows, {file.stat().st_size:,} bytes")
+    show(f"{file}: {rows} rows, {file.stat().st_size:,} bytes")
 
 
 @app.command(name="list")
@@ -70,8 +70,8 @@ def list_(
     _print(found, as_json)
 
 
-@app.command()
-def show(source: Source = str(_FILE), as_json: JsonOption = False) -> None:
+@app.command(name="show")
+def show_(source: Source = str(_FILE), as_json: JsonOption = False) -> None:
     """The rows of a baseline."""
     from coreml_prune_bench.gating.baseline import load_baseline
     from coreml_prune_bench.gating.baseline_tables import overview
@@ -90,12 +90,12 @@ def diff(first: Source, second: Source, as_json: JsonOption = False) -> None:
 
 def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        show_json(rows)
     elif not rows:
-        typer.echo("none")
+        show("none")
     else:
         shown = [{name: _worded(value) for name, value in row.items()} for row in rows]
-        typer.echo(write_cells(shown))
+        show(write_cells(shown))
 
 
 def _worded(value: object) -> str:

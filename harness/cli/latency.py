@@ -13,6 +13,7 @@ from coreml_prune_bench.cli.options import (
     exit_with_failures,
     split_commas,
 )
+from coreml_prune_bench.cli.output import show
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.runtimes.protocol import RuntimeName
@@ -140,7 +141,7 @@ def latency(
         count, words = _counted(packages, suite)
         rows = len(units) * len(batches) * count
         told = f"{rows}: {words}, compute units {', '.join(units)}, batch size {', '.join(map(str, batches))}"
-        typer.echo(_described(rows, told, protocol, seed, units, results, on_device=on_device))
+        show(_described(rows, told, protocol, seed, units, results, on_device=on_device))
         return
     if on_device:
         credentials = Credentials(development_team, provisioning_profile, bundle_identifier)
@@ -157,9 +158,9 @@ def latency(
     ):
         outcome = session.run(targets, workers, steps)
     reporter.say(f"{outcome.measured} of {len(targets)} rows measured now; records in {results / 'latency'}")
-    typer.echo(render(outcome.records, format, published=compare == "published"))
+    show(render(outcome.records, format, published=compare == "published"))
     for record in outcome.records if per_op else ():
-        typer.echo(f"\n{render_operations(record, format)}")
+        show(f"\n{render_operations(record, format)}")
     if benchmark_json is not None and len(outcome.failed) < len(outcome.records):
         from coreml_prune_bench.report.benchmark_json import to_benchmark_json
 

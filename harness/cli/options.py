@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
+from coreml_prune_bench.core.progress import say
 from coreml_prune_bench.records.predictions import Precision
 from coreml_prune_bench.report.formats import Format
 from coreml_prune_bench.runtimes.protocol import RuntimeName
@@ -108,5 +108,5 @@ def split_commas(values: list[str] | None) -> list[str] | None:
 def exit_with_failures(problems: list[str]) -> NoReturn:
     """End with exit code 1, a line for each thing that failed."""
     for problem in problems:
-        Console(stderr=True).print(f"failed: {problem}", markup=False, highlight=False, soft_wrap=True)
+        say(f"failed: {problem}")
     raise typer.Exit(1)

@@ -1,6 +1,5 @@
 """`parity`: Core ML beside the portable runtime, image by image."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +16,7 @@ from coreml_prune_bench.cli.options import (
     SkipOption,
     exit_with_failures,
 )
+from coreml_prune_bench.cli.output import show, show_json
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.report.formats import write_cells
 
@@ -80,7 +80,10 @@ def parity(
     )
     path = write_record(results, record)
     found = agreement(record)
-    typer.echo(json.dumps(asdict(found), indent=2) if as_json else _told(record, found, path))
+    if as_json:
+        show_json(asdict(found))
+    else:
+        show(_told(record, found, path))
     if 100 * found.top1_agreement < min_agreement:
         exit_with_failures(
             [f"top-1 agreement {100 * found.top1_agreement:.2f} %, expected {min_agreement:g} % or more"]

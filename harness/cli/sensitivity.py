@@ -14,6 +14,7 @@ from coreml_prune_bench.cli.options import (
     SkipOption,
     WeightsOption,
 )
+from coreml_prune_bench.cli.output import show
 from coreml_prune_bench.core.errors import BenchError, CellFailedError, fraction_hint
 from coreml_prune_bench.core.progress import Reporter
 
@@ -89,7 +90,7 @@ def sensitivity(
             raise BenchError(str(error)) from error
     layers = _allocation(subject, found, sparsity) if sparsity is not None else None
     text = _as_json(found, layers) if as_json else _told(found, layers, sparsity)
-    typer.echo(text)
+    show(text)
     if out is not None:
         out.write_text(text + "\n", encoding="utf-8")
     if plot is not None:

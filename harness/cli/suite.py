@@ -1,6 +1,5 @@
 """`run` and `build`: the cells of a suite."""
 
-import json
 from typing import Annotated
 
 import typer
@@ -27,6 +26,7 @@ from coreml_prune_bench.cli.options import (
     exit_with_failures,
     split_commas,
 )
+from coreml_prune_bench.cli.output import show, show_json
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.models.pruning.algorithm import algorithms
 from coreml_prune_bench.report.formats import write_cells
@@ -86,10 +86,10 @@ def run(
         )
         outcome = run_cells(cells, options)
     reporter.say(f"{outcome.measured} of {len(cells)} cells measured now; records in {results / 'records'}")
-    typer.echo(render(outcome.records, "accuracy", format))
+    show(render(outcome.records, "accuracy", format))
     if format in ("md", "latex"):
-        typer.echo()
-        typer.echo(render(outcome.records, "size", format))
+        show()
+        show(render(outcome.records, "size", format))
     if outcome.failed:
         exit_with_failures([f"{r.network.name}, {r.pruning.config}: {r.reason}" for r in outcome.failed])
 
@@ -127,6 +127,9 @@ def build(
         )
         built, problems = build_all(chosen.cells(reporter), options)
     found = [{"cell": cell.name, "package": str(path)} for cell, path in built]
-    typer.echo(json.dumps(found, indent=2) if as_json else write_cells(found))
+    if as_json:
+        show_json(found)
+    else:
+        show(write_cells(found))
     if problems:
         exit_with_failures(problems)

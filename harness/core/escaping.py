@@ -15,7 +15,7 @@ _JOINERS = "\u200c\u200d"
 """Invisible, and part of how Persian, Hindi and emoji are written."""
 _SHOWN = frozenset({"Zs", "Co"})
 """Categories that Python calls unprintable and that a terminal only draws: spaces, and glyphs of a font's own."""
-_COMPUTED = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_COMPUTED = ("=", "+", "-", "@", "\t", "\r\n", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What a spreadsheet takes for the beginning of a formula (owasp.org, CSV Injection)."""
 
 _MARKDOWN = re.compile(
@@ -33,16 +33,18 @@ _BLOCK = re.compile(r"^(\d*(?=[.)]))([#>+=.)-])")
 """What makes a heading, a list, a quotation of a line that begins with it."""
 
 
+_ODD = re.compile(r"\r\n|[^\n\t -~]")
+"""All that is not known to be text at once; an end of a line of two characters is one."""
+
+
 def printable(text: str) -> str:
     """With Python's escapes for what is no text: characters that terminals obey or XML has no place for, and those
-    that turn the order of others around. Ends of lines (`\\n`) stay."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(char if char == "\n" or _is_text(char) else ascii(char)[1:-1] for char in text)
+    that turn the order of others around. Ends of lines and tabs stay."""
+    return _ODD.sub(lambda found: found[0] if _is_text(found[0]) else ascii(found[0])[1:-1], text)
 
 
 def _is_text(char: str) -> bool:
-    return char.isprintable() or char in _JOINERS or unicodedata.category(char) in _SHOWN
+    return char == "\r\n" or char.isprintable() or char in _JOINERS or unicodedata.category(char) in _SHOWN
 
 
 def one_line(content: object) -> str:
@@ -52,7 +54,7 @@ def one_line(content: object) -> str:
 
 def message(text: str) -> str:
     """The one line of an error or a warning: ends of lines are shown as what they are."""
-    return printable(text).replace("\n", "\\n")
+    return printable(text.replace("\r\n", "\n")).replace("\n", "\\n")
 
 
 def markdown(content: object) -> str:
@@ -86,8 +88,7 @@ def csv_cell(value: object) -> object:
     """What a spreadsheet would compute begins with an apostrophe, which it does not show. Numbers stay numbers."""
     if not isinstance(value, str):
         return value
-    text = re.sub(r"\r(?!\n)", r"\\r", value)
-    text = "".join(char if char in "\r\n\t" else printable(char) for char in text)
+    text = printable(value)
     return f"'{text}" if text.startswith(_COMPUTED) else text
 
 
@@ -104,7 +105,7 @@ def xml_attribute(text: str) -> str:
 
 def json_text(written: str) -> str:
     """JSON with its own escapes for what is not printable."""
-    return "".join(char if char == "\n" or _is_text(char) else json.dumps(char)[1:-1] for char in written)
+    return _ODD.sub(lambda found: found[0] if _is_text(found[0]) else json.dumps(found[0])[1:-1], written)
 
 
 def shell_command(words: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ import typer
 from coreml_prune_bench.cli.options import RESULTS, JsonOption, ResultsOption
 from coreml_prune_bench.cli.output import show, show_json
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.core.files import is_foreign
+from coreml_prune_bench.core.files import is_foreign, refuse_file
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.report.formats import write_cells
 
@@ -35,8 +35,7 @@ def save(
     """Write the newest state of every row of a results folder as a baseline."""
     from coreml_prune_bench.gating.baseline import read_results, write_baseline
 
-    if file.exists() and not force:
-        raise BenchError(f"{file} exists: give --force to replace it, or another name")
+    refuse_file(file, str(file), replace=force)
     baseline = read_results(results, whole=True)
     write_baseline(file, baseline)
     for failure in baseline.failures:

@@ -1,5 +1,6 @@
 """Options that several commands take, and what they mean."""
 
+import math
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -11,6 +12,14 @@ from coreml_prune_bench.report.formats import Format
 from coreml_prune_bench.runtimes.protocol import RuntimeName
 
 RESULTS = Path("results/local")
+
+
+def finite(value: float | None) -> float | None:
+    """A number of an option: NaN and infinity, which are within every limit, are none."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
+
 
 SuiteOption = Annotated[
     str,
@@ -73,7 +82,12 @@ DeviceOption = Annotated[
 ]
 CheckpointOption = Annotated[
     float,
-    typer.Option("--checkpoint-minutes", min=0, help="How often a training's state is saved, to go on from if killed."),
+    typer.Option(
+        "--checkpoint-minutes",
+        min=0,
+        help="How often a training's state is saved, to go on from if killed.",
+        callback=finite,
+    ),
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="How tables are written to standard output.")]
 FunctionOption = Annotated[

@@ -16,6 +16,7 @@ from coreml_prune_bench.cli.options import (
 )
 from coreml_prune_bench.cli.output import show
 from coreml_prune_bench.core.errors import BenchError, CellFailedError, fraction_hint
+from coreml_prune_bench.core.files import refuse_file
 from coreml_prune_bench.core.progress import Reporter
 
 if TYPE_CHECKING:
@@ -73,17 +74,19 @@ def sensitivity(
             + fraction_hint(sparsity)
         )
     for option, file in (("--out", out), ("--plot", plot)):
-        if file is not None and not file.parent.is_dir():
-            raise BenchError(f"{option} {file}: {file.parent} is not a folder")
+        if file is not None:
+            refuse_file(file, f"{option} {file}", replace=True)
     chosen = _levels(levels)
 
-    from coreml_prune_bench.bench.build.builder import Builder
     from coreml_prune_bench.records.store import Store
+
+    store = Store(results)
+    from coreml_prune_bench.bench.build.builder import Builder
 
     reporter = Reporter()
     subject = _subject(model, data, weights)
     with reporter.steps(subject.network.name, 1) as steps:
-        builder = Builder(Store(results), steps.update, skip_bad_images=skip_bad_images)
+        builder = Builder(store, steps.update, skip_bad_images=skip_bad_images)
         try:
             found = builder.sensitivity(subject, samples, chosen)
         except CellFailedError as error:

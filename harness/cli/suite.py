@@ -74,11 +74,11 @@ def run(
         if team is not None and not team.leads:
             chosen.take_part(team, device)
             return
-        reporter = Reporter()
+        reporter, store = Reporter(), Store(results)
         evaluation = Evaluation(runtime, compute_units) if runtime == "coreml" else PORTABLE
         cells = chosen.cells(reporter, evaluation)
         options = RunOptions(
-            Store(results),
+            store,
             reporter,
             skip_bad_images=skip_bad_images,
             image_cache=not no_image_cache,
@@ -118,9 +118,9 @@ def build(
         if team is not None and not team.leads:
             chosen.take_part(team, device)
             return
-        reporter = Reporter()
+        reporter, store = Reporter(), Store(results)
         options = RunOptions(
-            Store(results),
+            store,
             reporter,
             skip_bad_images=skip_bad_images,
             training=TrainingOptions(device, checkpoint_minutes, reporter.say, team),

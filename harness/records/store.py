@@ -19,7 +19,7 @@ from typing import Any
 from filelock import BaseFileLock, FileLock
 
 from coreml_prune_bench.core.errors import BenchError, DamagedFileError
-from coreml_prune_bench.core.files import MANIFEST, are_there, json_files, tree_hashes, write_atomically
+from coreml_prune_bench.core.files import MANIFEST, are_there, json_files, refuse_folder, tree_hashes, write_atomically
 from coreml_prune_bench.records.accuracy import Record, read_record
 from coreml_prune_bench.records.folder import Warn, set_aside
 
@@ -28,11 +28,10 @@ _LAYOUT = 1
 
 
 class Store:
-    """One results folder, made when first written to."""
+    """One results folder, made when first written to. Raises BenchError where it cannot be."""
 
     def __init__(self, folder: Path) -> None:
-        if folder.exists() and not folder.is_dir():
-            raise BenchError(f"--results {folder} is a file; expected a folder")
+        refuse_folder(folder, f"--results {folder}")
         self._artifacts = folder / "artifacts"
         self._records = folder / "records"
 

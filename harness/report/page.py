@@ -13,7 +13,7 @@ import jinja2
 
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.escaping import printable, shell_command, shell_comment, shell_option
-from coreml_prune_bench.core.files import write_atomically
+from coreml_prune_bench.core.files import refuse_file, write_atomically
 from coreml_prune_bench.records.accuracy import Record, read_records
 from coreml_prune_bench.records.latency import LatencyRecord, read_latency_records
 from coreml_prune_bench.records.latest import newest_trials
@@ -94,12 +94,7 @@ def write_report(
     Raises BenchError where there are no records, nothing to draw, or `out` cannot be written or, without `force`, is
     there already.
     """
-    if not out.parent.is_dir():
-        raise BenchError(f"{out.parent} is not a folder")
-    if out.is_dir():
-        raise BenchError(f"{out} is a folder, expected the name of a file")
-    if out.exists() and not force:
-        raise BenchError(f"{out} exists; --force replaces it")
+    refuse_file(out, str(out), replace=force)
     records, latencies = read_records(results), read_latency_records(results)
     if format == "html":
         content = page(records, latencies, kept_sensitivities(results), shipped_suites=shipped_suites).encode()

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import BaseFileLock, FileLock
+from filelock import BaseFileLock, FileLock, Timeout
 
 from coreml_prune_bench.core.errors import BenchError, DamagedFileError
 from coreml_prune_bench.core.files import MANIFEST, are_there, json_files, refuse_folder, tree_hashes, write_atomically
@@ -34,6 +34,7 @@ class Store:
         refuse_folder(folder, f"--results {folder}")
         self._artifacts = folder / "artifacts"
         self._records = folder / "records"
+        self._is_clear = False
 
     def artifact(self, key: str, fill: Callable[[Path], dict[str, Any]]) -> Path:
         """The folder of the artifact `key`; `fill` makes it, if need be, in the empty folder that it is given.
@@ -43,6 +44,7 @@ class Store:
         """
         folder = self._artifacts / key[:16]
         self._artifacts.mkdir(parents=True, exist_ok=True)
+        self._clear()
         with FileLock(self._artifacts / f".{key[:16]}.lock"):
             if not _is_whole(folder, key):
                 _make(folder, key, fill)
@@ -105,6 +107,18 @@ class Store:
                 return there
             write_atomically(self._path(name), record.to_json())
             return record
+
+    def _clear(self) -> None:
+        """Remove, once, what runs that were killed left unfinished; what is being made now is locked."""
+        if self._is_clear:
+            return
+        self._is_clear = True
+        for unfinished in self._artifacts.glob(".*.tmp"):
+            with suppress(Timeout), FileLock(unfinished.with_suffix(".lock"), timeout=0):
+                shutil.rmtree(unfinished, ignore_errors=True)
+        with self._records_lock():
+            for written in self._records.glob(".*.tmp"):
+                written.unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
         return self._records / f"{name}.json"

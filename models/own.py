@@ -182,7 +182,7 @@ def _of_file(spec: str, path: Path, function: str) -> Network:
     name = f"{path.stem}-{function}"
     if len(name.encode(errors="surrogateescape")) > _LONGEST_NAME:
         raise BenchError(
-            f"--model {spec}: file and function have more than {_LONGEST_NAME} characters, which name files"
+            f"--model {spec}: the names of file and function together are longer than {_LONGEST_NAME} bytes"
         )
     return Network(name, f"{function} ({path.name})", build, None, _SCOPE, own=own)
 

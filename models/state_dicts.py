@@ -167,9 +167,7 @@ def refuse_values(state: StateDict, parameters: Collection[str], whose: str) -> 
     """
     for name, value in state.items():
         if value.is_meta:
-            raise WeightsError(
-                f"{whose} lack the values of {name!r}: it was saved on the meta device, as a shape alone"
-            )
+            raise WeightsError(f"{whose} lack the values of {name!r}: saved on the meta device, it is a shape")
         if value.layout != torch.strided or value.is_nested:
             raise WeightsError(f"{whose} hold {name!r} as a sparse or nested tensor; save it as value.to_dense()")
         if name in parameters and not value.is_floating_point():
@@ -179,9 +177,7 @@ def refuse_values(state: StateDict, parameters: Collection[str], whose: str) -> 
         values = value.float()
         wrong = int((~torch.isfinite(values) if name in parameters else torch.isnan(values)).sum())
         if wrong:
-            raise WeightsError(
-                f"{whose} hold {wrong:,} values in {name!r} that are NaN or infinite, of {value.numel():,}"
-            )
+            raise WeightsError(f"{whose} are NaN or infinite in {wrong:,} of the {value.numel():,} values of {name!r}")
 
 
 def _equal(one: StateDict, other: StateDict) -> bool:

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -32,14 +33,8 @@ EXIT_CODES = {
 }
 """What each means. docs/commands.md says it by command."""
 
+_LOOK_SECONDS = 1.0
 _STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-
-
-class _StoppedError(BaseException):
-    """A signal to end. No error, so that nothing but the end of the program takes it for its own."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
 
 
 class _UnwritableError(BaseException):
@@ -51,17 +46,18 @@ class _UnwritableError(BaseException):
 
 def end_with(command: Callable[[], object]) -> NoReturn:
     """Run `command`, which may itself end the program, and end the program with one of EXIT_CODES."""
-    with _signals_stop(), _streams_watched():
-        code = _code_of(command)
+    stop = _Stop()
+    with stop.armed(), _streams_watched():
+        code = _code_of(command, stop)
     sys.exit(code)
 
 
-def _code_of(command: Callable[[], object]) -> int:
+def _code_of(command: Callable[[], object], stop: "_Stop") -> int:
     try:
         code = _called(command)
         sys.stdout.flush()
-    except (_StoppedError, KeyboardInterrupt) as stop:
-        number = stop.number if isinstance(stop, _StoppedError) else signal.SIGINT
+    except KeyboardInterrupt:
+        number = stop.number or signal.SIGINT
         name = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
         say(f"error: {name}; what was finished is kept, the same command goes on from there")
         return _SIGNALLED + number
@@ -96,25 +92,53 @@ def _called(command: Callable[[], object]) -> int:
     return 0
 
 
-@contextmanager
-def _signals_stop() -> Iterator[None]:
-    """Inside, signals to end are raised, so that what is half-written is removed. The second of a kind ends at once."""
+class _Stop:
+    """Makes of a signal to end an exception, so that what is half-written is removed. A second one ends at once."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._raised: Callable[[], object] = lambda: None
+
+    @contextmanager
+    def armed(self) -> Iterator[None]:
+        """Inside, signals are told; afterwards they do what they did before."""
+        former: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():  # which alone may say what signals do
+            for number in _STOPS:
+                if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                    former[number] = signal.signal(number, self._told)
+        try:
+            yield
+        finally:
+            if self.number is None:
+                for number, handler in former.items():
+                    signal.signal(number, handler)
+            else:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _told(self, number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
-        raise KeyboardInterrupt if number == signal.SIGINT else _StoppedError(number)
+        self.number = number
+        signal.signal(signal.SIGALRM, self._look)
+        signal.setitimer(signal.ITIMER_REAL, _LOOK_SECONDS, _LOOK_SECONDS)
+        self._raise()
 
-    former: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():  # which alone may say what signals do
-        for number in _STOPS:
-            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
-                former[number] = signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            if signal.getsignal(number) is stop:
-                signal.signal(number, handler)
+    def _look(self, number: int, frame: FrameType | None) -> None:
+        """Libraries swallow what is raised while they call back. An exception that nobody holds any more is gone."""
+        if self._raised() is None:
+            self._raise()
+
+    def _raise(self) -> NoReturn:
+        error = _StoppedError()
+        self._raised = weakref.ref(error)
+        try:
+            raise error
+        finally:
+            del error  # its traceback holds this frame, which would hold it
+
+
+class _StoppedError(KeyboardInterrupt):
+    """A signal to end. As Ctrl-C raises it, for those who clean up then."""
 
 
 @contextmanager

@@ -74,6 +74,7 @@ class Graph:
         self.arrays: dict[str, np.ndarray] = {}
         self._constants: dict[str, Constant] = {}
         self._aliases: dict[str, str] = {}
+        self.loop_types: dict[int, dict[int, TensorType]] = {}
         self._folded = Folded()
 
     def child(self) -> Graph:

@@ -8,7 +8,8 @@ alike, and a loop's are translated anew where a size changes from round to round
 A list is a tensor [length, *element] that a write returns anew, longer where it has to be.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,11 +27,12 @@ _WRITES_OF_STATE = {"write_state": "input", "coreml_update_state": "state"}
 # --- blocks
 
 
-def _inline(call: Call, graph: Graph, block: Block, part: str, inputs: Sequence[str] = ()) -> list[str]:
+def _inline(graph: Graph, block: Block, inputs: Sequence[str] = ()) -> list[str]:
     """Translate a block into `graph`, with the values `inputs` for its own. Returns what its results are called."""
     values = dict(zip((value.name for value in block.inputs), inputs, strict=True))
+    number = next(graph.blocks)  # not the name of what the block is in: names would grow with every level
     for name in _defined(block):
-        values.setdefault(name, call.part(f"{part}/{name}"))
+        values.setdefault(name, f"/{number}/{name}")
     for inner in block.operations:
         apply(graph, _renamed(inner, values))
     return [values.get(name, name) for name in block.results]
@@ -41,13 +43,12 @@ def _defined(block: Block) -> list[str]:
     return [*(value.name for value in block.inputs), *own]
 
 
-def _renamed(inner: Operation, values: Mapping[str, str]) -> Operation:
+def _renamed(inner: Operation, values: MutableMapping[str, str]) -> Operation:
     def argument(given: Argument) -> Argument:
         return Reference(values.get(given.name, given.name)) if isinstance(given, Reference) else given
 
     def nested(block: Block) -> Block:
-        hidden = _defined(block)
-        seen = {name: value for name, value in values.items() if name not in hidden}
+        seen = ChainMap({name: name for name in _defined(block)}, values)
         results = tuple(seen.get(name, name) for name in block.results)
         return replace(block, operations=tuple(_renamed(o, seen) for o in block.operations), results=results)
 
@@ -61,14 +62,13 @@ def _renamed(inner: Operation, values: Mapping[str, str]) -> Operation:
 
 def _child(graph: Graph) -> Graph:
     inner = graph.child()
-    inner.states = dict(graph.states)
+    inner.states = ChainMap({}, graph.states)
     return inner
 
 
 def _written_states(call: Call, blocks: Sequence[Block]) -> list[str]:
     """The states that the blocks may write to, in a fixed order. Writing is what a block does besides its results."""
-    written = set(_states_in(blocks))
-    return [state for state in call.graph.states if state in written]
+    return [state for state in dict.fromkeys(_states_in(blocks)) if state in call.graph.states]
 
 
 def _states_in(blocks: Sequence[Block]) -> Iterator[str]:
@@ -116,14 +116,14 @@ def cond(call: Call) -> None:
     _keep_samples_apart(call)
     if call.is_constant("pred"):
         taken = call.blocks[0] if call.flag("pred") else call.blocks[1]
-        for output, name in zip(call.outputs, _inline(call, call.graph, taken, "taken"), strict=True):
+        for output, name in zip(call.outputs, _inline(call.graph, taken), strict=True):
             _rename(call, output, name)
         return
     states = _written_states(call, call.blocks)
     bodies, types = [], []
     for part, block in zip(("then", "else"), call.blocks, strict=True):
         inner = _child(call.graph)
-        names = _inline(call, inner, block, part)
+        names = _inline(inner, block)
         types.append([inner.type(name) for name in names])
         results = [(inner.tensor(name), inner.type(name).dtype) for name in names]
         results += [(inner.states[state], inner.types[state].dtype) for state in states]
@@ -216,10 +216,10 @@ def _round(
         outer.declare(NamedType(outer.states[state], replace(outer.types[state], kind="tensor")))
     given = [(names[i], type_.dtype) for i, type_ in types.items()]
     given += [(outer.states[state], outer.types[state].dtype) for state in states]
-    keep = _flag(call, outer, _inline(call, outer, condition, f"{part}/while", names)[0], f"{part}/while")
+    keep = _flag(call, outer, _inline(outer, condition, names)[0], f"{part}/while")
 
     inner = _child(outer)
-    results = _inline(call, inner, body, f"{part}/do", names)
+    results = _inline(inner, body, names)
     done = [(inner.tensor(results[i]), type_.dtype) for i, type_ in types.items()]
     done += [(inner.states[state], inner.types[state].dtype) for state in states]
     ended = [(outer.tensor(names[i]), type_.dtype) for i, type_ in types.items()]

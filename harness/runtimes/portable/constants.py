@@ -26,6 +26,9 @@ _OPSETS = [helper.make_opsetid("", ONNX_OPSET)]
 _MOST_ELEMENTS_OF_A_SHAPE = 1024
 _MOST_BYTES_OF_AN_ELEMENT = 4
 
+DRAWS = ("RandomUniformLike", "RandomNormalLike", "Multinomial")
+"""Nodes whose values are new at every run: these are never constants, whatever they take."""
+
 MOST_FOLDED_BYTES = 2 << 30
 """Of all computed constants of a program together. Computing one takes a few times its size."""
 MOST_FOLDED_ELEMENTS = MOST_FOLDED_BYTES // 32

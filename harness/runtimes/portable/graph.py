@@ -23,6 +23,7 @@ from coreml_prune_bench.core.errors import PackageError, UnsupportedOperationErr
 from coreml_prune_bench.mlprogram.program import Block, Operation, Program
 from coreml_prune_bench.mlprogram.values import Constant, Immediate, NamedType, Reference, Shape, TensorType
 from coreml_prune_bench.runtimes.portable.constants import (
+    DRAWS,
     MOST_FOLDED_BYTES,
     MOST_FOLDED_ELEMENTS,
     check_size,
@@ -136,7 +137,8 @@ class Graph:
         """
         nodes = self.nodes[start:]
         outputs = [output.name for output in operation.outputs if output.name not in self._constants]
-        if nodes and outputs and not operation.blocks and self._only_constants(operation):
+        drawn = any(node.op_type in DRAWS for node in nodes)
+        if nodes and outputs and not operation.blocks and not drawn and self._only_constants(operation):
             del self.nodes[start:]
             for name, array in zip(outputs, evaluate(nodes, self.arrays, outputs), strict=True):
                 self._settle_constant(name, array)

@@ -87,11 +87,11 @@ def read(path: str | Path, function: str | None = None) -> Program:
         specification_version=spec.specificationVersion,
         opset=body.opset,
         inputs=tuple(_input(package, feature, description) for feature in description.input),
-        outputs=tuple(_feature(package, feature, description) for feature in description.output),
+        outputs=tuple(dict.fromkeys(_feature(package, feature, description) for feature in description.output)),
         states=tuple(_input(package, feature, description) for feature in description.state),
         arguments=tuple(_named_type(package, argument) for argument in body.inputs),
         operations=block.operations,
-        results=block.results,
+        results=tuple(dict.fromkeys(block.results)),  # coremltools lists a value as often as the network returned it
         weights=Weights(package, model_file(package).parent),
     )
 

@@ -35,6 +35,9 @@ _STEPS = 10
 """Of computing a constant: it takes a session of its own, a millisecond."""
 _PRODUCTS_A_STEP = 100_000
 
+DRAWS = ("RandomUniformLike", "RandomNormalLike", "Multinomial")
+"""Nodes whose values are new at every run: these are never constants, whatever they take."""
+
 
 def evaluate(
     nodes: Sequence[onnx.NodeProto], arrays: Mapping[str, np.ndarray], outputs: Sequence[str], budget: Budget

@@ -24,7 +24,7 @@ from coreml_prune_bench.core.errors import PackageError, UnsupportedOperationErr
 from coreml_prune_bench.mlprogram.budget import Budget
 from coreml_prune_bench.mlprogram.program import Block, Operation, Program
 from coreml_prune_bench.mlprogram.values import Constant, Immediate, NamedType, Reference, Shape, TensorType
-from coreml_prune_bench.runtimes.portable.constants import check_size, evaluate, infer
+from coreml_prune_bench.runtimes.portable.constants import DRAWS, check_size, evaluate, infer
 from coreml_prune_bench.runtimes.portable.interface import Classifier
 
 Precision = Literal["float32", "float16"]
@@ -147,7 +147,8 @@ class Graph:
         """
         nodes = self.nodes[start:]
         outputs = [output.name for output in operation.outputs if output.name not in self._constants]
-        if nodes and outputs and not operation.blocks and self._only_constants(operation):
+        drawn = any(node.op_type in DRAWS for node in nodes)
+        if nodes and outputs and not operation.blocks and not drawn and self._only_constants(operation):
             del self.nodes[start:]
             for name, array in zip(outputs, evaluate(nodes, self.arrays, outputs, self.budget), strict=True):
                 self._settle_constant(name, array)

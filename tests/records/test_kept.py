@@ -1,4 +1,4 @@
-"""What is kept on disk: counted as the disk counts it; what can be made again goes, results and what is in use do not."""
+"""What is kept on disk: counted as the disk counts it; what can be made again goes, results and what is in use stay."""
 
 import os
 import subprocess
@@ -141,7 +141,7 @@ def test_what_was_not_used_for_longest_goes_first_and_what_is_used_counts(result
     held = use(cache / "modelrunner" / "e")
     room = sizes["images"] + sizes["compiled"] + sizes["modelrunner"]
     done = {one.kind: (one.entries, one.used) for one in bound(room, results) if one.entries or one.used}
-    # By age: the translation that was never finished and the hashes, the apps (used), the translation, compiled, images.
+    # By age: the unfinished translation and the hashes, the apps (used), the translation, compiled packages, images.
     assert held
     assert done == {"portable": (2, 0), "digests": (1, 0)}
     assert not bound(0, results)[0].used

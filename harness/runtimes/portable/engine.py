@@ -43,6 +43,9 @@ def start(model: Path | bytes, *, threads: int | None, most_bytes: int | None, o
     options.intra_op_num_threads = threads or cores()
     # Idle threads that spin take the cores from those that decode images, and from other programs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Left to itself, ONNX Runtime computes between quantize and dequantize in integers, of which sums of products
+    # saturate where the processor has no better, and quantizes what the program does not: neither is what it says.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     if most_bytes is None:
         options.enable_cpu_mem_arena = False
     elif _POOL.has(most_bytes):

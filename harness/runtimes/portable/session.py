@@ -22,6 +22,7 @@ from coreml_prune_bench.runtimes.portable import cache
 from coreml_prune_bench.runtimes.portable.engine import ONNX_RUNTIME_ERRORS, is_full, renew_pool, run, start
 from coreml_prune_bench.runtimes.portable.interface import INTERFACE_FILE, MODEL_FILE, Interface
 from coreml_prune_bench.runtimes.portable.memory import most_bytes, most_bytes_made
+from coreml_prune_bench.runtimes.portable.values import batch, computed, leads_with_one, sample, sample_shape
 
 if TYPE_CHECKING:
     import onnxruntime  # type: ignore[import-untyped]
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from coreml_prune_bench.runtimes.portable.graph import Precision
     from coreml_prune_bench.runtimes.portable.translate import Shapes, Translation
 
-_PIL_MODES = {"RGB": "RGB", "BGR": "RGB", "GRAYSCALE": "L", "GRAYSCALE_FLOAT16": "F"}
 _MOST_SESSIONS = 8
 """A package of flexible shapes has a session for each shape that it was given lately."""
 
@@ -72,14 +72,15 @@ class Model:
         self._function = function
         self._threads = threads
         self._content = cache.content(self.package) if cached and cache.is_on() else None
-        default = self._open(None)
-        interface = default.interface
-        self.inputs, self.outputs, self.states = interface.inputs, interface.outputs, interface.states
-        self.any_batch = interface.any_batch
-        self.classes = interface.classifier.classes if interface.classifier else None
-        self._results = interface.results
+        default = self._open_default()
+        described = default.interface if default else self.program
+        self.inputs, self.outputs, self.states = described.inputs, described.outputs, described.states
+        self.any_batch = default is not None and default.interface.any_batch
+        self.classes = default.interface.classifier.classes if default and default.interface.classifier else None
+        self._results = described.results
+        self._model_bytes = default.model_bytes if default else self.program.weights.package_bytes()
         self._features = {feature.name: feature for feature in self.inputs}
-        self._sessions = {tuple(feature.default_shape for feature in self.inputs): default}
+        self._sessions = {tuple(f.default_shape for f in self.inputs): default} if default else {}
 
     @cached_property
     def program(self) -> Program:
@@ -100,7 +101,7 @@ class Model:
     def make_state(self) -> State:
         """The state before the first prediction: zeros, as Core ML's. PackageError where it is too large for that."""
         self._check_made(self.states, "its state")
-        return {s.name: np.zeros(s.default_shape, _computed(np.dtype(s.dtype))) for s in self.states}
+        return {s.name: np.zeros(s.default_shape, computed(np.dtype(s.dtype))) for s in self.states}
 
     def predict(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
         """One sample: a PIL image or array for each input, of a shape that is declared.
@@ -113,7 +114,7 @@ class Model:
         self._check_made(
             [feature for feature in self.inputs if feature.name not in inputs], "what is not given of its inputs"
         )
-        given = {name: self._sample(feature, inputs.get(name)) for name, feature in self._features.items()}
+        given = {name: sample(self.package, one, inputs.get(name)) for name, one in self._features.items()}
         feeds = {name: a[np.newaxis] if self._features[name].kind == "image" else a for name, a in given.items()}
         loaded = self._load({name: tuple(array.shape) for name, array in given.items()})
         return self._one(self._run(loaded, feeds, state), loaded)
@@ -127,11 +128,11 @@ class Model:
         if self.states:
             raise PackageError(f"{self.package}: is stateful, which a batch is not; use predict with a state")
         self._check_names(inputs)
-        batches = {name: self._batch(feature, inputs.get(name)) for name, feature in self._features.items()}
-        sizes = {name: len(batch) for name, batch in batches.items()}
+        batches = {name: batch(self.package, one, inputs.get(name)) for name, one in self._features.items()}
+        sizes = {name: len(samples) for name, samples in batches.items()}
         if len(set(sizes.values())) != 1:
             raise PackageError(f"{self.package}: expected the same number of samples, got {sizes}")
-        loaded = self._load({name: self._sample_shape(name, batch) for name, batch in batches.items()})
+        loaded = self._load({name: sample_shape(self._features[name], samples) for name, samples in batches.items()})
         if loaded.interface.any_batch:
             return self._many(self._run(loaded, batches, None), loaded)
         return self._one_by_one(loaded, batches, next(iter(sizes.values())))
@@ -155,6 +156,22 @@ class Model:
                 del self._sessions[next(iter(self._sessions))]
             self._sessions[key] = loaded
         return self._sessions[key]
+
+    def _open_default(self) -> _Loaded | None:
+        """For the declared shapes. None where they are not the only ones and the program does not fit them.
+
+        coremltools declares the smallest ones that a range allows, whatever the program indexes: others can fit.
+        """
+        try:
+            return self._open(None)
+        except PackageError:
+            program = self.program
+            if not any(f.flexible for f in program.inputs) or any(f.kind == "label" for f in program.outputs):
+                raise
+            from coreml_prune_bench.runtimes.portable.translate import check_known
+
+            check_known(program)
+            return None
 
     def _open(self, shapes: Shapes | None) -> _Loaded:
         """Out of the cache, or translated. None: the default shapes, which stand in the package or in the cache."""
@@ -239,12 +256,19 @@ class Model:
             raise PackageError(f"{self.package}: ONNX Runtime cannot {doing} the program: {why}") from error
 
     def _one_by_one(self, loaded: _Loaded, batches: Mapping[str, np.ndarray], samples: int) -> dict[str, np.ndarray]:
-        leads = {name: f.kind == "image" or _leads_with_one(f) for name, f in self._features.items()}
+        leads = {name: f.kind == "image" or leads_with_one(f) for name, f in self._features.items()}
         results = [
             self._run(loaded, {name: b[i : i + 1] if leads[name] else b[i] for name, b in batches.items()}, None)
             for i in range(samples)
         ]
-        return self._many({name: _join([result[name] for result in results]) for name in results[0]}, loaded)
+        return self._many({name: self._join(name, [result[name] for result in results]) for name in results[0]}, loaded)
+
+    def _join(self, name: str, results: list[np.ndarray]) -> np.ndarray:
+        """Samples' results as one batch, along the leading 1 if they have one."""
+        if len(shapes := {result.shape for result in results}) > 1:
+            several = " and ".join(str(list(shape)) for shape in sorted(shapes)[:2])
+            raise PackageError(f"{self.package}: output {name!r} is {several} for different samples; use predict")
+        return np.concatenate(results) if results[0].shape[:1] == (1,) else np.stack(results)
 
     # --- what a caller gets
 
@@ -300,89 +324,10 @@ class Model:
     def _check_made(self, features: Sequence[Feature], what: str) -> None:
         """What a package lets us make must not be out of proportion to it."""
         made = sum(math.prod(feature.default_shape) * 4 for feature in features)
-        most = most_bytes_made(model=next(iter(self._sessions.values())).model_bytes)
+        most = most_bytes_made(model=self._model_bytes)
         if made > most:
             sizes = f"{made / (1 << 20):,.0f} MiB, more than the {most / (1 << 20):,.0f} MiB"
             raise PackageError(f"{self.package}: {what} would take {sizes} that are made for a package of this size")
-
-    def _sample(self, feature: Feature, value: Any) -> np.ndarray:
-        """[H, W, C] for an image, the declared shape for an array."""
-        if value is None and feature.default is not None:
-            value = np.full(feature.default_shape, feature.default, feature.dtype)
-        if feature.kind == "array":
-            return self._array(feature, value)
-        return self._image(feature, value)
-
-    def _image(self, feature: Feature, value: Any) -> np.ndarray:
-        """A PIL image or array as [H, W, C]."""
-        if not isinstance(value, np.ndarray):
-            expected = _PIL_MODES[feature.color_space or ""]
-            mode = getattr(value, "mode", None)
-            if mode != expected:
-                got = f"mode {mode}" if mode else type(value).__name__
-                wanted = f"a PIL image of mode {expected} (use convert) or a {feature.dtype} array"
-                raise self._refused(feature, wanted, got)
-            value = np.asarray(value)
-            value = value[:, :, np.newaxis] if value.ndim == 2 else value  # gray has no channel dimension
-            value = value.astype(feature.dtype)
-        return self._array(feature, value)
-
-    def _batch(self, feature: Feature, value: Any) -> np.ndarray:
-        array = self._as_array(feature, value)
-        if array.ndim == 0 or len(array) == 0:
-            raise self._refused(feature, "samples, stacked, 1 or more", f"shape {list(array.shape)}")
-        first = array[:1] if _leads_with_one(feature) else array[0]
-        if not feature.accepts(first.shape):
-            raise self._refused(feature, f"samples of {feature.expected_shape()}", f"shape {list(array.shape)}")
-        return self._elements(feature, array)
-
-    def _sample_shape(self, name: str, batch: np.ndarray) -> tuple[int, ...]:
-        return (1, *batch.shape[1:]) if _leads_with_one(self._features[name]) else tuple(batch.shape[1:])
-
-    def _array(self, feature: Feature, value: Any) -> np.ndarray:
-        array = self._as_array(feature, value)
-        if not feature.accepts(array.shape):
-            raise self._refused(feature, feature.expected_shape(), f"shape {list(array.shape)}")
-        return self._elements(feature, array)
-
-    def _as_array(self, feature: Feature, value: Any) -> np.ndarray:
-        try:
-            return np.asarray(value)
-        except ValueError as error:  # rows of different lengths
-            raise self._refused(feature, feature.expected_shape(), "what is no array") from error
-
-    def _elements(self, feature: Feature, array: np.ndarray) -> np.ndarray:
-        target = np.dtype(feature.dtype)
-        if not (array.dtype.kind in "iuf" and np.can_cast(array.dtype, target, "same_kind")) or (
-            feature.kind == "image" and array.dtype != target
-        ):
-            raise self._refused(feature, f"{feature.dtype} of {feature.expected_shape()}", f"{array.dtype}")
-        if target.kind in "iu" and array.dtype != target and not np.array_equal(array, array.astype(target)):
-            raise self._refused(feature, f"{feature.dtype} of {feature.expected_shape()}", "integers beyond that")
-        if array.dtype != np.float32 or target != np.float16:  # the model rounds its inputs itself, and faster
-            with np.errstate(over="ignore"):  # to infinity, as the model does
-                array = array.astype(target, copy=False)
-        if feature.kind == "image" and target == np.uint8:
-            return array
-        return array.astype(_computed(target), copy=False)
-
-    def _refused(self, feature: Feature, expected: str, got: str) -> PackageError:
-        return PackageError(f"{self.package}: input {feature.name!r} expects {expected}, got {got}")
-
-
-def _computed(dtype: np.dtype[Any]) -> type[np.generic]:
-    """What stands for the element type while computing."""
-    return np.float32 if dtype.kind == "f" else np.int32
-
-
-def _leads_with_one(feature: Feature) -> bool:
-    """Whether one sample already has a leading 1 that stands for the batch."""
-    return feature.kind == "array" and feature.default_shape[:1] == (1,)
-
-
-def _join(results: list[np.ndarray]) -> np.ndarray:
-    """Samples' results as one batch, along the leading 1 if they have one."""
-    return np.concatenate(results) if results[0].shape[:1] == (1,) else np.stack(results)
 
 
 def _to_pixels(value: np.ndarray, image: Feature) -> np.ndarray:

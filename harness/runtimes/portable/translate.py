@@ -18,9 +18,9 @@ from coreml_prune_bench.mlprogram.program import Feature, Program
 from coreml_prune_bench.mlprogram.values import NamedType, TensorType
 from coreml_prune_bench.runtimes.portable import ops  # noqa: F401  (registers the operations)
 from coreml_prune_bench.runtimes.portable.constants import IR_VERSION, ONNX_OPSET, tensor_proto
-from coreml_prune_bench.runtimes.portable.graph import Graph, Precision, onnx_type
+from coreml_prune_bench.runtimes.portable.graph import Call, Graph, Precision, onnx_type
 from coreml_prune_bench.runtimes.portable.interface import Interface
-from coreml_prune_bench.runtimes.portable.registry import MixesSamples, apply
+from coreml_prune_bench.runtimes.portable.registry import MixesSamples, apply, lookup
 from coreml_prune_bench.runtimes.portable.simplify import simplify, used_names
 
 _BATCH = "batch"
@@ -52,6 +52,15 @@ def translate(program: Program, shapes: Shapes, precision: Precision = "float32"
         except MixesSamples:
             pass
     return _build(program, shapes, precision, any_batch=False)
+
+
+def check_known(program: Program) -> None:
+    """Raises UnsupportedOperationError for the first operation that is not known, inside blocks too."""
+    graph, waiting = Graph(program), list(reversed(program.operations))
+    while waiting:
+        operation = waiting.pop()
+        lookup(Call(graph, operation))
+        waiting += [inner for block in reversed(operation.blocks) for inner in reversed(block.operations)]
 
 
 def _build(program: Program, shapes: Shapes, precision: Precision, *, any_batch: bool) -> Translation:
@@ -110,7 +119,7 @@ def _input(graph: Graph, argument: NamedType, shapes: Shapes, *, any_batch: bool
     if feature.kind == "image":
         height, width, channels = shape
         graph.declare(NamedType(argument.name, replace(argument.type, shape=(1, channels, height, width))))
-        _image_input(graph, feature)
+        _image_input(graph, feature, onnx_type(argument.type.dtype))
         element = onnx.TensorProto.UINT8 if feature.dtype == "uint8" else onnx.TensorProto.FLOAT
         return _value_info(feature.name, element, (1, *shape), leading)
     type_ = replace(argument.type, shape=_argument_shape(argument.type, shape), rank_known=True)
@@ -125,14 +134,17 @@ def _argument_shape(type_: TensorType, declared: tuple[int, ...]) -> tuple[int, 
     return () if type_.rank_known and type_.shape == () and declared == (1,) else declared
 
 
-def _image_input(graph: Graph, image: Feature) -> None:
-    """From [N, H, W, C] to what the program takes: Float32 [N, C, H, W], in the order of the colour space."""
-    # Moving bytes is cheaper than moving floats, so the cast comes last.
+def _image_input(graph: Graph, image: Feature, element: int) -> None:
+    """From [N, H, W, C] to what the program takes: [N, C, H, W] in the order of the colour space.
+
+    Its elements are Float32, or Int32 where the program wants the bytes themselves.
+    """
+    # Moving bytes is cheaper than moving numbers, so the cast comes last.
     planes = graph.node("Transpose", [image.name], f"{image.name}/planes", perm=[0, 3, 1, 2])  # [N, C, H, W]
     if image.color_space == "BGR":
         order = graph.initializer(f"{image.name}/order", np.array([2, 1, 0], np.int64))
         planes = graph.node("Gather", [planes, order], f"{image.name}/bgr", axis=1)
-    graph.alias(image.name, graph.node("Cast", [planes], f"{image.name}/float", to=onnx.TensorProto.FLOAT))
+    graph.alias(image.name, graph.node("Cast", [planes], f"{image.name}/cast", to=element))
 
 
 # --- outputs

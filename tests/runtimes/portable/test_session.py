@@ -123,6 +123,72 @@ def test_unfit_array_is_refused_with_what_fits(tmp_path: Path) -> None:
         model.predict_batch({"x": x[:0], "y": x[:0]})
 
 
+def test_grayscale_bytes_stay_bytes(tmp_path: Path) -> None:
+    """An image that the program takes as uint8 and returns as an image, turned."""
+    gray = ct.colorlayout.GRAYSCALE
+    image = ct.ImageType("x", shape=(1, 1, 2, 3), color_layout=gray, grayscale_use_uint8=True)
+    turned = from_torch(
+        tmp_path / "m.mlpackage",
+        Transposed(),
+        (1, 1, 2, 3),
+        inputs=[image],
+        outputs=[ct.ImageType("y", color_layout=gray)],
+    )
+    pixels = np.array([[0, 1, 254], [255, 128, 127]], np.uint8)
+    (result,) = load(turned, threads=1).predict({"x": Image.fromarray(pixels)}).values()
+    np.testing.assert_array_equal(np.asarray(result), pixels.T)
+
+
+class Transposed(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.transpose(-2, -1)
+
+
+class Assigned(torch.nn.Module):
+    """Writes to the fourth row, which an input of the smallest size that coremltools declares does not have."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x[3, :2] = torch.tensor([5.0, 6.0])
+        return x.reshape(x.shape[1], 2, -1)
+
+
+def flexible(path: Path, module: torch.nn.Module) -> Path:
+    size = ct.RangeDim(upper_bound=8)
+    return from_torch(path, module, (4, 6), inputs=[ct.TensorType("x", shape=(size, size))])
+
+
+def test_a_default_shape_that_does_not_fit_the_program(tmp_path: Path) -> None:
+    """coremltools declares [1, 1]. Shapes that fit run, others are refused when they come."""
+    model = load(flexible(tmp_path / "m.mlpackage", Assigned()), threads=1)
+    assert model.inputs[0].default_shape == (1, 1)
+    for shape in ((4, 6), (8, 3), (4, 6)):
+        x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        expected = Assigned()(torch.tensor(x)).numpy()
+        np.testing.assert_array_equal(model.predict({"x": x})["y"], expected)
+    with pytest.raises(PackageError, match=r"m\.mlpackage: .*slice_by_index"):
+        model.predict({"x": np.ones((1, 1), np.float32)})
+
+
+def test_a_default_shape_that_does_not_fit_hides_no_unknown_operation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = flexible(tmp_path / "m.mlpackage", Assigned())
+    monkeypatch.delitem(registry._OPERATIONS, "reshape")
+    with pytest.raises(UnsupportedOperationError, match="operation 'reshape'"):
+        load(package, cache=False)
+
+
+def test_samples_with_results_of_different_shapes_are_no_batch(tmp_path: Path) -> None:
+    def positive(x: Any) -> Any:
+        return mb.non_zero(x=mb.cast(x=mb.greater(x=x, y=0.0), dtype="fp32"))
+
+    model = load(from_mil(tmp_path / "m.mlpackage", positive, (1, 3)), threads=1)
+    (rows,) = model.predict_batch({"x": np.array([[1, 0, 2], [0, 3, 4]], np.float32)}).values()
+    assert rows.tolist() == [[[0, 0], [0, 2]], [[0, 1], [0, 2]]]
+    with pytest.raises(PackageError, match=r"is \[1, 2\] and \[2, 2\] for different samples; use predict"):
+        model.predict_batch({"x": np.array([[1, 0, 2], [0, 3, 0]], np.float32)})
+
+
 @pytest.mark.parametrize(
     ("forward", "expected"),
     [

@@ -73,6 +73,13 @@ class MixesSamples(Exception):
     """The program does not provably keep samples apart. Never leaves the translation."""
 
 
+def keep_samples_apart(call: Call) -> None:
+    """To be called by an operation that no batch rule sees: what its blocks use from outside are no parameters, and
+    what it draws must not be shared. Raises MixesSamples where the program runs a batch at once."""
+    if call.graph.batched:
+        raise MixesSamples
+
+
 def apply(graph: Graph, operation: Operation) -> None:
     """Translate one operation of the program into `graph`.
 

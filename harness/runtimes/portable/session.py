@@ -128,14 +128,20 @@ class Model:
         if self.states:
             raise PackageError(f"{self.package}: is stateful, which a batch is not; use predict with a state")
         self._check_names(inputs)
-        batches = {name: batch(self.package, one, inputs.get(name)) for name, one in self._features.items()}
+        batches = {name: batch(self.package, self._features[name], given) for name, given in inputs.items()}
         sizes = {name: len(samples) for name, samples in batches.items()}
         if len(set(sizes.values())) != 1:
             raise PackageError(f"{self.package}: expected the same number of samples, got {sizes}")
-        loaded = self._load({name: sample_shape(self._features[name], samples) for name, samples in batches.items()})
+        samples = next(iter(sizes.values()))
+        for name, feature in self._features.items():
+            if name not in inputs:  # an optional one
+                one = sample(self.package, feature, None)
+                batches[name] = np.stack([one[0] if leads_with_one(feature) else one] * samples)
+        shapes = {name: sample_shape(feature, batches[name]) for name, feature in self._features.items()}
+        loaded = self._load(shapes)
         if loaded.interface.any_batch:
             return self._many(self._run(loaded, batches, None), loaded)
-        return self._one_by_one(loaded, batches, next(iter(sizes.values())))
+        return self._one_by_one(loaded, batches, samples)
 
     def to_onnx(self, path: str | Path) -> None:
         """Write the translated model, with its weights decompressed and in it, for its declared (default) shapes."""

@@ -9,17 +9,17 @@ A list is a tensor [length, *element] that a write returns anew, longer where it
 """
 
 from collections import ChainMap
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from coreml_prune_bench.mlprogram.program import Block, Operation
-from coreml_prune_bench.mlprogram.values import Argument, NamedType, Reference, Shape, TensorType
+from coreml_prune_bench.mlprogram.program import Block, renamed
+from coreml_prune_bench.mlprogram.values import NamedType, Reference, Shape, TensorType
 from coreml_prune_bench.runtimes.portable.graph import Call, Graph, onnx_type
-from coreml_prune_bench.runtimes.portable.registry import MixesSamples, apply, operation
+from coreml_prune_bench.runtimes.portable.registry import apply, keep_samples_apart, operation
 
 _WRITES_OF_STATE = {"write_state": "input", "coreml_update_state": "state"}
 
@@ -31,33 +31,11 @@ def _inline(graph: Graph, block: Block, inputs: Sequence[str] = ()) -> list[str]
     """Translate a block into `graph`, with the values `inputs` for its own. Returns what its results are called."""
     values = dict(zip((value.name for value in block.inputs), inputs, strict=True))
     number = next(graph.blocks)  # not the name of what the block is in: names would grow with every level
-    for name in _defined(block):
+    for name in block.defined():
         values.setdefault(name, f"/{number}/{name}")
     for inner in block.operations:
-        apply(graph, _renamed(inner, values))
+        apply(graph, renamed(inner, values))
     return [values.get(name, name) for name in block.results]
-
-
-def _defined(block: Block) -> list[str]:
-    own = [output.name for inner in block.operations for output in inner.outputs]
-    return [*(value.name for value in block.inputs), *own]
-
-
-def _renamed(inner: Operation, values: MutableMapping[str, str]) -> Operation:
-    def argument(given: Argument) -> Argument:
-        return Reference(values.get(given.name, given.name)) if isinstance(given, Reference) else given
-
-    def nested(block: Block) -> Block:
-        seen = ChainMap({name: name for name in _defined(block)}, values)
-        results = tuple(seen.get(name, name) for name in block.results)
-        return replace(block, operations=tuple(_renamed(o, seen) for o in block.operations), results=results)
-
-    return replace(
-        inner,
-        inputs={key: tuple(argument(given) for given in arguments) for key, arguments in inner.inputs.items()},
-        outputs=tuple(replace(output, name=values.get(output.name, output.name)) for output in inner.outputs),
-        blocks=tuple(nested(block) for block in inner.blocks),
-    )
 
 
 def _child(graph: Graph) -> Graph:
@@ -95,12 +73,6 @@ def _value(name: str, dtype: str) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, onnx_type(dtype), None)
 
 
-def _keep_samples_apart(call: Call) -> None:
-    # What blocks use from outside are no parameters, so that no batch rule sees them.
-    if call.graph.batched:
-        raise MixesSamples
-
-
 def _common(a: TensorType, b: TensorType) -> TensorType:
     """`a`, with every size left open in which `b` differs."""
     if not (a.rank_known and b.rank_known) or len(a.shape) != len(b.shape):
@@ -113,7 +85,7 @@ def _common(a: TensorType, b: TensorType) -> TensorType:
 
 @operation("cond")
 def cond(call: Call) -> None:
-    _keep_samples_apart(call)
+    keep_samples_apart(call)
     if call.is_constant("pred"):
         taken = call.blocks[0] if call.flag("pred") else call.blocks[1]
         for output, name in zip(call.outputs, _inline(call.graph, taken), strict=True):
@@ -146,7 +118,7 @@ def _rename(call: Call, output: str, name: str) -> None:
 @operation("while_loop")
 def while_loop(call: Call) -> None:
     """A round is an If: the condition, and where it holds the body. So each block is written once, however deep."""
-    _keep_samples_apart(call)
+    keep_samples_apart(call)
     start, body = _loop_values(call), call.blocks[1]
     # What a round hands on as it came is a value from outside: a constant then stays one.
     carried = [i for i, value in enumerate(body.inputs) if body.results[i] != value.name]

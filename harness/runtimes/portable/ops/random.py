@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 
 from coreml_prune_bench.runtimes.portable.graph import Call
-from coreml_prune_bench.runtimes.portable.registry import MixesSamples, operation
+from coreml_prune_bench.runtimes.portable.registry import keep_samples_apart, operation
 
 _SEEDS = 1 << 24
 """ONNX has seeds as Float32: the integers up to here are exact."""
@@ -62,7 +62,7 @@ def random_categorical(call: Call) -> None:
     mode, size, shape = call.text("mode", "logits"), call.integer("size", 1), call.shape("x")
     if mode not in ("logits", "probs") or not shape or size < 1:
         raise call.malformed(f"it draws {size} of the {mode} {list(shape)}")
-    _keep_samples_apart(call)
+    keep_samples_apart(call)
     x = call.tensor("x")
     if mode == "probs":
         x = call.node("Log", [x], part="logits")
@@ -81,7 +81,7 @@ def random_categorical(call: Call) -> None:
 
 def _draw(call: Call, op_type: str, *, part: str | None = None, **distribution: float) -> str:
     """Float32 of the shape that the program asks for, from an ONNX operation that takes a tensor's shape."""
-    _keep_samples_apart(call)
+    keep_samples_apart(call)
     like = call.node("ConstantOfShape", [call.int64("shape")], part="like")
     return call.node(op_type, [like], part=part, dtype=onnx.TensorProto.FLOAT, seed=_seed(call), **distribution)
 
@@ -91,9 +91,3 @@ def _seed(call: Call) -> float:
     given = call.integer("seed", -1)
     source = call.output if given < 0 else str(given)
     return float(int.from_bytes(hashlib.sha256(source.encode()).digest()[:8]) % _SEEDS)
-
-
-def _keep_samples_apart(call: Call) -> None:
-    """Samples must not share what they draw, as they would where the program draws it once."""
-    if call.graph.batched:
-        raise MixesSamples

@@ -89,7 +89,7 @@ def zero_what_float16_loses(model: nn.Module, image_size: int) -> None:
 
 def quantization_scale(layer: nn.Module) -> Tensor | None:
     """The scales [C_out, 1] with which SparseGPT has quantized this layer of a network; None if it has not."""
-    return layer._buffers.get(_SCALE)
+    return dict(layer.named_buffers(recurse=False)).get(_SCALE)
 
 
 def folded_scales(model: nn.Module, folded: nn.Module) -> dict[str, Tensor]:
@@ -173,6 +173,7 @@ _CURES = {
     "'pythonop'": "leave torch.utils.checkpoint and a torch.autograd.Function of your own out of forward in eval mode",
     "that requires grad as a constant": "forward calls another network than its own copy; make what is in place of "
     "forward a method of a class",
+    "not consistent between torch ir and state_dict": "it has weights that are no numbers (NaN)",
     "Tracer cannot infer type": "return the logits alone, a tensor",
 }
 """By a part of the error: what can be done about it."""
@@ -212,8 +213,9 @@ def _with_pixel_input(model: nn.Module) -> nn.Module:
 def without_metadata(model: nn.Module) -> nn.Module:
     """Remove, in place, the `_COREML_` buffers that coremltools' torch optimizers leave behind."""
     for module in model.modules():
-        for name in [name for name in module._buffers if name.startswith("_COREML_")]:
-            del module._buffers[name]
+        for name, _ in list(module.named_buffers(recurse=False)):
+            if name.startswith("_COREML_"):
+                del module._buffers[name]
     return model
 
 

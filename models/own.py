@@ -240,14 +240,14 @@ def _called(spec: str, path: Path, function: str, options: dict[str, Any]) -> nn
     import torch
 
     from coreml_prune_bench.models.plain import (
-        functions_uncompiled,
+        code_as_written,
         outside_inference,
         problem_of_network,
         unwrapped,
     )
 
     try:
-        with _importable(path.parent), functions_uncompiled():
+        with _importable(path.parent), code_as_written():
             module = _executed(path)
             # Seeded, so that weights that are drawn at random are the same ones in the next run.
             with torch.random.fork_rng(devices=[]):

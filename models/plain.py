@@ -35,23 +35,26 @@ def spelt_out() -> Iterator[None]:
 
 
 @contextmanager
-def functions_uncompiled() -> Iterator[None]:
-    """Inside, `torch.compile` leaves functions as they are: what it makes of them cannot be recorded.
+def code_as_written() -> Iterator[None]:
+    """Inside, `torch.compile` and `torch.jit.script` leave code as it is: in what they make of it nothing can be seen.
 
-    Networks that it is given it wraps as ever; `unwrapped` takes them out.
+    Networks that `torch.compile` is given it wraps as ever; `unwrapped` takes them out.
     """
-    compile_ = torch.compile
+    compile_, script = torch.compile, torch.jit.script
 
     def uncompiled(model: Any = None, **options: Any) -> Any:
         if model is None:  # a decorator with options
             return lambda function: uncompiled(function, **options)
         return compile_(model, **options) if isinstance(model, nn.Module) else model
 
-    torch.compile = uncompiled
+    def unscripted(code: Any, *_: Any, **options: Any) -> Any:
+        return code
+
+    torch.compile, torch.jit.script = uncompiled, unscripted
     try:
         yield
     finally:
-        torch.compile = compile_
+        torch.compile, torch.jit.script = compile_, script
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -71,7 +74,7 @@ def problem_of_network(model: nn.Module) -> str | None:
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule) and next(module.parameters(), None) is not None:
             what = f"{name} is" if name else "it is"
-            return f"{what} TorchScript, whose layers cannot be seen; return the network before torch.jit makes it that"
+            return f"{what} TorchScript, whose layers cannot be seen; return the network that torch.jit made it of"
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if torch.nn.parameter.is_lazy(tensor):
             return (

@@ -21,6 +21,7 @@ from coreml_prune_bench.models.layers import matching, prunable_layers
 from coreml_prune_bench.models.plain import outside_inference, unwrapped, with_plain_weights
 from coreml_prune_bench.models.pruning.magnitude_pruner.prune import _sharing_what_is_masked
 from coreml_prune_bench.models.registry import get_network
+from coreml_prune_bench.models.stages import sequential_view
 from coreml_prune_bench.models.training import normalize
 from coreml_prune_bench.runtimes import portable
 
@@ -143,12 +144,16 @@ def partly_on_meta():
     return nn.Sequential(net(), nn.Linear(4, 4, device="meta"))
 
 
+def traced():
+    return torch.jit.trace(net(), torch.rand(1, 3, 8, 8))
+
+
+def traced_inside():
+    return nn.Sequential(traced(), nn.Linear(4, 4))
+
+
 def scripted():
     return torch.jit.script(net())
-
-
-def scripted_inside():
-    return nn.Sequential(torch.jit.script(net()), nn.Linear(4, 4))
 
 
 def doubles():
@@ -169,6 +174,11 @@ def same(x):
     return x
 
 
+@torch.jit.script
+def halved(x):
+    return x / 2
+
+
 class Calls(nn.Module):
     def __init__(self):
         super().__init__()
@@ -176,7 +186,7 @@ class Calls(nn.Module):
 
     @torch.compile
     def forward(self, x):
-        return same(doubled(self.net(x)))
+        return halved(same(doubled(self.net(x))))
 
 
 def calls():
@@ -198,8 +208,8 @@ def made(tmp_path: Path):
         ("lazy", "lazy: 1.weight has no shape yet, of a lazy layer; call the network once before returning it"),
         ("on_meta", "on_meta: 0.weight is on the device meta, without values; make the network on the CPU"),
         ("partly_on_meta", "1.weight is on the device meta"),
-        ("scripted", "it is TorchScript, whose layers cannot be seen; return the network before torch.jit"),
-        ("scripted_inside", "0 is TorchScript, whose layers cannot be seen"),
+        ("traced", "it is TorchScript, whose layers cannot be seen; return the network that torch.jit made it of"),
+        ("traced_inside", "0 is TorchScript, whose layers cannot be seen"),
     ],
 )
 def test_a_network_with_which_nothing_can_be_done_is_one_line_with_the_cure(made, function, message):
@@ -211,14 +221,16 @@ def test_a_network_with_which_nothing_can_be_done_is_one_line_with_the_cure(made
 
 def test_a_network_of_another_type_or_in_a_wrapper_is_itself_in_float32(made):
     expected = made("net").state_dict()
-    for function in ("doubles", "compiled"):
+    for function in ("doubles", "compiled", "scripted"):
         assert {k: v.dtype for k, v in made(function).state_dict().items()} == dict.fromkeys(expected, torch.float32)
 
 
 def test_compiled_functions_are_converted_as_they_are_written(made, tmp_path):
-    compile_ = torch.compile
-    same_as_torch(made("calls").eval(), tmp_path)
-    assert torch.compile is compile_
+    torchs = torch.compile, torch.jit.script
+    model = made("calls").eval()
+    same_as_torch(model, tmp_path)
+    assert len(sequential_view(model, "net")) > 1
+    assert (torch.compile, torch.jit.script) == torchs
 
 
 def same_as_torch(model: nn.Module, tmp_path: Path) -> None:
@@ -291,6 +303,12 @@ def test_what_cannot_be_converted_is_one_line_with_the_cure(model, message):
     with pytest.raises(CellFailedError, match=re.escape(message)) as raised:
         to_coreml(model.eval(), SIZE)
     assert "\n" not in str(raised.value)
+
+
+def test_torchscript_without_weights_is_left_where_it_is(tmp_path):
+    model = net()
+    model[2] = torch.jit.script(nn.ReLU())
+    same_as_torch(with_plain_weights(model).eval(), tmp_path)
 
 
 # --- weights that layers share

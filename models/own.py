@@ -61,16 +61,6 @@ def in_folder(spec: str, folder: Path) -> str:
     return f"{folder / Path(found['path']).expanduser()}:{found['function']}" if found else spec
 
 
-def last_linear(model: nn.Module, name: str) -> str:
-    """The dotted name of the last linear layer of `model`. Raises BenchError where there is none."""
-    from torch import nn
-
-    linear = [layer for layer, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        raise BenchError(f"{name} has no linear layer: its classes cannot be told, and it cannot get a new head")
-    return linear[-1]
-
-
 # --- torchvision
 
 _WITHOUT_EXTRA_HEADS: dict[str, Any] = {"aux_logits": False, "transform_input": True, "init_weights": True}
@@ -255,8 +245,15 @@ def _called(spec: str, path: Path, function: str, options: dict[str, Any]) -> nn
     """The network that the function returns. Raises BenchError that names the line of the user's file."""
     import torch
 
+    from coreml_prune_bench.models.plain import (
+        code_as_written,
+        outside_inference,
+        problem_of_network,
+        unwrapped,
+    )
+
     try:
-        with _importable(path.parent):
+        with _importable(path.parent), code_as_written():
             module = _executed(path)
             # Seeded, so that weights that are drawn at random are the same ones in the next run.
             with torch.random.fork_rng(devices=[]):
@@ -268,7 +265,10 @@ def _called(spec: str, path: Path, function: str, options: dict[str, Any]) -> nn
         raise BenchError(f"{spec}: {_place(error, path)}{type(error).__name__}: {_one_line(error)}") from error
     if not isinstance(model, torch.nn.Module):
         raise BenchError(f"{spec}: expected {function} to return a torch.nn.Module, got {type(model).__name__}")
-    return model.float().cpu()
+    model = unwrapped(model)
+    if problem := problem_of_network(model):
+        raise BenchError(f"{spec}: {problem}")
+    return outside_inference(model).float().cpu()
 
 
 @cache

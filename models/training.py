@@ -31,7 +31,7 @@ from coreml_prune_bench.models.devices import (
     tuned,
 )
 from coreml_prune_bench.models.distributed import ALONE, Team, training_together
-from coreml_prune_bench.models.errors import BenchError
+from coreml_prune_bench.models.errors import BenchError, CellFailedError
 from coreml_prune_bench.models.loading import LabelledImages, load_ahead
 from coreml_prune_bench.models.schedules import rate_and_momentum
 
@@ -41,6 +41,11 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
+
+_NOTHING_TO_TRAIN = (
+    "it cannot be trained: no parameter that its output depends on has requires_grad, or forward runs under no_grad; "
+    "call requires_grad_(True) on what may change"
+)
 
 
 class Pruner(Protocol):
@@ -206,7 +211,14 @@ class _Training:
         inputs = _normalized(images, *self._statistics)
         with torch.autocast(self._device.type, self._precision, enabled=self._precision is not None):
             outputs = network(inputs)
+            if not isinstance(outputs, Tensor):
+                raise CellFailedError(
+                    f"it returns {type(outputs).__name__} while it is trained, expected logits alone, a tensor: make "
+                    "it without auxiliary outputs (aux_logits=False), or return the logits in training too"
+                )
             loss = self._loss(outputs.float(), labels, inputs)
+            if not loss.requires_grad:
+                raise CellFailedError(_NOTHING_TO_TRAIN)
         self._optimizer.zero_grad()
         self._scaler.scale(loss).backward()
         self._scaler.step(self._optimizer)
@@ -269,6 +281,8 @@ def _begin(training: _Training, session: Session) -> None:
 
 def _optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise CellFailedError(_NOTHING_TO_TRAIN)
     groups: list[dict[str, Any]] = [{"params": parameters}]
     if not config.decay_all:
         weights = [parameter for parameter in parameters if parameter.ndim > 1]

@@ -13,7 +13,7 @@ from coreml_prune_bench.bench.contention import tell_if_busy
 from coreml_prune_bench.bench.run import RunOptions, run
 from coreml_prune_bench.bench.suite import DEFAULT_DATA, load_suite
 from coreml_prune_bench.bench.training_options import TrainingOptions
-from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.errors import BenchError, CellFailedError
 from coreml_prune_bench.core.extras import extras_named
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.data.halves import PARTS, part_of
@@ -118,7 +118,11 @@ def _check_classes(subject: Subject, spec: str, suite: str) -> None:
     """Raises BenchError where the data needs a new head and nothing says how it is trained."""
     if not subject.pretrained or subject.training is not None:
         return
-    classes = head_classes(subject.network, load_pretrained(subject.network, subject.weights_folder))
+    state = load_pretrained(subject.network, subject.weights_folder)
+    try:
+        classes = head_classes(subject.network, state, subject.data.image_size)
+    except CellFailedError as error:  # there is nothing to search among
+        raise BenchError(str(error)) from error
     if classes != len(subject.data.classes):
         raise BenchError(
             f"{spec} has {len(subject.data.classes)} classes, the weights of {subject.network.name} {classes}; name a "
@@ -129,7 +133,10 @@ def _check_classes(subject: Subject, spec: str, suite: str) -> None:
 def _fitted(config: PruningConfig, subject: Subject) -> PruningConfig:
     if config.pattern is None:
         return config
-    return fitted_to(config, subject.network, untrained_model(subject.network, len(subject.data.classes)))
+    data = subject.data
+    return fitted_to(
+        config, subject.network, untrained_model(subject.network, len(data.classes), image_size=data.image_size)
+    )
 
 
 def latencies(results: Path) -> dict[str, float]:

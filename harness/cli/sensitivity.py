@@ -122,7 +122,10 @@ def _subject(model: str, spec: str, weights: Path | None) -> "Subject":
     from coreml_prune_bench.models.weights import head_classes, load_pretrained
 
     network, data = get_network(model), open_data_or_part(spec)
-    classes = head_classes(network, load_pretrained(network, weights))
+    try:
+        classes = head_classes(network, load_pretrained(network, weights), data.image_size)
+    except CellFailedError as error:
+        raise BenchError(str(error)) from error
     if classes != len(data.classes):
         raise BenchError(
             f"{spec} has {len(data.classes)} classes, the weights of {network.name} {classes}; expected data of the "
@@ -145,7 +148,8 @@ def _allocation(subject: "Subject", found: "Sensitivity", sparsity: float) -> di
     from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig
     from coreml_prune_bench.models.weights import untrained_model
 
-    model = untrained_model(subject.network, len(subject.data.classes))
+    data = subject.data
+    model = untrained_model(subject.network, len(data.classes), image_size=data.image_size)
     leave_dense(model, prunable_layers(model).keys() - found.losses().keys())
     config = allocated(PostTrainingConfig(sparsity=sparsity), subject.network, model, found.losses())
     return dict(config.layers)

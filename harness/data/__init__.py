@@ -26,6 +26,7 @@ from coreml_prune_bench.data.images import (
 )
 from coreml_prune_bench.data.split import DataSet, Opened, Progress, Split
 from coreml_prune_bench.data.transform import preprocess
+from coreml_prune_bench.models.imagenet import IMAGENET_SIZE
 
 __all__ = [
     "Batch",
@@ -39,7 +40,6 @@ __all__ = [
     "preprocess",
 ]
 
-_IMAGENET_SIZE = 224
 _PROBES = 32
 
 
@@ -88,4 +88,4 @@ def _image_size(val: Split) -> int:
     for index in np.linspace(0, len(val) - 1, min(_PROBES, len(val))).astype(int):
         with suppress(DataError):  # one bad image is for whoever decodes it, with --skip-bad-images at hand
             sides.append(val.shorter_side(int(index)))
-    return min(_IMAGENET_SIZE, statistics.median_low(sides)) if sides else _IMAGENET_SIZE
+    return min(IMAGENET_SIZE, statistics.median_low(sides)) if sides else IMAGENET_SIZE

@@ -8,6 +8,7 @@ from torch import nn
 from coreml_prune_bench.core.errors import CellFailedError, PackageError
 from coreml_prune_bench.mlprogram.summary import PackageSummary
 from coreml_prune_bench.models.conversion import weight_parameters
+from coreml_prune_bench.models.heads import failure_on, problem_of
 from coreml_prune_bench.models.layers import prunable_layers
 from coreml_prune_bench.models.network import Network
 from coreml_prune_bench.models.tracing import observe
@@ -26,15 +27,13 @@ def check_own(network: Network, model: nn.Module, data: "DataSet") -> Counter[st
     try:
         observation = observe(model, size)
     except Exception as error:  # its code may raise anything
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise CellFailedError(failure_on(error, network.name, size)) from error
+    problem = problem_of(observation.output) or (
+        "" if observation.output.shape[1] == classes else f"{list(observation.output.shape)}"
+    )
+    if problem:
         raise CellFailedError(
-            f"{network.name} fails on an image [1, 3, {size}, {size}] of {data.spec}: {reason}"
-        ) from error
-    shape = getattr(observation.output, "shape", None)
-    if shape is None or tuple(shape) != (1, classes):
-        found = type(observation.output).__name__ if shape is None else list(shape)
-        raise CellFailedError(
-            f"{network.name}: expected [1, {classes}] of an image, a number for each class, got {found}"
+            f"{network.name}: expected [1, {classes}] of an image, a number for each class, got {problem}"
         )
     return observation.calls
 

@@ -30,8 +30,8 @@ from torch.nn import functional
 from coreml_prune_bench.models.checkpoints import State
 from coreml_prune_bench.models.conversion import without_metadata
 from coreml_prune_bench.models.devices import CPU, describe, to_device
-from coreml_prune_bench.models.errors import BenchError
-from coreml_prune_bench.models.layers import PrunableLayer
+from coreml_prune_bench.models.errors import BenchError, CellFailedError
+from coreml_prune_bench.models.layers import names_by_weight
 from coreml_prune_bench.models.loading import LabelledImages
 from coreml_prune_bench.models.pruning.blockwise_reconstruction.config import ReconstructionConfig
 from coreml_prune_bench.models.pruning.post_training import prune as post_training
@@ -99,6 +99,8 @@ class Calibration:
 
 def prune(config: ReconstructionConfig, task: PruningTask) -> Pruned:
     """Choose the zeros, fit block by block, then convert."""
+    if not _weights(task.model):
+        raise CellFailedError("no weight of its layers has requires_grad, so that none can be fitted")
     checkpoint, device = task.session.checkpoint, task.session.device
     dense = deepcopy(task.model)
     state = (checkpoint.load() if checkpoint is not None else None) or _masked(config, task)
@@ -177,6 +179,7 @@ def fit_blocks(
     to_fit = [number for number, ((_, stage), _) in enumerate(pairs) if number >= begin and _weights(stage)]
     inputs = reference = calibration.images
     for number, ((name, stage), teacher) in enumerate(pairs):
+        _check_images_first(name, next(run.parts(teacher, reference[:1])))
         reference = run(teacher, reference)
         if number < begin:
             inputs = reference
@@ -190,6 +193,15 @@ def fit_blocks(
             yield number + 1, error
         else:
             inputs = run(stage, inputs)
+
+
+def _check_images_first(stage: str, output: Tensor) -> None:
+    """output: of one image."""
+    if len(output) != 1:
+        raise CellFailedError(
+            f"{stage} gives {list(output.shape)} of one image, expected [1, ...]: images are taken apart along "
+            "the first dimension; use batch_first=True, or sparse-gpt, post-training or magnitude-pruner"
+        )
 
 
 @dataclass(frozen=True)
@@ -361,9 +373,9 @@ def _has(stage: nn.Module, layer: str) -> bool:
 
 
 def _weights(stage: nn.Module) -> dict[str, Tensor]:
-    """Those of convolutions and linear layers, by name."""
-    layers = {name: layer for name, layer in stage.named_modules() if isinstance(layer, PrunableLayer)}
-    return {f"{name}.weight": layer.weight for name, layer in layers.items()}
+    """Those of convolutions and linear layers, by name, that are trained; of layers that share one, the first's."""
+    weights = {f"{names[0]}.weight": stage.get_parameter(f"{names[0]}.weight") for names in names_by_weight(stage)}
+    return {name: weight for name, weight in weights.items() if weight.requires_grad}
 
 
 def _size(weight: Tensor) -> float:

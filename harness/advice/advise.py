@@ -56,6 +56,8 @@ def advise(
     reporter = Reporter()
     limit = Budget(read_duration(budget))
     store = Store(results)
+    if out:
+        check_folder(Path(out))
     selection, final = _subjects(model, data, suite, weights, reporter)
     folder = Path(out) if out else results / "advice" / selection.network.name
     check_folder(folder)

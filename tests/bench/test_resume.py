@@ -78,14 +78,14 @@ def test_a_package_says_with_how_many_threads_each_part_of_a_training_computed(
     cells, tiny_results, tmp_path, threads, what
 ):
     cell = cells[what]
-    keys = [cells["training"].subject.dense_key, cells["training"].build_key] if what == "training" else []
-    results = without(tiny_results, tmp_path, *keys, cell.build_key)
+    keys = [cell.build_key, cell.subject.dense_key] if what == "training" else [cell.build_key]
+    results = without(tiny_results, tmp_path, *keys)
     threads(2)
     with pytest.raises(Interrupted):
         build(cell, results, [], (what, 5))
     threads(1)
     _, built = build(cell, results, [])
-    assert built.made.devices[-2:] == ("cpu (2 threads)", "cpu (1 thread)")
+    assert set(built.made.devices) == {"cpu (2 threads)", "cpu (1 thread)"}
     assert built.made.threads == 1
 
 

@@ -29,7 +29,7 @@ _MARKDOWN = re.compile(
     re.VERBOSE,
 )
 _CODE = re.compile(r"(`[\w ,.:/%+=-]+`)")
-_BLOCK = re.compile(r"^(\d*(?=[.)]))([#>+=.)-])")
+_BLOCK = re.compile(r"^(\d+(?=[.)])|)([#>+=.)-])")
 """What makes a heading, a list, a quotation of a line that begins with it."""
 
 
@@ -54,7 +54,7 @@ def one_line(content: object) -> str:
 
 def message(text: str) -> str:
     """The one line of an error or a warning: ends of lines are shown as what they are."""
-    return printable(text.replace("\r\n", "\n")).replace("\n", "\\n")
+    return printable(text).replace("\r\n", "\\n").replace("\n", "\\n")
 
 
 def markdown(content: object) -> str:

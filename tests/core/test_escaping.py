@@ -60,7 +60,7 @@ def test_markdown_gives_back_every_cell():
 
 
 def test_a_line_of_markdown_is_a_paragraph_whose_plain_words_may_be_code():
-    for text in TEXTS:
+    for text in [*TEXTS, *(f"{one}`x`{other}" for one, other in itertools.product(PIECES, repeat=2))]:
         if not one_line(text).strip():
             continue
         (shown,), kinds = read_markdown(f"{markdown_line(text)}\n")

@@ -70,6 +70,7 @@ COMMANDS = {
         "doctor:doctor",
         "What this machine can measure, what is missing for the rest and what to do, and what would disturb it now.",
     ),
+    "cache": ("cache:app", "What this project keeps on disk, with sizes; `cache clear` and `cache bound` make room."),
     "baseline": ("baseline:app", "Baselines for `gate`: small files, fit for git."),
 }
 """By name: "module:function" in this folder, and its line in the list of `--help`, the first of its docstring."""

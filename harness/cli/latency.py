@@ -15,6 +15,7 @@ from coreml_prune_bench.cli.options import (
     split_commas,
 )
 from coreml_prune_bench.cli.output import show
+from coreml_prune_bench.core.cache_folder import cache_folder, use
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.runtimes.protocol import RuntimeName
@@ -158,6 +159,7 @@ def latency(
         machine, open_runtime = this_machine(runtime)
     found = [(path, package_at(path)) for path in packages or ()] or packages_of_suite(results, suite or "")
     targets = [Target(path, package, unit, batch) for path, package in found for unit in units for batch in batches]
+    _in_use = [use(path) for path, _ in found if cache_folder() in path.parents]  # until this function ends
     session = Session(machine, protocol, results, seed=seed, again=again)
     reporter = Reporter()
     with (

@@ -42,10 +42,12 @@ def accuracy(
     Several packages share one pass over the images.
     """
     from coreml_prune_bench.accuracy.evaluate import evaluate
+    from coreml_prune_bench.bench.contention import tell_if_busy
     from coreml_prune_bench.data.halves import open_data_or_part
     from coreml_prune_bench.runtimes.protocol import loader
 
     reporter = Reporter()
+    tell_if_busy(reporter.say)
     with reporter.steps(f"{len(packages)} packages", 1) as steps:
         every, skipped = evaluate(
             packages,

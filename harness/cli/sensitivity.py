@@ -78,6 +78,7 @@ def sensitivity(
             refuse_file(file, f"{option} {file}", replace=True)
     chosen = _levels(levels)
 
+    from coreml_prune_bench.bench.contention import tell_if_busy
     from coreml_prune_bench.records.store import Store
 
     store = Store(results)
@@ -85,6 +86,7 @@ def sensitivity(
 
     reporter = Reporter()
     subject = _subject(model, data, weights)
+    tell_if_busy(reporter.say)
     with reporter.steps(subject.network.name, 1) as steps:
         builder = Builder(store, steps.update, skip_bad_images=skip_bad_images)
         try:

@@ -29,7 +29,7 @@ import PIL.features
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from coreml_prune_bench.core.cache_folder import CACHE_VARIABLE, cache_folder
+from coreml_prune_bench.core.cache_folder import CACHE_VARIABLE, cache_folder, use_new
 from coreml_prune_bench.core.errors import DataError
 from coreml_prune_bench.core.keys import code_version, package_versions
 from coreml_prune_bench.data.images import Batch, decode, spans
@@ -92,7 +92,7 @@ class ImageCache:
 
     def __enter__(self) -> Self:
         with _explained(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self._use = use_new(self.folder)
             with self._locked():
                 self._open()
         return self
@@ -102,6 +102,8 @@ class ImageCache:
     ) -> None:
         self._pixels.close()
         self._list.close()
+        if self._use is not None:
+            self._use.end()
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Decode what is not there yet; `progress(done, total)` counts images.

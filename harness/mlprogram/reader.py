@@ -42,8 +42,12 @@ from coreml_prune_bench.mlprogram.weights import DAMAGED, Weights, path_inside
 _PROTO_TO_MIL = {"FLOAT16": "fp16", "FLOAT32": "fp32", "FLOAT64": "fp64"}
 
 _MOST_DIMENSIONS = 32
-_MOST_OPERATIONS = 200_000
+_MOST_OPERATIONS = 100_000
 """Of one function, nested blocks included. Large language models have some ten thousand."""
+_MOST_FEATURES = 10_000
+"""Inputs, outputs and states together. Large language models have a hundred."""
+_MOST_LETTERS = 1_000
+"""Of the name of a value: what is made on the way to it is named after it."""
 _MOST_SPECIFICATION_BYTES = (2 << 30) - 1
 """Protobuf's own limit."""
 _MOST_ELEMENTS = MOST_BYTES // 4  # Float32 or Int32, in which everything is computed
@@ -60,8 +64,7 @@ def read(path: str | Path, function: str | None = None) -> Program:
     Raises PackageError unless it is a `.mlpackage` that holds an ML program with that function.
     """
     package = Path(path)
-    model_file = _model_file(package)
-    spec = _parse(package, model_file)
+    spec = specification(package)
     if spec.WhichOneof("Type") != "mlProgram":
         raise PackageError(f"{package}: {type_problem(spec)}")
     name = function or spec.description.defaultFunctionName or "main"
@@ -75,6 +78,8 @@ def read(path: str | Path, function: str | None = None) -> Program:
         raise PackageError(f"{package}: function {name!r} has more than {_MOST_OPERATIONS:,} operations")
     block = _block(package, body.block_specializations[body.opset])
     description = _description(spec, name)
+    if sum(map(len, (body.inputs, description.input, description.output, description.state))) > _MOST_FEATURES:
+        raise PackageError(f"{package}: function {name!r} has more than {_MOST_FEATURES:,} inputs and outputs")
     return Program(
         package=package,
         function=name,
@@ -82,17 +87,17 @@ def read(path: str | Path, function: str | None = None) -> Program:
         specification_version=spec.specificationVersion,
         opset=body.opset,
         inputs=tuple(_input(package, feature, description) for feature in description.input),
-        outputs=tuple(_feature(package, feature, description) for feature in description.output),
+        outputs=tuple(dict.fromkeys(_feature(package, feature, description) for feature in description.output)),
         states=tuple(_input(package, feature, description) for feature in description.state),
         arguments=tuple(_named_type(package, argument) for argument in body.inputs),
         operations=block.operations,
-        results=block.results,
-        weights=Weights(package, model_file.parent),
+        results=tuple(dict.fromkeys(block.results)),  # coremltools lists a value as often as the network returned it
+        weights=Weights(package, model_file(package).parent),
     )
 
 
-def _model_file(package: Path) -> Path:
-    """The model specification that the package's manifest names as its root."""
+def model_file(package: Path) -> Path:
+    """The file of a package's model specification: the root that its manifest names. Raises PackageError."""
     if not package.exists():
         raise PackageError(f"{package}: no such package")
     if package.is_file():
@@ -112,15 +117,20 @@ def _model_file(package: Path) -> Path:
     return file
 
 
-def _parse(package: Path, model_file: Path) -> Any:
+def specification(package: Path) -> Any:
+    """A package's model specification, as coremltools' message; raises PackageError where it cannot be read.
+
+    In place of coremltools' `load_spec`, which writes the package's manifest anew: reading changes no package.
+    """
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-    name, size = model_file.relative_to(package), model_file.stat().st_size
+    file = model_file(package)
+    name, size = file.relative_to(package), file.stat().st_size
     if size > _MOST_SPECIFICATION_BYTES:
         raise PackageError(f"{package}: {name} has {size:,} bytes, more than a model specification can have")
     spec = new_specification()
     try:
-        spec.ParseFromString(model_file.read_bytes())
+        spec.ParseFromString(file.read_bytes())
     except DecodeError as error:
         raise PackageError(f"{package}: {name} is not a Core ML model specification; {DAMAGED}") from error
     return spec
@@ -250,6 +260,8 @@ def _check_size(shape: Shape) -> None:
 
 def _named_type(package: Path, named: Any) -> NamedType:
     name = named.name
+    if len(name) > _MOST_LETTERS:
+        raise PackageError(f"{package}: a value is called {name[:20]!r}... in {len(name):,} letters; {DAMAGED}")
     if not name or "/" in name or not name.isprintable():
         raise PackageError(f"{package}: a value is called {name!r}, which is no name; {DAMAGED}")
     try:

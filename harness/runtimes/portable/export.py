@@ -80,7 +80,7 @@ def _check(package: Path, path: Path) -> None:
     """By ONNX's rules, and that ONNX Runtime takes it."""
     try:
         checker.check_model(str(path))
-        start(path, threads=1)
+        start(path, threads=1, most_bytes=None)
     except _INVALID as error:
         why = " ".join(str(error).split())
         raise PackageError(f"{package}: its translation is not a valid ONNX model: {why}") from error

@@ -111,6 +111,13 @@ def test_what_is_no_number_is_refused(run_bench, command, number):
     assert not math.isfinite(float(number))
 
 
+@pytest.mark.parametrize("option", ["--rounds", "--predictions", "--batch-size", "--concurrency", "--seconds"])
+def test_a_number_that_no_record_can_hold_is_refused(refused, tmp_path, option):
+    line = refused("latency", "x", "--runtime", "portable", f"{option}={'9' * 30}", "--results", tmp_path / "r")
+    assert line.startswith(f"error: {option} ")
+    assert "should be less than or equal to" in line
+
+
 def test_names_that_are_not_in_utf8_are_written_as_text_and_read_again(run_bench, tmp_path):
     name = os.fsdecode(b"caf\xe9")
     data = {"spec": f"imagefolder:{name}", "skipped": [f"val/{name}.png"], "fingerprint": "f" * 64}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from coreml_prune_bench.accuracy.evaluate import Classifier
 from coreml_prune_bench.core.errors import PackageError
@@ -17,19 +17,20 @@ from coreml_prune_bench.core.files import write_atomically
 from coreml_prune_bench.data import Split, iterate
 from coreml_prune_bench.records.accuracy import Provenance, Runtime
 from coreml_prune_bench.records.latency import Device
+from coreml_prune_bench.records.schemas import Frozen
 from coreml_prune_bench.runtimes.protocol import Load
 
 _BATCH_SIZE = 32
 
 
-class ParityRecord(BaseModel):
+class ParityRecord(Frozen):
     """Both runtimes on the same images. top1: by image the best class of each; labels: the true ones.
 
     largest_error, score_range: by image, the largest difference of a score between the two, and the span of the
     portable runtime's scores, in the unit of the scores (logits, or probabilities of a classifier).
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(allow_inf_nan=True)
 
     schema_version: Literal[1] = 1
     package: str

@@ -1,6 +1,6 @@
 """`cache`: what this project keeps on disk, shown, bounded and cleared."""
 
-import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from coreml_prune_bench.cli import output
 from coreml_prune_bench.cli.options import RESULTS, JsonOption, ResultsOption, split_commas
 from coreml_prune_bench.core.cache_folder import cache_folder
 from coreml_prune_bench.core.errors import BenchError
@@ -33,7 +34,10 @@ def show(context: typer.Context, results: ResultsOption = RESULTS, as_json: Json
             raise BenchError(f"options belong behind the command: cache {context.invoked_subcommand} --json")
         return
     found = kinds(results)
-    typer.echo(json.dumps(_listed(found, results), indent=2) if as_json else _table(found, results))
+    if as_json:
+        output.show_json(_listed(found, results))
+    else:
+        output.show(_table(found, results))
 
 
 @app.command(name="clear")
@@ -61,7 +65,7 @@ def bound_(
 
 def _bytes(size: str) -> int:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", size, re.IGNORECASE)
-    if found is None:
+    if found is None or not math.isfinite(float(found[1])):
         raise BenchError(f"--max-size {size}: expected a number of bytes with its unit, such as 5GB, 500MB or 2GiB")
     number, power, binary = found.groups()
     return int(float(number) * (1024 if binary else 1000) ** _POWERS[power.lower()])
@@ -75,7 +79,7 @@ def _table(found: Sequence[Kind], results: Path) -> str:
             "Entries": f"{len(kind.entries):,}",
             "In use": f"{sum(entry.used for entry in kind.entries):,}",
             "Size": _size(kind.size_bytes),
-            "`cache clear` removes it": kind.goes,
+            "Cleared by default": kind.goes,
         }
         for kind in found
     ]
@@ -105,15 +109,15 @@ def _listed(found: Sequence[Kind], results: Path) -> dict[str, object]:
 
 def _tell(cleared: Sequence[Cleared], as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps([asdict(one) for one in cleared], indent=2))
+        output.show_json([asdict(one) for one in cleared])
         return
     for one in cleared:
         if one.entries:
-            typer.echo(f"{one.kind}: {one.entries:,} removed, {_size(one.size_bytes)}")
+            output.show(f"{one.kind}: {one.entries:,} removed, {_size(one.size_bytes)}")
         if one.used:
-            typer.echo(f"{one.kind}: {one.used:,} kept, because a process uses them")
+            output.show(f"{one.kind}: {one.used:,} kept, because a process uses them")
     if not any(one.entries or one.used for one in cleared):
-        typer.echo("nothing to remove")
+        output.show("nothing to remove")
 
 
 def _size(size_bytes: int) -> str:

@@ -29,7 +29,8 @@ def compare(
 ) -> None:
     """Two packages side by side on the val split: which images changed, classes, size, sparsity by layer, verdict.
 
-    The verdict is that of `gate` with its default rules, the first package as the baseline.
+    The verdict is that of `gate` with its default rules, the first package as the baseline. The exit code is 0 whatever
+    it is.
     """
     from coreml_prune_bench.data.halves import open_data_or_part
     from coreml_prune_bench.gating.compare import compare as compare_measured

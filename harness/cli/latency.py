@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -125,7 +125,6 @@ def latency(
     from coreml_prune_bench.latency.session import Session
     from coreml_prune_bench.latency.targets import Target, package_at, packages_of_suite
     from coreml_prune_bench.latency.worker import Workers
-    from coreml_prune_bench.records.latency import Protocol
     from coreml_prune_bench.report.latency_tables import render, render_operations
 
     refuse_folder(results, f"--results {results}")
@@ -138,14 +137,15 @@ def latency(
         raise BenchError("--device: one sample at a time only; leave out --batch-size and --concurrency")
     if bool(packages) == bool(suite):
         raise BenchError("give packages or --suite, one of both")
-    protocol = Protocol(
+    protocol = _protocol(
         rounds=rounds or (_DEVICE_ROUNDS if on_device else _ROUNDS),
         predictions=predictions or (_DEVICE_PREDICTIONS if on_device else _PREDICTIONS),
         seconds=(0.0 if on_device else _SECONDS) if seconds is None else seconds,
+        batch_size=max(batches),
         concurrency=concurrency,
         warm_up_calls=_DEVICE_WARM_UP if on_device else None,
         array_inputs=on_device,
-    )
+    ).model_copy(update={"batch_size": 1})
     if dry_run:
         count, words = _counted(packages, suite)
         rows = len(units) * len(batches) * count
@@ -193,6 +193,20 @@ def _compute_units(given: list[str] | None, runtime: RuntimeName, *, on_device: 
         if unit not in COMPUTE_UNITS:
             raise BenchError(f"--compute-units {unit!r}: expected one of {', '.join(COMPUTE_UNITS)}")
     return list(dict.fromkeys(units or ("all", "cpu_and_ne")))
+
+
+def _protocol(**given: Any) -> "Protocol":
+    """Raises BenchError for a number that no record can hold."""
+    from pydantic import ValidationError
+
+    from coreml_prune_bench.records.latency import Protocol
+
+    try:
+        return Protocol(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).replace("_", "-")
+        raise BenchError(f"--{name} {first['input']}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
 
 
 def _positive(option: str, text: str) -> int:

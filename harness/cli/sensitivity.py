@@ -160,11 +160,14 @@ def _as_json(found: "Sensitivity", layers: dict[str, float] | None) -> str:
 
 
 def _told(found: "Sensitivity", layers: dict[str, float] | None, sparsity: float | None) -> str:
+    import tomli_w
+
     from coreml_prune_bench.report.sensitivity import table
 
     if layers is None or sparsity is None:
         return table(found)
-    lines = [f'"{name}" = {own:g}' for name, own in layers.items()]
+    keys = {name: tomli_w.dumps({name: 0}).removesuffix(" = 0\n") for name in layers}  # as TOML has names
+    lines = [f"{keys[name]} = {own:g}" for name, own in layers.items()]
     percent = f"{100 * sparsity:g}%"
     head = [
         f"# As large as {percent} for all layers; of a [[configs]] table of post-training or magnitude-pruner.",

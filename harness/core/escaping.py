@@ -18,18 +18,17 @@ _SHOWN = frozenset({"Zs", "Co"})
 _COMPUTED = ("=", "+", "-", "@", "\t", "\r\n", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What a spreadsheet takes for the beginning of a formula (owasp.org, CSV Injection)."""
 
-_MARKDOWN = re.compile(
-    r"""\\(?=[!-/:-@\[-`{-~])            # a backslash before what it would escape
-      | [|`]                             # the end of a cell, code
-      | [*~$](?=\S) | (?<![^\W_])_(?=\S) # the beginning of emphasis, of what is struck out, of mathematics
-      | \[(?=[^\]]*\][(\[:])             # of a link
-      | <(?=[A-Za-z/!?])                 # of a tag, a comment, an address
-      | &(?=\#?\w+;)                     # of a character by its name
-    """,
-    re.VERBOSE,
-)
-_CODE = re.compile(r"(`[\w ,.:/%+=-]+`)")
-_BLOCK = re.compile(r"^(\d*(?=[.)]))([#>+=.)-])")
+_MEANT = r"""
+    \\(?=[!-/:-@\[-`{-~])              # a backslash before what it would escape
+  | [|`]                               # the end of a cell, code
+  | [*~$](?=\S) | (?<![^\W_])_(?=\S)   # the beginning of emphasis, of what is struck out, of mathematics
+  | \](?=[(\[:])                       # of where a link leads
+  | <(?=[A-Za-z/!?])                   # of a tag, a comment, an address
+  | &(?=\#?\w+;)                       # of a character by its name
+"""
+_MARKDOWN = re.compile(_MEANT, re.VERBOSE)
+_MARKDOWN_OR_CODE = re.compile(rf"(`[\w ,.:/%+=-]+`) | {_MEANT}", re.VERBOSE)
+_BLOCK = re.compile(r"^(\d+(?=[.)])|)([#>+=.)-])")
 """What makes a heading, a list, a quotation of a line that begins with it."""
 
 
@@ -54,7 +53,7 @@ def one_line(content: object) -> str:
 
 def message(text: str) -> str:
     """The one line of an error or a warning: ends of lines are shown as what they are."""
-    return printable(text.replace("\r\n", "\n")).replace("\n", "\\n")
+    return printable(text).replace("\r\n", "\\n").replace("\n", "\\n")
 
 
 def markdown(content: object) -> str:
@@ -64,8 +63,7 @@ def markdown(content: object) -> str:
 
 def markdown_line(content: object) -> str:
     """A paragraph, or an item of a list: as `markdown`, but plain words between backticks are code."""
-    parts = _CODE.split(one_line(content).strip())
-    text = "".join(part if number % 2 else markdown(part) for number, part in enumerate(parts))
+    text = _MARKDOWN_OR_CODE.sub(lambda found: found[1] or f"\\{found[0]}", one_line(content).strip())
     return _BLOCK.sub(r"\1\\\2", text)
 
 

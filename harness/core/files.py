@@ -128,6 +128,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             os.fsync(file.fileno())
         os.replace(unfinished, path)
         _sync_folder(path.parent)
+    except OSError as error:
+        error.filename = str(path)  # a full disk names none
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 

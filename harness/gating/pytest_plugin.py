@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, TypedDict
 
 import pytest
 
-from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.errors import told
+from coreml_prune_bench.core.escaping import printable
 from coreml_prune_bench.core.extras import extras_named
 
 if TYPE_CHECKING:
@@ -57,11 +58,14 @@ class CoremlGate:
         try:
             with extras_named():
                 report = self._report(path, os.fspath(baseline), Path(rules) if rules else None, settings)
-        except BenchError as error:
-            problem = str(error)
+        except Exception as error:
+            problem = told(error)
+            if problem is None:
+                raise
         else:
             return _judged(report) if report else None
-        pytest.fail(f"coreml_gate: {problem}", pytrace=False)  # outside of `except`, whose context pytest would print
+        # Outside of `except`, whose context pytest would print.
+        pytest.fail(printable(f"coreml_gate: {problem}"), pytrace=False)
 
     def _report(self, package: Path, baseline: str, rules: Path | None, settings: "_Settings") -> "Report | None":
         from coreml_prune_bench.gating.package import gate_package, update_baseline
@@ -84,11 +88,11 @@ def _judged(report: "Report") -> "Row":
     from coreml_prune_bench.gating.reports import told_row
 
     (row,) = report.rows
-    told = f"{row.key.name}: {told_row(row)}"
+    line = printable(f"{row.key.name}: {told_row(row)}")
     if report.exit_code:
-        pytest.fail(f"coreml_gate: {told}", pytrace=False)
+        pytest.fail(f"coreml_gate: {line}", pytrace=False)
     if row.verdict == "cannot tell":
-        warnings.warn(CannotTellWarning(told), stacklevel=3)
+        warnings.warn(CannotTellWarning(line), stacklevel=3)
     return row
 
 

@@ -7,19 +7,15 @@ import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from coreml_prune_bench.records.folder import Warn, read_folder, refuse_nothing
 from coreml_prune_bench.records.predictions import Precision, Predictions
 from coreml_prune_bench.records.quantities import Bytes, Count, Fraction, PositiveCount, Seconds
-from coreml_prune_bench.records.schemas import read_file_as
+from coreml_prune_bench.records.schemas import Frozen, read_file_as
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
-
-
-class Network(_Frozen):
+class Network(Frozen):
     """name: the identifier. title: as in tables. weights: their fingerprint. trained: whether a run trained it.
 
     spec: as `--model` names it, for a network that the user brought.
@@ -32,7 +28,7 @@ class Network(_Frozen):
     spec: str | None = None
 
 
-class Pruning(_Frozen):
+class Pruning(Frozen):
     """algorithm: identifier, "dense" for the baseline. config: in words. settings: the typed config, whole.
 
     sparsity: the fraction of zeros asked of each pruned layer; 0 for the baseline, None where none was asked (a
@@ -58,7 +54,7 @@ class Pruning(_Frozen):
         return settings
 
 
-class Layer(_Frozen):
+class Layer(Frozen):
     """A pruned layer: its target (None: no target) and the sparsity found in the saved package."""
 
     name: str
@@ -67,7 +63,7 @@ class Layer(_Frozen):
     storage: str
 
 
-class Package(_Frozen):
+class Package(Frozen):
     """The measured package, read back from disk. Sizes in bytes; sparsities are fractions."""
 
     sha256: str
@@ -79,7 +75,7 @@ class Package(_Frozen):
     layers: tuple[Layer, ...]
 
 
-class Data(_Frozen):
+class Data(Frozen):
     """The images that were evaluated: fingerprint of the split, its classes, ids of the images skipped as bad.
 
     train_fingerprint and train_skipped are those of the training images, where any were used.
@@ -95,7 +91,7 @@ class Data(_Frozen):
     train_skipped: tuple[str, ...] = ()
 
 
-class Runtime(_Frozen):
+class Runtime(Frozen):
     """What executed the package, and how."""
 
     name: Literal["portable", "coreml"]
@@ -104,7 +100,7 @@ class Runtime(_Frozen):
     compute_units: str
 
 
-class Provenance(_Frozen):
+class Provenance(Frozen):
     """Where, when and with what a record was made. git_commit ends in "+" if code had changed since.
 
     It is that of the project's own checkout, None where the project was installed: `packages` has its version.
@@ -128,7 +124,7 @@ class Provenance(_Frozen):
     predict_threads: PositiveCount | None
 
 
-class Record(_Frozen):
+class Record(Frozen):
     """One measured cell, or one that failed (`reason`), in which case what was not reached is None.
 
     key: hash of everything the result depends on. config_key: the same without the trial. subject_key: shared by the

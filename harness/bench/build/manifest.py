@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
+
+from coreml_prune_bench.records.schemas import Frozen
 
 
-class _Manifest(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _Manifest(Frozen):
+    model_config = ConfigDict(extra="forbid")
 
 
 class NetworkManifest(_Manifest):

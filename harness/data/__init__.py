@@ -24,7 +24,7 @@ from coreml_prune_bench.data.images import (
     iterate,
     load_images,
 )
-from coreml_prune_bench.data.split import DataSet, Opened, Progress, Split
+from coreml_prune_bench.data.split import DataSet, Opened, Progress, Split, tell
 from coreml_prune_bench.data.transform import preprocess
 
 __all__ = [
@@ -60,6 +60,7 @@ def open_data(spec: str) -> DataSet:
         expected = ", ".join(form for form, _ in _KINDS.values())
         raise DataError(f"unknown data set {spec!r}: expected {expected}{_meant(spec)}")
     opened = opens(place)
+    tell(opened.val.notes)
     image_size = opened.image_size or _image_size(opened.val)
     return DataSet(spec, opened.val.classes, opened.open_train, opened.val, image_size, opened.photographs)
 

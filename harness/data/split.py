@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,13 +46,17 @@ class ImageSource(Protocol):
 
 @dataclass(eq=False)
 class Split:
-    """One split. `labels` is int64 [N] and indexes `classes`; `ids` are N names that hold on every machine."""
+    """One split. `labels` is int64 [N] and indexes `classes`; `ids` are N names that hold on every machine.
+
+    notes: what a reader has to know of it, such as files that were left out, a line each.
+    """
 
     name: str
     classes: tuple[str, ...]
     labels: NDArray[np.int64]
     ids: tuple[str, ...]
     source: ImageSource = field(repr=False)
+    notes: tuple[str, ...] = ()
     _fingerprint: str | None = field(default=None, init=False, repr=False)
 
     def __len__(self) -> int:
@@ -108,7 +112,9 @@ class DataSet:
     @cached_property
     def train(self) -> Split | None:
         """Opened when first asked for: listing, let alone downloading, a million images is for who trains on them."""
-        return self.open_train() if self.open_train else None
+        split = self.open_train() if self.open_train else None
+        tell(split.notes if split else ())
+        return split
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,14 @@ class Opened:
     val: Split
     photographs: bool = True
     image_size: int | None = None
+
+
+def tell(notes: Iterable[str]) -> None:
+    """Say a split's notes on standard error: whoever measures on it has to know them."""
+    for line in notes:
+        from coreml_prune_bench.core.progress import warn  # only where there is something to say
+
+        warn(line)
 
 
 def default_workers() -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torchvision.models import get_weight
 
+from coreml_prune_bench.models.download_limits import bytes_of, limited
 from coreml_prune_bench.models.errors import WeightsError
 from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES
 from coreml_prune_bench.models.network import Network
@@ -80,7 +81,8 @@ def _download(network: Network) -> StateDict:
         raise WeightsError(f"{network.name} has no pre-trained weights to download; give a folder with --weights")
     weights = get_weight(network.pretrained)
     try:
-        return dict(weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True))
+        bars = sys.stderr.isatty()
+        return dict(limited(lambda: weights.get_state_dict(progress=bars, check_hash=True), bytes_of(weights)))
     except OSError as error:  # no network, no space, no such file
         raise WeightsError(
             f"cannot download {weights.url} ({error}); give a folder that has {network.name}.pth with --weights"

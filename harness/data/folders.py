@@ -125,10 +125,12 @@ def list_images(root: Path, folders: Iterable[str]) -> FolderImages:
     left_out: Counter[str] = Counter()
     files = {folder: _image_files(root, folder, left_out) for folder in folders}
     with os.scandir(root) as entries:
-        beside = sum(is_image(entry.name) and not entry.is_dir() for entry in entries)
-    if beside:
-        left_out["beside the class folders"] = beside
-    return FolderImages(root, files, left_out)
+        for entry in entries:
+            if entry.is_dir():
+                left_out["in hidden folders"] += _files_of_hidden(root, entry.name)
+            elif is_image(entry.name):
+                left_out["beside the class folders"] += 1
+    return FolderImages(root, files, +left_out)
 
 
 def split_of_folders(name: str, root: Path, folders: list[str], classes: tuple[str, ...]) -> Split:
@@ -218,10 +220,8 @@ def _image_files(root: Path, folder: str, left_out: Counter[str]) -> list[str]:
             folders.clear()
             continue
         seen.add(real)
-        hidden = [name for name in folders if _is_hidden(name)]
-        if unknown := sum(not is_foreign(name) for name in hidden):
-            left_out["in hidden folders"] += unknown
-        folders[:] = sorted(name for name in folders if name not in hidden)
+        left_out["in hidden folders"] += sum(_files_of_hidden(Path(parent), name) for name in folders)
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
         place = Path(parent).relative_to(root).as_posix()
         for name in names:
             if is_image(name):
@@ -229,6 +229,12 @@ def _image_files(root: Path, folder: str, left_out: Counter[str]) -> list[str]:
             elif not is_foreign(name):
                 left_out["hidden" if name.startswith(".") else os.path.splitext(name)[1].lower() or "no ending"] += 1
     return found
+
+
+def _files_of_hidden(parent: Path, name: str) -> int:
+    """How many files a folder holds, if it is a hidden one that no system makes by itself."""
+    hidden = name.startswith(".") and not is_foreign(name)
+    return sum(len(names) for _, _, names in os.walk(parent / name)) if hidden else 0
 
 
 def is_image(name: str) -> bool:

@@ -99,7 +99,8 @@ class Split:
 class DataSet:
     """A data set as opened from `spec`. `photographs` says whether fine-tuning may flip and crop the images.
 
-    `open_train` opens the train split; None where there is only one split.
+    `open_train` opens the train split; None where there is only one split. revision: the commit of data from a hub.
+    place: stands for the folder or file that the spec names, however it is spelled; None where it names none.
     """
 
     spec: str
@@ -108,6 +109,8 @@ class DataSet:
     val: Split
     image_size: int
     photographs: bool
+    revision: str | None = None
+    place: str | None = None
 
     @cached_property
     def train(self) -> Split | None:
@@ -119,12 +122,13 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Opened:
-    """What a source opens. photographs, image_size: as a DataSet's; None: 224, or less where images are smaller."""
+    """What a source opens. photographs, revision, image_size: as a DataSet's; None: 224, or less for smaller images."""
 
     open_train: Callable[[], Split] | None
     val: Split
     photographs: bool = True
     image_size: int | None = None
+    revision: str | None = None
 
 
 def tell(notes: Iterable[str]) -> None:

@@ -5,12 +5,13 @@ here, and nothing else does.
 """
 
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
 import PIL.ImageOps
 from numpy.typing import NDArray
 
 BILINEAR = PIL.Image.Resampling.BILINEAR
-ORIENTATION = PIL.Image.ExifTags.Base.Orientation
+ORIENTATION = PIL.ExifTags.Base.Orientation
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
 """TIFF's tags; 0 of the second one says that white is 0."""
@@ -46,9 +47,11 @@ def shallow(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def upright(image: PIL.Image.Image) -> PIL.Image.Image:
-    """The image turned as its EXIF orientation says, decoded; the very steps of `datasets.Image.decode_example`."""
-    image.load()
-    return PIL.ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION) is not None else image
+    """The image turned as its EXIF orientation says, decoded if it is: as `datasets.Image.decode_example` does it."""
+    if image.getexif().get(ORIENTATION) is None:
+        return image
+    image.load()  # which turns a TIFF, and forgets its orientation
+    return PIL.ImageOps.exif_transpose(image)
 
 
 def preprocess(image: PIL.Image.Image, image_size: int) -> NDArray[np.uint8]:

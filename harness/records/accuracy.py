@@ -82,7 +82,8 @@ class Package(_Frozen):
 class Data(_Frozen):
     """The images that were evaluated: fingerprint of the split, its classes, ids of the images skipped as bad.
 
-    train_fingerprint and train_skipped are those of the training images, where any were used.
+    train_fingerprint and train_skipped are those of the training images, where any were used. revision: the commit of a
+    data set on a hub. place: stands for the folder that spec names, however it is spelled, where it was measured.
     """
 
     spec: str
@@ -93,6 +94,8 @@ class Data(_Frozen):
     image_size: PositiveCount
     skipped: tuple[str, ...] = ()
     train_skipped: tuple[str, ...] = ()
+    revision: str | None = None
+    place: str | None = None
 
 
 class Runtime(_Frozen):

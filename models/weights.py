@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import get_weight
 
 from coreml_prune_bench.models.download_limits import bytes_of, limited
@@ -98,6 +98,12 @@ def _check_architecture(network: Network, state: StateDict) -> None:
     missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
     unknown = [key for key in state if key not in expected]
     misshapen = [key for key in expected if key in state and expected[key].shape != state[key].shape]
+    foreign = [key for key in expected if key in state and _is_other_kind(state[key], expected[key])]
+    if foreign:
+        raise WeightsError(
+            f"the weights for {network.name} cannot be taken: {foreign[0]!r} is {_kind(state[foreign[0]])}, where the "
+            f"network has {_kind(expected[foreign[0]])}; expected real floating-point numbers"
+        )
     for what, keys in (("lack", missing), ("have an unknown", unknown), ("have another shape for", misshapen)):
         if keys:
             others = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
@@ -106,3 +112,12 @@ def _check_architecture(network: Network, state: StateDict) -> None:
             )
     for key in expected:
         state.setdefault(key, expected[key])
+
+
+def _is_other_kind(found: Tensor, expected: Tensor) -> bool:
+    """Whether copying would change what is meant: of complex numbers half is lost, integers are on a scale of theirs."""
+    return found.is_complex() != expected.is_complex() or found.is_floating_point() != expected.is_floating_point()
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

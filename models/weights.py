@@ -115,7 +115,7 @@ def _check_architecture(network: Network, state: StateDict) -> None:
 
 
 def _is_other_kind(found: Tensor, expected: Tensor) -> bool:
-    """Whether copying would change what is meant: of complex numbers half is lost, integers are on a scale of theirs."""
+    """Whether copying would change what is meant: complex numbers lose half, integers have a scale of their own."""
     return found.is_complex() != expected.is_complex() or found.is_floating_point() != expected.is_floating_point()
 
 

@@ -238,15 +238,23 @@ def _limit_s(sizes: Iterable[int | None]) -> float:
 
 
 def _downloaded(name: str, revision: str | None) -> Path | None:
-    """The folder of an earlier download, named by its commit; None unless it holds parquet files."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    """The folder of an earlier download, named by its commit; None unless it holds parquet files.
 
-    try:
-        folder = Path(snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
-    return folder if parquet_of(list(folder.rglob("*.parquet"))) else None
+    Without a revision the newest one: what is fetched by its commit leaves no note of which branch that was.
+    """
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.file_download import repo_folder_name
+
+    if revision is not None:
+        try:
+            found = [Path(snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=True))]
+        except LocalEntryNotFoundError:
+            return None
+    else:
+        place = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="dataset") / "snapshots"
+        found = sorted(place.glob("*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
+    return next((folder for folder in found if parquet_of(list(folder.rglob("*.parquet")))), None)
 
 
 @contextmanager

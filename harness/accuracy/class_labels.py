@@ -74,8 +74,8 @@ def class_order(
         return _mapped(package, labels, scores, classes, class_map)
     if scores != len(classes) and not labels:
         raise PackageError(
-            f"{package}: a class count that does not match: it has {scores} scores, the data set has {len(classes)} "
-            "classes"
+            f"{package}: a class count that does not match: its output has shape [{scores}], the data set has "
+            f"{len(classes)} classes"
         )
     if labels is None:
         return list(range(len(classes)))

@@ -47,16 +47,14 @@ def accuracy(
     from coreml_prune_bench.accuracy.class_labels import read_class_map
     from coreml_prune_bench.accuracy.evaluate import evaluate
     from coreml_prune_bench.data.halves import open_data_or_part
-    from coreml_prune_bench.records.chance import guesses
     from coreml_prune_bench.runtimes.protocol import loader
 
     reporter = Reporter()
     classes = read_class_map(class_map) if class_map else None
-    split = open_data_or_part(data).val
     with reporter.steps(f"{len(packages)} packages", 1) as steps:
         every, skipped = evaluate(
             packages,
-            split,
+            open_data_or_part(data).val,
             load=loader(runtime, precision=precision, compute_units=compute_units),
             class_map=classes,
             skip_bad_images=skip_bad_images,
@@ -64,9 +62,6 @@ def accuracy(
             say=reporter.say,
             progress=steps.update,
         )
-    for package, predictions in zip(packages, every, strict=True):
-        if line := guesses(predictions, len(split.classes)):
-            reporter.warn(f"{package}: {line}")
     images = len(every[0].labels)
     found = [
         {

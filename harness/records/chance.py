@@ -15,7 +15,7 @@ from coreml_prune_bench.records.predictions import Predictions
 ALPHA = 0.02
 """How likely a network that guesses passes for one that does not."""
 
-_DRAWS = 10_000
+_DRAWS = 2_000
 _NUMBERS = 10_000_000
 """Drawn in all at most: fewer permutations of many images, 200 of 50,000."""
 

@@ -138,9 +138,7 @@ class Search:
         if record.predictions is None:
             raise BenchError(f"{subject.network.name} cannot be measured: {record.brief_reason}")
         if told := guesses(record.predictions, record.data.classes):
-            raise BenchError(
-                f"{subject.network.name}, dense, {subject.data.val.name}: {told} There is nothing to prune"
-            )
+            raise BenchError(f"{subject.network.name} before pruning, {subject.data.val.name}: {told}")
         top1 = 100 * record.predictions.top1
         self._say(f"Dense: top-1 {top1:.2f} % of {len(record.predictions.labels):,} images, {subject.data.val.name}")
         return record

@@ -20,10 +20,9 @@ def predicted(labels, best) -> Predictions:
 )
 def test_p_is_that_of_all_orders_of_the_labels(labels, best):
     hits = sum(a == b for a, b in zip(labels, best, strict=True))
-    as_many = [
-        sum(a == b for a, b in zip(order, best, strict=True)) >= hits for order in itertools.permutations(labels)
-    ]
-    assert chance_p(predicted(labels, best), 3) == pytest.approx(np.mean(as_many), abs=0.02)
+    orders = np.array(list(itertools.permutations(labels)))  # [permutations, images]
+    as_many = (orders == np.array(best)).sum(1) >= hits
+    assert chance_p(predicted(labels, best), 3) == pytest.approx(as_many.mean(), abs=0.045)  # 4 deviations of 2,000
 
 
 @pytest.mark.parametrize(

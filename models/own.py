@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coreml_prune_bench.models.config import Scope
+from coreml_prune_bench.models.download_limits import bytes_of, limited
 from coreml_prune_bench.models.errors import BenchError, WeightsError, did_you_mean
 from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES
 from coreml_prune_bench.models.network import Network, Own
@@ -81,7 +82,8 @@ def _of_torchvision(name: str) -> Network:
 
         layers = build(IMAGENET_CLASSES).state_dict().keys()
         best = get_model_weights(name).DEFAULT
-        state = _downloaded(lambda: dict(best.get_state_dict(check_hash=True)), best.url, f"torchvision-{name}")
+        size = bytes_of(best)
+        state = _downloaded(lambda: dict(best.get_state_dict(check_hash=True)), best.url, f"torchvision-{name}", size)
         return {key: value for key, value in state.items() if key in layers or not key.lower().startswith("aux")}
 
     sources = {"torchvision": version("torchvision")}
@@ -317,9 +319,9 @@ def _check_known(spec: str, known: list[str]) -> None:
         raise BenchError(f"{kind} has no classification network {name!r}{hint}")
 
 
-def _downloaded(download: Callable[[], Any], what: str, name: str) -> Any:
+def _downloaded(download: Callable[[], Any], what: str, name: str, size_bytes: int | None = None) -> Any:
     try:
-        return download()
+        return limited(download, size_bytes)
     except BenchError:
         raise
     except OSError as error:  # no network, no space, no such file

@@ -6,9 +6,10 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import get_weight
 
+from coreml_prune_bench.models.download_limits import bytes_of, limited
 from coreml_prune_bench.models.errors import WeightsError
 from coreml_prune_bench.models.heads import head_of, with_classes
 from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES, IMAGENET_SIZE
@@ -138,7 +139,8 @@ def _download(network: Network) -> StateDict:
         raise WeightsError(f"{network.name} has no pre-trained weights to download; give a folder with --weights")
     weights = get_weight(network.pretrained)
     try:
-        return dict(weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True))
+        bars = sys.stderr.isatty()
+        return dict(limited(lambda: weights.get_state_dict(progress=bars, check_hash=True), bytes_of(weights)))
     except OSError as error:  # no network, no space, no such file
         raise WeightsError(
             f"cannot download {weights.url} ({error}); give a folder that has {network.name}.pth with --weights"
@@ -153,6 +155,12 @@ def _check_architecture(network: Network, expected: StateDict, state: StateDict)
     missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
     unknown = [key for key in state if key not in expected]
     misshapen = _misshapen(expected, state)
+    foreign = [key for key in expected if key in state and _is_other_kind(state[key], expected[key])]
+    if foreign:
+        raise WeightsError(
+            f"the weights for {network.name} cannot be taken: {foreign[0]!r} is {_kind(state[foreign[0]])}, where the "
+            f"network has {_kind(expected[foreign[0]])}; expected real floating-point numbers"
+        )
     for what, keys in (("lack", missing), ("have an unknown", unknown), ("have another shape for", misshapen)):
         if keys:
             others = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
@@ -161,3 +169,12 @@ def _check_architecture(network: Network, expected: StateDict, state: StateDict)
             )
     for key in expected:
         state.setdefault(key, expected[key])
+
+
+def _is_other_kind(found: Tensor, expected: Tensor) -> bool:
+    """Whether copying would change what is meant: complex numbers lose half, integers have a scale of their own."""
+    return found.is_complex() != expected.is_complex() or found.is_floating_point() != expected.is_floating_point()
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

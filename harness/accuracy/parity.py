@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from pydantic import ConfigDict
 
+from coreml_prune_bench.accuracy.class_labels import ClassMap
 from coreml_prune_bench.accuracy.evaluate import Classifier
 from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.core.files import write_atomically
@@ -87,11 +88,12 @@ def compare(
     loads: tuple[Load, Load],
     *,
     limit: int | None = None,
+    class_map: ClassMap | None = None,
     skip_bad_images: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Compared:
-    """Both runtimes' scores for the split's images, or its first `limit` ones. Raises as `evaluate` does."""
-    first, second = (Classifier(package, split, load) for load in loads)
+    """Both runtimes' scores for the split's images, or its first `limit` ones. class_map, errors: as of `evaluate`."""
+    first, second = (Classifier(package, split, load, class_map) for load in loads)
     total = min(len(split), limit or len(split))
     labels: list[int] = []
     best: tuple[list[int], list[int]] = ([], [])

@@ -19,6 +19,7 @@ import PIL.Image
 from coreml_prune_bench.core.errors import BenchError, DataError
 from coreml_prune_bench.core.files import refuse_folder, write_atomically
 from coreml_prune_bench.data import preprocess
+from coreml_prune_bench.data.transform import ORIENTATION, shallow
 from coreml_prune_bench.mlprogram.program import Feature
 from coreml_prune_bench.models.pointers import pointer_problem
 from coreml_prune_bench.records.predictions import Precision
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 _MODES = {"RGB": "RGB", "BGR": "RGB", "GRAYSCALE": "L", "GRAYSCALE_FLOAT16": "F"}
 _BAD_IMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, PIL.Image.DecompressionBombError)
-_EXIF_ORIENTATION = 0x0112
 _FIRST_VALUES = 8
 
 Plain = dict[str, Any]
@@ -109,12 +109,15 @@ def _image(feature: Feature, value: str, *, resize: bool) -> InputValue:
     except _BAD_IMAGE as error:
         raise DataError(f"--input {feature.name}={value}: cannot be read as an image: {error}") from error
     done = [f"{image.width}x{image.height} {image.mode}"]
-    if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+    if image.getexif().get(ORIENTATION, 1) != 1:
         done.append("EXIF orientation not applied")
     mode = _MODES[feature.color_space or ""]
     if image.mode != mode:
-        image = image.convert(mode)
-        done.append(f"converted to {mode}")
+        try:
+            image, cut = _in_mode(image, mode)
+        except ValueError as error:
+            raise DataError(f"--input {feature.name}={value}: {error}") from error
+        done.append(f"converted to {mode}{cut}")
     channels = feature.default_shape[2]
     if resize and (image.height, image.width) != feature.default_shape[:2]:
         image = fit(image, *feature.default_shape[:2])
@@ -125,6 +128,21 @@ def _image(feature: Feature, value: str, *, resize: bool) -> InputValue:
             "(height, width, channels); --resize scales the shorter side and crops the centre"
         )
     return InputValue(image, f"{value}, " + ", ".join(done))
+
+
+def _in_mode(image: PIL.Image.Image, mode: str) -> tuple[PIL.Image.Image, str]:
+    """The image in another mode, and what that cost. Raises ValueError as `shallow`.
+
+    Numbers stay what they are where the package takes numbers (F), but 16 bits are put on the scale of 8 there.
+    """
+    if mode == "F" and image.mode in ("I", "F"):
+        return image.convert(mode), ""
+    eight = shallow(image)
+    if eight is image:
+        return image.convert(mode), ""
+    if mode == "F":
+        return PIL.Image.fromarray(np.asarray(image, np.float32) / 257), ", 65,535 as 255"
+    return eight.convert(mode), ", of 16 bits the upper 8"
 
 
 def fit(image: PIL.Image.Image, height: int, width: int) -> PIL.Image.Image:

@@ -12,6 +12,7 @@ from coreml_prune_bench.advice.search import Attempt
 from coreml_prune_bench.bench.cells import Subject
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.files import is_foreign, refuse_folder, write_atomically
+from coreml_prune_bench.data.halves import from_any_folder
 from coreml_prune_bench.models.pruning.config import PruningConfig
 from coreml_prune_bench.models.pruning.coremltools_yaml import PRUNING, STORAGE
 
@@ -62,7 +63,7 @@ def _suite(configs: list[PruningConfig], subject: Subject, data: str) -> str:
         "weights": "pretrained" if subject.pretrained else "none",
         "trials": 1,
         "image_size": subject.data.image_size,
-        "data": {"default": f"{data}#selection"},
+        "data": {"default": from_any_folder(f"{data}#selection")},
     }
     if subject.training is not None:
         content["training"] = subject.training.model_dump(exclude_defaults=True)

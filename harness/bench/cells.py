@@ -18,7 +18,7 @@ from coreml_prune_bench.bench.suite import Suite
 from coreml_prune_bench.core.errors import DataError, SuiteError, WeightsError
 from coreml_prune_bench.core.keys import code_behind, code_version, key_of, package_versions
 from coreml_prune_bench.data import DataSet
-from coreml_prune_bench.data.halves import open_data_or_part
+from coreml_prune_bench.data.halves import from_any_folder, open_data_or_part
 from coreml_prune_bench.models.config import TrainingConfig
 from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES
 from coreml_prune_bench.models.network import Network
@@ -271,14 +271,15 @@ def lay_out(
     cells = []
     for name in suite.models:
         spec = suite.data_for(name)
-        if spec not in opened:
+        one = from_any_folder(spec)  # however it is spelled
+        if one not in opened:
             data = open_data_or_part(spec)
-            opened[spec] = replace(data, image_size=suite.image_size or data.image_size)
-            fingerprinting(opened[spec])
+            opened[one] = replace(data, image_size=suite.image_size or data.image_size)
+            fingerprinting(opened[one])
         subject = Subject(
             suite=suite.name,
             network=get_network(name),
-            data=opened[spec],
+            data=opened[one],
             published=suite.packages == "published",
             pretrained=suite.weights == "pretrained",
             weights_folder=weights_folder,

@@ -260,6 +260,8 @@ def _record(
                 image_size=subject.data.image_size,
                 skipped=skipped,
                 train_skipped=train_skipped,
+                revision=subject.data.revision,
+                place=subject.data.place,
             ),
             **rest,
         }

@@ -12,6 +12,7 @@ from coreml_prune_bench.bench.training_options import TrainingOptions
 from coreml_prune_bench.core.extras import extras_named
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.data import DataSet
+from coreml_prune_bench.records.chance import chance_levels
 from coreml_prune_bench.records.store import Store
 from coreml_prune_bench.report.results import Results
 
@@ -102,6 +103,8 @@ def run_suite(
     training = TrainingOptions(device, say=reporter.say)
     store = Store(Path(results))
     outcome = run(choice.cells(reporter), RunOptions(store, reporter, training=training))
+    for line in chance_levels(outcome.records):
+        reporter.warn(line)
     return Results(tuple(outcome.records))
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from coreml_prune_bench.cli.options import (
+    ClassMapOption,
     JsonOption,
     PackageArgument,
     PrecisionOption,
@@ -24,6 +25,7 @@ def compare(
         str, typer.Option("--data", metavar="SPEC", help="`digits`, `imagefolder:PATH`, `hf:NAME` or `hf:PATH`.")
     ],
     precision: PrecisionOption = "float32",
+    class_map: ClassMapOption = None,
     skip_bad_images: SkipOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -32,14 +34,21 @@ def compare(
     The verdict is that of `gate` with its default rules, the first package as the baseline. The exit code is 0 whatever
     it is.
     """
+    from coreml_prune_bench.accuracy.class_labels import read_class_map
     from coreml_prune_bench.data.halves import open_data_or_part
     from coreml_prune_bench.gating.compare import compare as compare_measured
     from coreml_prune_bench.gating.compare import measure
 
+    classes = read_class_map(class_map) if class_map else None
     opened = open_data_or_part(data)
     with Reporter().steps("comparing", 1) as steps:
         measured = measure(
-            [first, second], opened, precision=precision, skip_bad_images=skip_bad_images, progress=steps.update
+            [first, second],
+            opened,
+            precision=precision,
+            class_map=classes,
+            skip_bad_images=skip_bad_images,
+            progress=steps.update,
         )
     found = compare_measured(measured[0], measured[1], opened, precision)
     if as_json:

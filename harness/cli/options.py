@@ -111,6 +111,15 @@ ComputeUnitsOption = Annotated[
 PackageArgument = Annotated[
     Path, typer.Argument(metavar="PACKAGE", help="A .mlpackage folder that holds an ML program.")
 ]
+ClassMapOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--class-map",
+        metavar="FILE",
+        help='Which label of the package is which class of the data: JSON, {"class": "label"}, or CSV whose first line '
+        "is class,label. For a package without labels: the position of the score, from 0.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from coreml_prune_bench.cli.options import (
+    ClassMapOption,
     ComputeUnitsOption,
     FunctionOption,
     JsonOption,
@@ -33,14 +34,17 @@ def accuracy(
     runtime: RuntimeOption = "portable",
     compute_units: ComputeUnitsOption = "all",
     precision: PrecisionOption = "float32",
+    class_map: ClassMapOption = None,
     skip_bad_images: SkipOption = False,
     no_image_cache: NoImageCacheOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Top-1 and top-5 of any image classification packages, ours or not, on the val split of a data set.
 
-    Several packages share one pass over the images.
+    Several packages share one pass over the images. A package that names its classes is matched to the data's by name,
+    whatever their order; one with some of the names and others is refused.
     """
+    from coreml_prune_bench.accuracy.class_labels import read_class_map
     from coreml_prune_bench.accuracy.evaluate import evaluate
     from coreml_prune_bench.bench.contention import tell_if_busy
     from coreml_prune_bench.data.halves import open_data_or_part
@@ -48,11 +52,13 @@ def accuracy(
 
     reporter = Reporter()
     tell_if_busy(reporter.say)
+    classes = read_class_map(class_map) if class_map else None
     with reporter.steps(f"{len(packages)} packages", 1) as steps:
         every, skipped = evaluate(
             packages,
             open_data_or_part(data).val,
             load=loader(runtime, precision=precision, compute_units=compute_units),
+            class_map=classes,
             skip_bad_images=skip_bad_images,
             image_cache=not no_image_cache,
             say=reporter.say,

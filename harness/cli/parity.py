@@ -8,6 +8,7 @@ import typer
 
 from coreml_prune_bench.cli.options import (
     RESULTS,
+    ClassMapOption,
     ComputeUnitsOption,
     JsonOption,
     PackageArgument,
@@ -32,6 +33,7 @@ def parity(
     ],
     compute_units: ComputeUnitsOption = "all",
     precision: PrecisionOption = "float32",
+    class_map: ClassMapOption = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many images of the val split.")] = None,
     min_agreement: Annotated[
         float,
@@ -50,6 +52,7 @@ def parity(
     It is how a Mac vouches for accuracies that were measured elsewhere. What was found for each image is kept in a
     record, RESULTS/parity/*.json.
     """
+    from coreml_prune_bench.accuracy.class_labels import read_class_map
     from coreml_prune_bench.accuracy.parity import (
         ParityRecord,
         agreement,
@@ -65,10 +68,17 @@ def parity(
     refuse_folder(results, f"--results {results}")
     core_ml, portable = this_machine("coreml")[0], this_machine("portable")[0]
     loads = (loader("coreml", compute_units=compute_units), loader("portable", precision=precision))
+    classes = read_class_map(class_map) if class_map else None
     split = open_data_or_part(data).val
     with Reporter().steps(package.name, 1) as steps:
         compared = compare(
-            package, split, loads, limit=limit, skip_bad_images=skip_bad_images, progress=steps.within("comparing")
+            package,
+            split,
+            loads,
+            limit=limit,
+            class_map=classes,
+            skip_bad_images=skip_bad_images,
+            progress=steps.within("comparing"),
         )
     record = ParityRecord(
         package=str(package.name),

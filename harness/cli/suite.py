@@ -66,6 +66,7 @@ def run(
     from coreml_prune_bench.bench.run import RunOptions
     from coreml_prune_bench.bench.run import run as run_cells
     from coreml_prune_bench.bench.suite_choice import SuiteChoice
+    from coreml_prune_bench.records.chance import chance_levels
     from coreml_prune_bench.records.store import Store
     from coreml_prune_bench.report.accuracy_tables import render
 
@@ -85,6 +86,8 @@ def run(
             training=TrainingOptions(device, checkpoint_minutes, reporter.say, team),
         )
         outcome = run_cells(cells, options)
+    for line in chance_levels(outcome.records):
+        reporter.warn(line)
     reporter.say(f"{outcome.measured} of {len(cells)} cells measured now; records in {results / 'records'}")
     show(render(outcome.records, "accuracy", format))
     if format in ("md", "latex"):

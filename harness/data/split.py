@@ -7,7 +7,7 @@ hands them over. It must not import torch, nor let PIL make up the missing part 
 import hashlib
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,13 +46,17 @@ class ImageSource(Protocol):
 
 @dataclass(eq=False)
 class Split:
-    """One split. `labels` is int64 [N] and indexes `classes`; `ids` are N names that hold on every machine."""
+    """One split. `labels` is int64 [N] and indexes `classes`; `ids` are N names that hold on every machine.
+
+    notes: what a reader has to know of it, such as files that were left out, a line each.
+    """
 
     name: str
     classes: tuple[str, ...]
     labels: NDArray[np.int64]
     ids: tuple[str, ...]
     source: ImageSource = field(repr=False)
+    notes: tuple[str, ...] = ()
     _fingerprint: str | None = field(default=None, init=False, repr=False)
 
     def __len__(self) -> int:
@@ -95,7 +99,8 @@ class Split:
 class DataSet:
     """A data set as opened from `spec`. `photographs` says whether fine-tuning may flip and crop the images.
 
-    `open_train` opens the train split; None where there is only one split.
+    `open_train` opens the train split; None where there is only one split. revision: the commit of data from a hub.
+    place: stands for the folder or file that the spec names, however it is spelled; None where it names none.
     """
 
     spec: str
@@ -104,21 +109,34 @@ class DataSet:
     val: Split
     image_size: int
     photographs: bool
+    revision: str | None = None
+    place: str | None = None
 
     @cached_property
     def train(self) -> Split | None:
         """Opened when first asked for: listing, let alone downloading, a million images is for who trains on them."""
-        return self.open_train() if self.open_train else None
+        split = self.open_train() if self.open_train else None
+        tell(split.notes if split else ())
+        return split
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What a source opens. photographs, image_size: as a DataSet's; None: 224, or less where images are smaller."""
+    """What a source opens. photographs, revision, image_size: as a DataSet's; None: 224, or less for smaller images."""
 
     open_train: Callable[[], Split] | None
     val: Split
     photographs: bool = True
     image_size: int | None = None
+    revision: str | None = None
+
+
+def tell(notes: Iterable[str]) -> None:
+    """Say a split's notes on standard error: whoever measures on it has to know them."""
+    for line in notes:
+        from coreml_prune_bench.core.progress import warn  # only where there is something to say
+
+        warn(line)
 
 
 def default_workers() -> int:

@@ -5,16 +5,53 @@ here, and nothing else does.
 """
 
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
+import PIL.ImageOps
 from numpy.typing import NDArray
 
 BILINEAR = PIL.Image.Resampling.BILINEAR
+ORIENTATION = PIL.ExifTags.Base.Orientation
+
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
+"""TIFF's tags; 0 of the second one says that white is 0."""
 
 
 def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    """The image in RGB, decoded. EXIF orientation is not applied: torchvision's reference does not apply it either."""
+    """The image in RGB, decoded: what `convert("RGB")` makes of it, as torchvision's loader does, but for deep greys.
+
+    EXIF orientation is not applied: torchvision does not apply it either; see `upright`. Raises ValueError as
+    `shallow`.
+    """
     image.load()
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return image if image.mode == "RGB" else shallow(image).convert("RGB")
+
+
+def shallow(image: PIL.Image.Image) -> PIL.Image.Image:
+    """The image with 8 bits a channel: of 16-bit grey the high byte, which is what Pillow keeps of 16-bit colour.
+
+    Pillow itself, and with it torchvision, clips such an image: every grey from 255 on, of 65,535, would be white.
+    ValueError for other numbers as pixels (32 bits, floats, 12 bits), of which nothing says which one is white.
+    """
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;"):
+        return image
+    # Pillow scales every PGM of more than 8 bits to 16, and calls that "I".
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+    tags = getattr(image, "tag_v2", {})  # where Pillow takes 12 bits for 16, and black for white
+    if not sixteen or tags.get(_BITS_PER_SAMPLE, (16,)) != (16,) or tags.get(_PHOTOMETRIC, 1) != 1:
+        raise ValueError(
+            f"its pixels are {'floats' if image.mode == 'F' else 'deep integers'} (mode {image.mode}), of which "
+            "nothing sure says which one is white; expected 8 bits a channel, or 16 with white at 65,535"
+        )
+    return PIL.Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+
+
+def upright(image: PIL.Image.Image) -> PIL.Image.Image:
+    """The image turned as its EXIF orientation says, decoded if it is: as `datasets.Image.decode_example` does it."""
+    if image.getexif().get(ORIENTATION) is None:
+        return image
+    image.load()  # which turns a TIFF, and forgets its orientation
+    return PIL.ImageOps.exif_transpose(image)
 
 
 def preprocess(image: PIL.Image.Image, image_size: int) -> NDArray[np.uint8]:

@@ -44,17 +44,25 @@ class CoremlGate:
         row: str | None = None,
         rules: str | os.PathLike[str] | None = None,
         precision: "Precision" = "float32",
+        class_map: str | os.PathLike[str] | None = None,
         skip_bad_images: bool = False,
     ) -> "Row | None":
         """Evaluate `package` in the portable runtime and fail the test if it is worse than the baseline.
 
         data: as `--data` of the command line. baseline: a file, a results folder, a git revision, or another package.
-        row: which row of the baseline, the package's name without its suffix unless given. rules: a rules file. Returns
-        the row with its verdict and checks, None after an update.
+        row: which row of the baseline, the package's name without its suffix unless given. rules: a rules file.
+        class_map: a file, as `--class-map` of the command line. Returns the row with its verdict and checks, None after
+        an update.
         """
         path = Path(package)
         name = row or path.stem
-        settings: _Settings = {"data": data, "row": name, "precision": precision, "skip_bad_images": skip_bad_images}
+        settings: _Settings = {
+            "data": data,
+            "row": name,
+            "precision": precision,
+            "class_map": Path(class_map) if class_map else None,
+            "skip_bad_images": skip_bad_images,
+        }
         try:
             with extras_named():
                 report = self._report(path, os.fspath(baseline), Path(rules) if rules else None, settings)
@@ -80,6 +88,7 @@ class _Settings(TypedDict):
     data: str
     row: str
     precision: "Precision"
+    class_map: Path | None
     skip_bad_images: bool
 
 

@@ -78,7 +78,8 @@ class Package(Frozen):
 class Data(Frozen):
     """The images that were evaluated: fingerprint of the split, its classes, ids of the images skipped as bad.
 
-    train_fingerprint and train_skipped are those of the training images, where any were used.
+    train_fingerprint and train_skipped are those of the training images, where any were used. revision: the commit of a
+    data set on a hub. place: stands for the folder that spec names, however it is spelled, where it was measured.
     """
 
     spec: str
@@ -89,6 +90,8 @@ class Data(Frozen):
     image_size: PositiveCount
     skipped: tuple[str, ...] = ()
     train_skipped: tuple[str, ...] = ()
+    revision: str | None = None
+    place: str | None = None
 
 
 class Runtime(Frozen):

@@ -13,7 +13,7 @@ import torch
 from coremltools.converters.mil import Builder as mb
 
 import coreml_prune_bench.runtimes.portable.export
-from coreml_prune_bench.accuracy.predict import fit
+from coreml_prune_bench.accuracy.predict import _in_mode, fit
 from coreml_prune_bench.data import preprocess
 from coreml_prune_bench.models.quiet import silenced
 from coreml_prune_bench.records.accuracy import read_records
@@ -143,6 +143,27 @@ def test_exif_orientation_is_told_and_not_applied(run_bench, colours, tmp_path):
     code, output, errors = run_bench("predict", colours, "--input", f"image={tmp_path / 'turned.jpg'}")
     assert code == 0, errors
     assert "6x8 RGB, EXIF orientation not applied" in output
+
+
+def test_sixteen_bits_are_cut_and_that_is_told_and_deep_numbers_are_refused(run_bench, refused, negative, tmp_path):
+    PIL.Image.fromarray(np.full((8, 6), 40_000, np.uint16)).save(tmp_path / "g.png")
+    code, output, errors = run_bench("predict", negative, "--input", f"image={tmp_path / 'g.png'}", "--json")
+    assert code == 0, errors
+    told = json.loads(output)
+    assert told["inputs"]["image"].endswith("g.png, 6x8 I;16, converted to L, of 16 bits the upper 8")
+    brightness = next(one for one in told["outputs"].values() if one["kind"] == "array")
+    assert (brightness["min"], brightness["max"]) == (156, 156)  # 40,000 / 256; it was 255
+    PIL.Image.fromarray(np.full((8, 6), 0.6, np.float32)).save(tmp_path / "f.tif")
+    line = refused("predict", negative, "--input", f"image={tmp_path / 'f.tif'}")
+    assert "f.tif: its pixels are floats (mode F)" in line
+
+
+def test_numbers_stay_what_they_are_where_a_package_takes_numbers():
+    deep = PIL.Image.fromarray(np.full((8, 6), 40_000, np.uint16))
+    image, told = _in_mode(deep, "F")
+    assert (image.getpixel((0, 0)), told) == (pytest.approx(40_000 / 257), ", 65,535 as 255")  # as 8 bits would be
+    floats = PIL.Image.fromarray(np.full((8, 6), 0.25, np.float32))
+    assert _in_mode(floats, "F")[0].getpixel((0, 0)) == 0.25
 
 
 def test_image_outputs_and_arrays_are_written(run_bench, negative, tmp_path):

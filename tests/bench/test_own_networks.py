@@ -135,6 +135,28 @@ def test_what_torch_can_make_of_a_network_is_pruned_and_converted_as_torch_compu
             assert manifest["scope"] == "conv + linear; 1 layer cannot be pruned"  # attention's own
 
 
+def test_complex_weights_fail_the_cell_in_a_line(tmp_path):
+    (tmp_path / "net.py").write_text(
+        "import torch\n"
+        "class Waves(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.conv = torch.nn.Conv2d(3, 4, 3, dtype=torch.complex64)\n"
+        "        self.fc = torch.nn.Linear(4, 10)\n"
+        "    def forward(self, x):\n"
+        "        return self.fc(self.conv(x.to(torch.complex64)).abs().mean((2, 3)))\n"
+        "def net(num_classes=10):\n"
+        "    return Waves()\n"
+    )
+    suite = choose(load_suite("digits"), own=[f"{tmp_path}/net.py:net"])
+    suite = suite.model_copy(update={"configs": (), "weights": "pretrained", "training": None})
+    _, (problem,) = build_all(lay_out(suite, None), RunOptions(Store(tmp_path / "results")))
+    assert problem.endswith(
+        "'conv.weight' is complex, which Core ML has no weights for: expected real and imaginary parts as parameters "
+        "of their own (torch.view_as_real)"
+    )
+
+
 OTHERS = """
 description = "networks outside the three"
 models = ["{spec}"]

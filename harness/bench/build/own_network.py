@@ -21,9 +21,15 @@ if TYPE_CHECKING:
 def check_own(network: Network, model: nn.Module, data: "DataSet") -> Counter[str]:
     """Run a network that we know nothing of on one image: how often it calls its layers.
 
-    Raises CellFailedError where it does not take such images or does not give a number for each class.
+    Raises CellFailedError where it does not take such images, does not give a number for each class, or is not of real
+    numbers.
     """
     size, classes = data.image_size, len(data.classes)
+    if unreal := [name for name, parameter in model.named_parameters() if parameter.is_complex()]:
+        raise CellFailedError(
+            f"{network.name}: {unreal[0]!r} is complex, which Core ML has no weights for: expected real and imaginary "
+            "parts as parameters of their own (torch.view_as_real)"
+        )
     try:
         observation = observe(model, size)
     except Exception as error:  # its code may raise anything

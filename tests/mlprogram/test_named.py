@@ -48,8 +48,8 @@ def of_type(*kinds: str) -> Model_pb2.Model:
     [
         (
             ("mlProgram", "scaler", "imputer", "nonMaximumSuppression"),
-            r"a pipeline of mlProgram \+ scaler \+ imputer \+ nonMaximumSuppression; of pipelines, those of mlProgram and "
-            "nonMaximumSuppression are run: export it without scaler and imputer",
+            r"a pipeline of mlProgram \+ scaler \+ imputer \+ nonMaximumSuppression; of pipelines, those of mlProgram "
+            "and nonMaximumSuppression are run: export it without scaler and imputer",
             "convert_to",
         ),
         (("nonMaximumSuppression",), "type nonMaximumSuppression, .*; coremltools makes none of such", "convert_to"),

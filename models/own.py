@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _FILE = re.compile(r"(?P<path>.+\.py):(?P<function>[^:]*)")
+_LONGEST_NAME = 100
 SPECS = "torchvision:NAME, timm:NAME or PATH.py:FUNCTION"
 _SCOPE = Scope()
 
@@ -178,7 +179,12 @@ def _of_file(spec: str, path: Path, function: str) -> Network:
         return f"as {function} returns them: {digest.hexdigest()}"
 
     own = Own(spec, lambda: _sources(path), weights, weights_name)
-    return Network(f"{path.stem}-{function}", f"{function} ({path.name})", build, None, _SCOPE, own=own)
+    name = f"{path.stem}-{function}"
+    if len(name.encode(errors="surrogateescape")) > _LONGEST_NAME:
+        raise BenchError(
+            f"--model {spec}: the names of file and function together are longer than {_LONGEST_NAME} bytes"
+        )
+    return Network(name, f"{function} ({path.name})", build, None, _SCOPE, own=own)
 
 
 def _takes_classes(spec: str, path: Path, function: str) -> str:
@@ -258,7 +264,7 @@ def _called(spec: str, path: Path, function: str, options: dict[str, Any]) -> nn
                 model = getattr(module, function)(**options)
     except BenchError:
         raise
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything, and a script ends by itself
         raise BenchError(f"{spec}: {_place(error, path)}{type(error).__name__}: {_one_line(error)}") from error
     if not isinstance(model, torch.nn.Module):
         raise BenchError(f"{spec}: expected {function} to return a torch.nn.Module, got {type(model).__name__}")

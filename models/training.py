@@ -2,7 +2,8 @@
 
 Runs that differ only in `order_seed` start from the same weights, see the same images with the same augmentation and
 draw the same dropout masks: they differ in the order of the data and in nothing else. Where a training runs and whether
-it was interrupted is no part of what it is: on a CPU it gives the same bits, elsewhere the same up to rounding.
+it was interrupted is no part of what it is: on a CPU with as many threads it gives the same bits, elsewhere the same up
+to rounding.
 """
 
 import math
@@ -97,7 +98,7 @@ def train(
     share = team.share_of(config.batch_size)
     # Seeded: every trial draws the same dropout masks.
     with team.at_work(session.order), own_random_numbers(device, seed=0), tuned(device):
-        training = _Training(model, config, total, device, pruner, teacher)
+        training = _Training(model, config, total, session, pruner, teacher)
         _begin(training, session)
         batches = load_ahead(data, _batches(len(data), config, order_seed, training.step, share), device)
         model.train()
@@ -176,15 +177,16 @@ class _Training:
         model: nn.Module,
         config: TrainingConfig,
         total: int,
-        device: torch.device,
+        session: Session,
         pruner: Pruner | None,
         teacher: Teacher | None,
     ) -> None:
+        device = session.device
         to_device(model, device)
         if teacher is not None:
             to_device(teacher.network, device)
         self.step = 0
-        self.devices = [describe(device)]
+        self.devices = [describe(device, session.team.count)]
         self._model = model
         self._config = config
         self._total = total

@@ -12,7 +12,7 @@ from coreml_prune_bench.models.errors import WeightsError
 from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES
 from coreml_prune_bench.models.network import Network
 from coreml_prune_bench.models.own import last_linear
-from coreml_prune_bench.models.state_dicts import StateDict, read_state_dict
+from coreml_prune_bench.models.state_dicts import StateDict, read_state_dict, refuse_values
 from coreml_prune_bench.models.weight_files import weights_file
 
 
@@ -21,12 +21,15 @@ def load_pretrained(network: Network, folder: Path | None) -> StateDict:
 
     A file may hold it under a key, or with a word such as "module." before its names: see models/state_dicts.py.
 
-    Raises WeightsError when the file is missing, damaged, or of another architecture.
+    Raises WeightsError when the file is missing, damaged, or of another architecture, or holds what are no weights.
     """
     if folder is not None:
-        state = read_state_dict(weights_file(network, folder), lambda: _names(network))
+        path = weights_file(network, folder)
+        state, whose = read_state_dict(path, lambda: _names(network)), f"the weights in {path}"
     else:
         state = network.own.weights() if network.own is not None else _download(network)
+        whose = f"the weights of {network.name}"
+    refuse_values(state, _parameters(network), whose)
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     _check_architecture(network, state)
     return state
@@ -73,6 +76,11 @@ def _last_linear(network: Network) -> str:
 @cache
 def _names(network: Network) -> frozenset[str]:
     return frozenset(network.build(IMAGENET_CLASSES).state_dict())
+
+
+@cache
+def _parameters(network: Network) -> frozenset[str]:
+    return frozenset(name for name, _ in network.build(IMAGENET_CLASSES).named_parameters())
 
 
 def _download(network: Network) -> StateDict:

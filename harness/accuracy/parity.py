@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +135,8 @@ def agreement(record: Compared | ParityRecord) -> Agreement:
 
 def write_record(results: Path, record: ParityRecord) -> Path:
     """Write a record into RESULTS/parity in one go; returns its path."""
-    name = f"{Path(record.package).stem}--{record.runtimes[0].compute_units}--{record.sha256[:12]}.json"
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(record.package).stem)[:80]
+    name = f"{readable}--{record.runtimes[0].compute_units}--{record.sha256[:12]}.json"
     path = results / "parity" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, record.to_json())

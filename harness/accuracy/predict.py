@@ -6,10 +6,10 @@ set. What was done to an input is told beside the result.
 
 import json
 import math
-import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import PIL.Image
 
 from coreml_prune_bench.core.errors import BenchError, DataError
+from coreml_prune_bench.core.files import refuse_folder, write_atomically
 from coreml_prune_bench.data import preprocess
 from coreml_prune_bench.mlprogram.program import Feature
 from coreml_prune_bench.models.pointers import pointer_problem
@@ -58,6 +59,8 @@ def predict(
     A stateful package starts from its initial state. Images and arrays among the outputs are written to `output_dir`.
     Raises DataError for an input that cannot be read, PackageError for one that is not what the package declares.
     """
+    if output_dir:
+        refuse_folder(output_dir, f"--output-dir {output_dir}")
     model = portable.load(package, function=function, precision=precision)
     given = read_inputs(model, inputs, resize=resize)
     state = model.make_state() if model.states else None
@@ -206,10 +209,7 @@ def _number(value: Any) -> float | int | bool | None:
 
 def _save(results: Mapping[str, Any], folder: Path) -> dict[str, Plain]:
     """Images as PNG (TIFF where pixels are floats), arrays as .npy; files of the same names are replaced."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise BenchError(f"{folder} is not a folder") from error
+    folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, Plain] = {}
     for name, value in results.items():
         if isinstance(value, PIL.Image.Image):
@@ -218,12 +218,11 @@ def _save(results: Mapping[str, Any], folder: Path) -> dict[str, Plain]:
             path = folder / f"{name}.npy"
         else:
             continue
-        unfinished = folder / f".{path.name}.tmp"
-        with unfinished.open("wb") as file:
-            if isinstance(value, np.ndarray):
-                np.save(file, value)
-            else:
-                value.save(file, path.suffix[1:].upper())
-        os.replace(unfinished, path)
+        content = BytesIO()
+        if isinstance(value, np.ndarray):
+            np.save(content, value)
+        else:
+            value.save(content, path.suffix[1:].upper())
+        write_atomically(path, content.getvalue())
         files[name] = {"file": str(path)}
     return files

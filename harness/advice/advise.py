@@ -9,6 +9,7 @@ from coreml_prune_bench.advice.output import check_folder, write_advice
 from coreml_prune_bench.advice.search import Search
 from coreml_prune_bench.bench.build.builder import Builder
 from coreml_prune_bench.bench.cells import Cell, Subject, lay_out
+from coreml_prune_bench.bench.contention import tell_if_busy
 from coreml_prune_bench.bench.run import RunOptions, run
 from coreml_prune_bench.bench.suite import DEFAULT_DATA, load_suite
 from coreml_prune_bench.bench.training_options import TrainingOptions
@@ -55,6 +56,8 @@ def advise(
     reporter = Reporter()
     limit = Budget(read_duration(budget))
     store = Store(results)
+    if out:
+        check_folder(Path(out))
     selection, final = _subjects(model, data, suite, weights, reporter)
     folder = Path(out) if out else results / "advice" / selection.network.name
     check_folder(folder)
@@ -79,6 +82,7 @@ def advise(
         budget=limit,
         say=reporter.say,
     )
+    tell_if_busy(reporter.say)
     advice = search.run()
     package, yaml = _package(search, advice, store)
     write_advice(folder, advice, search.attempts, selection, package, yaml)

@@ -100,7 +100,8 @@ def run_suite(
     )
     reporter = Reporter()
     training = TrainingOptions(device, say=reporter.say)
-    outcome = run(choice.cells(reporter), RunOptions(Store(Path(results)), reporter, training=training))
+    store = Store(Path(results))
+    outcome = run(choice.cells(reporter), RunOptions(store, reporter, training=training))
     return Results(tuple(outcome.records))
 
 

@@ -1,6 +1,5 @@
 """`compare`: two packages on the same images."""
 
-import json
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +10,7 @@ from coreml_prune_bench.cli.options import (
     PrecisionOption,
     SkipOption,
 )
+from coreml_prune_bench.cli.output import show, show_json
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.report.formats import write_cells
 
@@ -41,7 +41,10 @@ def compare(
             [first, second], opened, precision=precision, skip_bad_images=skip_bad_images, progress=steps.update
         )
     found = compare_measured(measured[0], measured[1], opened, precision)
-    typer.echo(json.dumps(found.as_dict(), indent=2) if as_json else _told(found))
+    if as_json:
+        show_json(found.as_dict())
+    else:
+        show(_told(found))
 
 
 def _told(found: Any) -> str:

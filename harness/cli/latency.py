@@ -11,8 +11,10 @@ from coreml_prune_bench.cli.options import (
     FormatOption,
     ResultsOption,
     exit_with_failures,
+    finite,
     split_commas,
 )
+from coreml_prune_bench.cli.output import show
 from coreml_prune_bench.core.cache_folder import cache_folder, use
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import Reporter
@@ -59,7 +61,8 @@ def latency(
         ),
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option("--seconds", min=0, help=f"The least in a visit.  [{_SECONDS:g}; 0 on a device]")
+        float | None,
+        typer.Option("--seconds", min=0, help=f"The least in a visit.  [{_SECONDS:g}; 0 on a device]", callback=finite),
     ] = None,
     batch_size: Annotated[
         list[str] | None, typer.Option("--batch-size", help="Samples a prediction; several with commas.  [1]")
@@ -76,7 +79,10 @@ def latency(
     time_limit: Annotated[
         float,
         typer.Option(
-            "--time-limit", min=1, help="Seconds for one compilation, load or prediction, after which it has hung."
+            "--time-limit",
+            min=1,
+            help="Seconds for one compilation, load or prediction, after which it has hung.",
+            callback=finite,
         ),
     ] = 900,
     again: Annotated[bool, typer.Option("--again", help="Measure rows again that have a record.")] = False,
@@ -113,7 +119,7 @@ def latency(
     device and runtime is not measured again, and a stopped run goes on where it was. A row that fails, hangs or ends
     its process is recorded as failed with the reason; the others are measured.
     """
-    from coreml_prune_bench.core.files import write_atomically
+    from coreml_prune_bench.core.files import refuse_file, refuse_folder, write_atomically
     from coreml_prune_bench.latency.iphone import Credentials
     from coreml_prune_bench.latency.machines import mobile_device, this_machine
     from coreml_prune_bench.latency.session import Session
@@ -122,6 +128,9 @@ def latency(
     from coreml_prune_bench.records.latency import Protocol
     from coreml_prune_bench.report.latency_tables import render, render_operations
 
+    refuse_folder(results, f"--results {results}")
+    if benchmark_json is not None:
+        refuse_file(benchmark_json, f"--benchmark-json {benchmark_json}", replace=True)
     on_device = device != _MAC
     units = _compute_units(compute_units, runtime, on_device=on_device)
     batches = [_positive("--batch-size", text) for text in split_commas(batch_size) or ["1"]]
@@ -141,7 +150,7 @@ def latency(
         count, words = _counted(packages, suite)
         rows = len(units) * len(batches) * count
         told = f"{rows}: {words}, compute units {', '.join(units)}, batch size {', '.join(map(str, batches))}"
-        typer.echo(_described(rows, told, protocol, seed, units, results, on_device=on_device))
+        show(_described(rows, told, protocol, seed, units, results, on_device=on_device))
         return
     if on_device:
         credentials = Credentials(development_team, provisioning_profile, bundle_identifier)
@@ -159,9 +168,9 @@ def latency(
     ):
         outcome = session.run(targets, workers, steps)
     reporter.say(f"{outcome.measured} of {len(targets)} rows measured now; records in {results / 'latency'}")
-    typer.echo(render(outcome.records, format, published=compare == "published"))
+    show(render(outcome.records, format, published=compare == "published"))
     for record in outcome.records if per_op else ():
-        typer.echo(f"\n{render_operations(record, format)}")
+        show(f"\n{render_operations(record, format)}")
     if benchmark_json is not None and len(outcome.failed) < len(outcome.records):
         from coreml_prune_bench.report.benchmark_json import to_benchmark_json
 

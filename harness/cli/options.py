@@ -1,16 +1,25 @@
 """Options that several commands take, and what they mean."""
 
+import math
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
+from coreml_prune_bench.core.progress import say
 from coreml_prune_bench.records.predictions import Precision
 from coreml_prune_bench.report.formats import Format
 from coreml_prune_bench.runtimes.protocol import RuntimeName
 
 RESULTS = Path("results/local")
+
+
+def finite(value: float | None) -> float | None:
+    """A number of an option: NaN and infinity, which are within every limit, are none."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
+
 
 SuiteOption = Annotated[
     str,
@@ -73,7 +82,12 @@ DeviceOption = Annotated[
 ]
 CheckpointOption = Annotated[
     float,
-    typer.Option("--checkpoint-minutes", min=0, help="How often a training's state is saved, to go on from if killed."),
+    typer.Option(
+        "--checkpoint-minutes",
+        min=0,
+        help="How often a training's state is saved, to go on from if killed.",
+        callback=finite,
+    ),
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="How tables are written to standard output.")]
 FunctionOption = Annotated[
@@ -108,5 +122,5 @@ def split_commas(values: list[str] | None) -> list[str] | None:
 def exit_with_failures(problems: list[str]) -> NoReturn:
     """End with exit code 1, a line for each thing that failed."""
     for problem in problems:
-        Console(stderr=True).print(f"failed: {problem}", markup=False, highlight=False, soft_wrap=True)
+        say(f"failed: {problem}")
     raise typer.Exit(1)

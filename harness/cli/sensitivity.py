@@ -14,7 +14,9 @@ from coreml_prune_bench.cli.options import (
     SkipOption,
     WeightsOption,
 )
+from coreml_prune_bench.cli.output import show
 from coreml_prune_bench.core.errors import BenchError, CellFailedError, fraction_hint
+from coreml_prune_bench.core.files import refuse_file
 from coreml_prune_bench.core.progress import Reporter
 
 if TYPE_CHECKING:
@@ -72,24 +74,28 @@ def sensitivity(
             + fraction_hint(sparsity)
         )
     for option, file in (("--out", out), ("--plot", plot)):
-        if file is not None and not file.parent.is_dir():
-            raise BenchError(f"{option} {file}: {file.parent} is not a folder")
+        if file is not None:
+            refuse_file(file, f"{option} {file}", replace=True)
     chosen = _levels(levels)
 
-    from coreml_prune_bench.bench.build.builder import Builder
+    from coreml_prune_bench.bench.contention import tell_if_busy
     from coreml_prune_bench.records.store import Store
+
+    store = Store(results)
+    from coreml_prune_bench.bench.build.builder import Builder
 
     reporter = Reporter()
     subject = _subject(model, data, weights)
+    tell_if_busy(reporter.say)
     with reporter.steps(subject.network.name, 1) as steps:
-        builder = Builder(Store(results), steps.update, skip_bad_images=skip_bad_images)
+        builder = Builder(store, steps.update, skip_bad_images=skip_bad_images)
         try:
             found = builder.sensitivity(subject, samples, chosen)
         except CellFailedError as error:
             raise BenchError(str(error)) from error
     layers = _allocation(subject, found, sparsity) if sparsity is not None else None
     text = _as_json(found, layers) if as_json else _told(found, layers, sparsity)
-    typer.echo(text)
+    show(text)
     if out is not None:
         out.write_text(text + "\n", encoding="utf-8")
     if plot is not None:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from coreml_prune_bench.cli.options import RESULTS, FormatOption, ResultsOption
+from coreml_prune_bench.cli.output import show
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.report.accuracy_tables import Kind
 
@@ -47,4 +48,4 @@ def table(
         text = render_comparison(records, format)
     else:
         text = render(records, kind or "accuracy", format)
-    typer.echo(text)
+    show(text)

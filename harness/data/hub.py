@@ -234,11 +234,13 @@ def _hub_parts(name: str) -> "Parts":
     """Fetches no file yet, unless the data set is not in parquet, which `datasets` then fetches and reads whole."""
     import datasets
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
+    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
 
     try:
         # Asked once, where load_dataset asks for half a minute.
         info = HfApi().dataset_info(name, timeout=_PATIENCE_S)
+    except HFValidationError as error:
+        raise DataError(f"hf:{name} is no name of a data set on the hub: expected hf:OWNER/NAME, or hf:PATH") from error
     except RepositoryNotFoundError as error:
         raise DataError(
             f"the hub has no data set {name} that you may see: expected its whole name, and for a private one that "

@@ -6,7 +6,6 @@ hands them over. It must not import torch, nor let PIL make up the missing part 
 
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from coreml_prune_bench.core.errors import DataError
 from coreml_prune_bench.data.transform import to_rgb
+from coreml_prune_bench.models.processors import processors
 
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
@@ -122,8 +122,8 @@ class Opened:
 
 
 def default_workers() -> int:
-    """Threads for decoding and hashing: one a core; beyond eight the disk is what is waited for."""
-    return min(8, os.cpu_count() or 1)
+    """Threads for decoding and hashing: one a processor; beyond eight the disk is what is waited for."""
+    return min(8, len(processors()))
 
 
 def map_in_threads(

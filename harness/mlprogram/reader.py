@@ -42,8 +42,12 @@ from coreml_prune_bench.mlprogram.weights import DAMAGED, Weights, path_inside
 _PROTO_TO_MIL = {"FLOAT16": "fp16", "FLOAT32": "fp32", "FLOAT64": "fp64"}
 
 _MOST_DIMENSIONS = 32
-_MOST_OPERATIONS = 200_000
+_MOST_OPERATIONS = 100_000
 """Of one function, nested blocks included. Large language models have some ten thousand."""
+_MOST_FEATURES = 10_000
+"""Inputs, outputs and states together. Large language models have a hundred."""
+_MOST_LETTERS = 1_000
+"""Of the name of a value: what is made on the way to it is named after it."""
 _MOST_SPECIFICATION_BYTES = (2 << 30) - 1
 """Protobuf's own limit."""
 _MOST_ELEMENTS = MOST_BYTES // 4  # Float32 or Int32, in which everything is computed
@@ -74,6 +78,8 @@ def read(path: str | Path, function: str | None = None) -> Program:
         raise PackageError(f"{package}: function {name!r} has more than {_MOST_OPERATIONS:,} operations")
     block = _block(package, body.block_specializations[body.opset])
     description = _description(spec, name)
+    if sum(map(len, (body.inputs, description.input, description.output, description.state))) > _MOST_FEATURES:
+        raise PackageError(f"{package}: function {name!r} has more than {_MOST_FEATURES:,} inputs and outputs")
     return Program(
         package=package,
         function=name,
@@ -81,11 +87,11 @@ def read(path: str | Path, function: str | None = None) -> Program:
         specification_version=spec.specificationVersion,
         opset=body.opset,
         inputs=tuple(_input(package, feature, description) for feature in description.input),
-        outputs=tuple(_feature(package, feature, description) for feature in description.output),
+        outputs=tuple(dict.fromkeys(_feature(package, feature, description) for feature in description.output)),
         states=tuple(_input(package, feature, description) for feature in description.state),
         arguments=tuple(_named_type(package, argument) for argument in body.inputs),
         operations=block.operations,
-        results=block.results,
+        results=tuple(dict.fromkeys(block.results)),  # coremltools lists a value as often as the network returned it
         weights=Weights(package, model_file(package).parent),
     )
 
@@ -254,6 +260,8 @@ def _check_size(shape: Shape) -> None:
 
 def _named_type(package: Path, named: Any) -> NamedType:
     name = named.name
+    if len(name) > _MOST_LETTERS:
+        raise PackageError(f"{package}: a value is called {name[:20]!r}... in {len(name):,} letters; {DAMAGED}")
     if not name or "/" in name or not name.isprintable():
         raise PackageError(f"{package}: a value is called {name!r}, which is no name; {DAMAGED}")
     try:

@@ -109,6 +109,8 @@ class Provenance(_Frozen):
 
     It is that of the project's own checkout, None where the project was installed: `packages` has its version.
     trained_on: the devices of the trainings behind it, in words; empty where there were none.
+    build_threads: of torch on the CPU, where the package was pruned and converted. predict_threads: of the portable
+    runtime. None where there was no such step, Core ML predicted, or a version before this field wrote the record.
     """
 
     created: str
@@ -122,6 +124,8 @@ class Provenance(_Frozen):
     build_seconds: Seconds | None
     evaluate_seconds: Seconds | None
     trained_on: tuple[str, ...] = ()
+    build_threads: PositiveCount | None
+    predict_threads: PositiveCount | None
 
 
 class Record(_Frozen):
@@ -132,7 +136,7 @@ class Record(_Frozen):
     version before schema 2 wrote it.
     """
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     status: Literal["measured", "failed"]
     reason: str | None = None
     key: str

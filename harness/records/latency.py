@@ -132,7 +132,7 @@ class LatencyRecord(_Frozen):
     notes: what a reader has to know of this record, in sentences.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     status: Literal["measured", "failed"]
     reason: str | None = None
     key: str

@@ -17,12 +17,22 @@ from coreml_prune_bench.models.pointers import pointer_text_problem
 _Model = TypeVar("_Model", bound=BaseModel)
 _Content = dict[str, Any]
 
-VERSIONS = {"record": 2, "latency record": 1, "baseline": 1, "lock of published packages": 1}
+VERSIONS = {"record": 3, "latency record": 2, "baseline": 1, "lock of published packages": 1}
 """The version that is written, by what the file is."""
+
+
+def _with_unknown_threads(content: _Content) -> _Content:
+    """How many threads computed was not kept."""
+    made = content.get("provenance")
+    unknown = {"build_threads": None, "predict_threads": None}
+    return content | {"provenance": made | unknown} if isinstance(made, dict) else content
+
 
 _MIGRATIONS: dict[tuple[str, int], Callable[[_Content], _Content]] = {
     # Which code was run was not kept; the key alone stands for it.
     ("record", 1): lambda content: content | {"code": {}},
+    ("record", 2): _with_unknown_threads,
+    ("latency record", 1): _with_unknown_threads,
 }
 """From a version to the next; applied in turn."""
 

@@ -235,7 +235,9 @@ def test_inputs_that_cannot_be_read_or_do_not_fit(refused, colours, scaled, pict
 
 
 def test_an_output_folder_that_is_a_file(refused, colours, picture):
-    assert "is not a folder" in refused("predict", colours, "--input", f"image={picture}", "--output-dir", picture)
+    assert "is a file; expected a folder" in refused(
+        "predict", colours, "--input", f"image={picture}", "--output-dir", picture
+    )
 
 
 def test_a_function_that_is_not_there(refused, colours, picture, tmp_path):

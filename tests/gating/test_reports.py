@@ -151,7 +151,7 @@ def test_saving_listing_showing_and_comparing_baselines(run_bench, refused, old_
     old, new = old_and_new
     code, output, _ = run_bench("baseline", "save", tmp_path / "new_baseline.json", "--results", new)
     assert (code, output.count("1 rows")) == (0, 1)
-    assert "exists: give --force" in refused("baseline", "save", old, "--results", new)
+    assert "exists; --force replaces it" in refused("baseline", "save", old, "--results", new)
     assert run_bench("gate", "--baseline", tmp_path / "new_baseline.json", "--results", new)[0] == 0
     (tmp_path / "bad_baseline.json").write_text("{")
     (tmp_path / "._bad_baseline.json").write_bytes(b"\0")  # as macOS writes it on some disks

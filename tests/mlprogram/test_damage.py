@@ -144,11 +144,11 @@ def test_a_declared_input_that_nothing_can_be(copy: Path, shape: tuple[int, ...]
 def test_too_many_operations(copy: Path) -> None:
     def change(spec: Any) -> None:
         last = block(spec).operations[-1]
-        for _ in range(200_000):
+        for _ in range(100_000):
             block(spec).operations.add(type=last.type)
 
     rewrite(copy, change)
-    assert "function 'main' has more than 200,000 operations" in refusal(copy)
+    assert "function 'main' has more than 100,000 operations" in refusal(copy)
 
 
 def test_blocks_nested_beyond_reading(copy: Path) -> None:

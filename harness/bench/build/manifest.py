@@ -21,6 +21,7 @@ class PackageManifest(_Manifest):
     """Of a package. targets: the sparsity asked of each pruned layer, None for a threshold. scope: those in words.
 
     trained: whether its network was trained here. train_skipped, devices: as a network's, its pruning among them.
+    threads: of torch on the CPU, where it was pruned and converted; None where somebody else did.
     """
 
     targets: dict[str, float | None]
@@ -28,6 +29,7 @@ class PackageManifest(_Manifest):
     trained: bool
     train_skipped: tuple[str, ...]
     devices: tuple[str, ...]
+    threads: int | None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ It must know no operation, and must refuse an input rather than bend it: Core ML
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +19,9 @@ from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.mlprogram.program import Feature, Program
 from coreml_prune_bench.mlprogram.reader import read
 from coreml_prune_bench.runtimes.portable import cache
-from coreml_prune_bench.runtimes.portable.engine import ONNX_RUNTIME_ERRORS, start
+from coreml_prune_bench.runtimes.portable.engine import ONNX_RUNTIME_ERRORS, is_full, renew_pool, run, start
 from coreml_prune_bench.runtimes.portable.interface import INTERFACE_FILE, MODEL_FILE, Interface
+from coreml_prune_bench.runtimes.portable.memory import most_bytes, most_bytes_made
 
 if TYPE_CHECKING:
     import onnxruntime  # type: ignore[import-untyped]
@@ -37,10 +39,14 @@ State = dict[str, np.ndarray]
 """Float32 (or integers) by state name, of the declared shapes. `predict` replaces the arrays."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Loaded:
+    """shapes: those that it was translated for (None: the default ones); model_bytes: of it and its weights."""
+
     interface: Interface
     session: onnxruntime.InferenceSession
+    shapes: Shapes | None
+    model_bytes: int
     use: Use | None
 
 
@@ -92,7 +98,8 @@ class Model:
         return self._results
 
     def make_state(self) -> State:
-        """The state before the first prediction: zeros, as Core ML's."""
+        """The state before the first prediction: zeros, as Core ML's. PackageError where it is too large for that."""
+        self._check_made(self.states, "its state")
         return {s.name: np.zeros(s.default_shape, _computed(np.dtype(s.dtype))) for s in self.states}
 
     def predict(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
@@ -103,6 +110,9 @@ class Model:
         """
         self._check_names(inputs)
         self._check_state(state)
+        self._check_made(
+            [feature for feature in self.inputs if feature.name not in inputs], "what is not given of its inputs"
+        )
         given = {name: self._sample(feature, inputs.get(name)) for name, feature in self._features.items()}
         feeds = {name: a[np.newaxis] if self._features[name].kind == "image" else a for name, a in given.items()}
         loaded = self._load({name: tuple(array.shape) for name, array in given.items()})
@@ -152,9 +162,9 @@ class Model:
         if key is not None and (entry := cache.find(key)):
             # It can be evicted meanwhile; what then is wrong with the package itself, translating will tell.
             with suppress(PackageError, OSError, ValueError, LookupError, TypeError):
-                return self._start(entry)
+                return self._start(entry, shapes)
         with cache.made(key, lambda folder: self._write(shapes, folder)) as folder:
-            return self._start(folder)
+            return self._start(folder, shapes)
 
     def _write(self, shapes: Shapes | None, folder: Path) -> None:
         from coreml_prune_bench.runtimes.portable.model_file import write
@@ -168,11 +178,19 @@ class Model:
         default = {feature.name: feature.default_shape for feature in self.program.inputs}
         return translate(self.program, default if shapes is None else shapes, self.precision)
 
-    def _start(self, folder: Path) -> _Loaded:
+    def _start(self, folder: Path, shapes: Shapes | None) -> _Loaded:
         used = cache.in_use(folder)
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        pool_bytes = most_bytes(model=size)
         with self._onnx_runtime("load"):
-            session = start(folder / MODEL_FILE, threads=self._threads)
-        return _Loaded(Interface.from_json((folder / INTERFACE_FILE).read_bytes()), session, used)
+            try:
+                session = start(folder / MODEL_FILE, threads=self._threads, most_bytes=pool_bytes)
+            except ONNX_RUNTIME_ERRORS as error:
+                if not (is_full(error) and renew_pool(pool_bytes)):  # full of what others have left
+                    raise
+                session = start(folder / MODEL_FILE, threads=self._threads, most_bytes=pool_bytes)
+        interface = Interface.from_json((folder / INTERFACE_FILE).read_bytes())
+        return _Loaded(interface, session, shapes, size, used)
 
     # --- running
 
@@ -182,11 +200,34 @@ class Model:
         fed = {**feeds, **(state or {})}
         taken = {input_.name: tuple(input_.shape) for input_ in loaded.session.get_inputs()}
         scalars = {name: fed[name].reshape(()) if not shape else fed[name] for name, shape in taken.items()}
-        with self._onnx_runtime("run"):
-            values = dict(zip(names, loaded.session.run(list(names.values()), scalars), strict=True))
+        inputs, states = (sum(array.nbytes for array in one.values()) for one in (feeds, state or {}))
+        pool_bytes = most_bytes(model=loaded.model_bytes, inputs=inputs, states=states)
+        results = self._bounded(loaded, list(names.values()), scalars, pool_bytes)
+        values = dict(zip(names, results, strict=True))
         if state is not None:
             state.update({name: values.pop(name) for name in loaded.interface.state_names})
         return values
+
+    def _bounded(self, loaded: _Loaded, names: list[str], feeds: Any, pool_bytes: int) -> list[np.ndarray]:
+        """What the session makes of `feeds`. Raises PackageError where its values take more than `pool_bytes`."""
+        with self._onnx_runtime("run"):
+            try:
+                return run(loaded.session, names, feeds)
+            except ONNX_RUNTIME_ERRORS as error:
+                if not is_full(error):
+                    raise
+            # Perhaps of what others have left there, or it was meant for smaller inputs: once more, in a new one.
+            if renew_pool(pool_bytes):
+                loaded.session = self._open(loaded.shapes).session
+                try:
+                    return run(loaded.session, names, feeds)
+                except ONNX_RUNTIME_ERRORS as error:
+                    if not is_full(error):
+                        raise
+        raise PackageError(
+            f"{self.package}: a prediction's values take more than {pool_bytes / (1 << 30):,.2f} GiB, the most for "
+            "a package of this size and inputs of this size"
+        )
 
     @contextmanager
     def _onnx_runtime(self, doing: str) -> Iterator[None]:
@@ -255,6 +296,14 @@ class Model:
         got = {name: tuple(np.shape(value)) for name, value in (state or {}).items()}
         if expected != got:
             raise PackageError(f"{self.package}: expected the state {expected} (see make_state), got {got}")
+
+    def _check_made(self, features: Sequence[Feature], what: str) -> None:
+        """What a package lets us make must not be out of proportion to it."""
+        made = sum(math.prod(feature.default_shape) * 4 for feature in features)
+        most = most_bytes_made(model=next(iter(self._sessions.values())).model_bytes)
+        if made > most:
+            sizes = f"{made / (1 << 20):,.0f} MiB, more than the {most / (1 << 20):,.0f} MiB"
+            raise PackageError(f"{self.package}: {what} would take {sizes} that are made for a package of this size")
 
     def _sample(self, feature: Feature, value: Any) -> np.ndarray:
         """[H, W, C] for an image, the declared shape for an array."""

@@ -6,7 +6,7 @@ has register themselves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -59,7 +59,9 @@ def _build(program: Program, shapes: Shapes, precision: Precision, *, any_batch:
     inputs = [_input(graph, argument, shapes, any_batch=any_batch) for argument in program.arguments]
     for operation in program.operations:
         apply(graph, operation)
-    outputs = {name: _output(graph, name, any_batch=any_batch) for name in _result_names(graph)}
+    given = {argument.name for argument in program.arguments}
+    made = {output for node in graph.nodes for output in node.output} | given
+    outputs = {name: _output(graph, name, given, made, any_batch=any_batch) for name in _result_names(graph)}
     states = {name: _state_output(graph, name) for name in graph.states}
     returned = [info for _, info in (*outputs.values(), *states.values())]
     nodes = simplify(graph.nodes, [info.name for info in returned])
@@ -142,8 +144,13 @@ def _result_names(graph: Graph) -> Sequence[str]:
     return [name for name in graph.program.results if name != label]
 
 
-def _output(graph: Graph, name: str, *, any_batch: bool) -> tuple[str, onnx.ValueInfoProto]:
-    """The ONNX name under which the model returns `name`, and its type."""
+def _output(
+    graph: Graph, name: str, given: Set[str], made: Set[str], *, any_batch: bool
+) -> tuple[str, onnx.ValueInfoProto]:
+    """The ONNX name under which the model returns `name`, and its type.
+
+    given, made: the names of the model's inputs, and those that nodes and inputs have taken.
+    """
     leading = _BATCH if any_batch else None
     if any_batch and name not in graph.batched:
         raise MixesSamples
@@ -153,18 +160,14 @@ def _output(graph: Graph, name: str, *, any_batch: bool) -> tuple[str, onnx.Valu
         raise MixesSamples  # N samples of several rows each are not what a caller can take apart
     source = graph.tensor(name)
     # Where something else stands for it, that is no reason for the output to lose its name, if the name is free.
-    taken = name in graph.arrays or any(name in node.output for node in graph.nodes) or name in _inputs(graph)
-    if source != name or name in graph.arrays or name in _inputs(graph):
+    if source != name or name in graph.arrays or name in given:
+        taken = name in graph.arrays or name in made
         source = graph.node("Identity", [source], f"{name}/result" if taken else name)
     type_ = graph.types[name]
     element = _element_type(graph, NamedType(name, type_))
     if not type_.rank_known:
         return source, helper.make_tensor_value_info(source, element, None)
     return source, _value_info(source, element, type_.shape, leading)
-
-
-def _inputs(graph: Graph) -> set[str]:
-    return {argument.name for argument in graph.program.arguments}
 
 
 def _state_output(graph: Graph, name: str) -> tuple[str, onnx.ValueInfoProto]:

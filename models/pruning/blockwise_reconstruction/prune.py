@@ -104,6 +104,7 @@ def prune(config: ReconstructionConfig, task: PruningTask) -> Pruned:
     state = (checkpoint.load() if checkpoint is not None else None) or _masked(config, task)
     task.model.load_state_dict(state["model"])
     masks = masks_of(task.model, state["targets"])
+    devices = list(dict.fromkeys([*state["devices"], describe(device)]))
     for model in (task.model, dense):
         to_device(model.eval(), device)
     blocks = fit_blocks(
@@ -120,12 +121,10 @@ def prune(config: ReconstructionConfig, task: PruningTask) -> Pruned:
     for done, error in blocks:
         task.say(error.describe())
         if checkpoint is not None:
-            checkpoint.save(state | {"model": task.model.state_dict(), "stages": done})
+            checkpoint.save(state | {"model": task.model.state_dict(), "stages": done, "devices": devices})
     to_device(task.model, CPU)
-    targets = state["targets"]
-    return Pruned(
-        config, task.model, task.image_size, targets, state["scope"], (describe(device),), patterns_of(config, targets)
-    )
+    targets, scope = state["targets"], state["scope"]
+    return Pruned(config, task.model, task.image_size, targets, scope, tuple(devices), patterns_of(config, targets))
 
 
 def calibration_images(data: LabelledImages, config: ReconstructionConfig) -> Calibration:
@@ -345,7 +344,8 @@ def _masked(config: ReconstructionConfig, task: PruningTask) -> State:
         targets, scope = sparse_gpt.sparsify(start, task)
     else:
         targets, scope = _smallest_zeroed(config, task)
-    return {"targets": targets, "scope": scope, "model": without_metadata(task.model).state_dict(), "stages": 0}
+    masked = without_metadata(task.model).state_dict()
+    return {"targets": targets, "scope": scope, "model": masked, "stages": 0, "devices": []}
 
 
 def _smallest_zeroed(config: ReconstructionConfig, task: PruningTask) -> tuple[Targets, str]:

@@ -123,6 +123,46 @@ def test_unfit_array_is_refused_with_what_fits(tmp_path: Path) -> None:
         model.predict_batch({"x": x[:0], "y": x[:0]})
 
 
+@pytest.mark.parametrize(
+    ("forward", "expected"),
+    [
+        (lambda x: (x, x), [1, -2]),  # coremltools lists a value as often as the network returns it
+        (lambda x: (torch.relu(x),) * 3, [1, 0]),
+        (lambda x: (x * 2, *(torch.full((2,), 3.0),) * 2), [3, 3]),
+        (lambda x: (y := torch.relu(x), y.view(1, 2), y), [1, 0]),
+    ],
+    ids=["an input", "a result", "a constant", "a view"],
+)
+def test_one_value_returned_several_times(
+    forward: Callable[[torch.Tensor], Any], expected: list[float], tmp_path: Path
+) -> None:
+    class Network(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            return forward(x)
+
+    x = np.array([[1, -2]], np.float32)
+    model = load(from_torch(tmp_path / "m.mlpackage", Network(), (1, 2), outputs=None), threads=1)
+    assert len(set(model.output_names)) == len(model.output_names) == len(model.outputs)
+    *_, last = model.predict({"x": x}).values()
+    assert last.reshape(-1).tolist() == expected
+
+
+def test_one_value_under_several_names(tmp_path: Path) -> None:
+    """An input, a constant and a computed value, each under names of its own and of its aliases."""
+
+    def build(x: Any) -> list[Any]:
+        constant, y = mb.const(val=np.array([3, 4], np.float32)), mb.relu(x=x)
+        return [
+            mb.identity(x=value, name=f"value{n}{copy}") for n, value in enumerate((x, constant, y)) for copy in "ab"
+        ] + [y]
+
+    for precision in ("float32", "float16"):
+        model = load(from_mil(tmp_path / f"{precision}.mlpackage", build, (1, 2)), precision=precision, threads=1)
+        results = model.predict({"x": np.array([[1, -2]], np.float32)})
+        assert len(results) == 7
+        assert [value.ravel().tolist() for value in results.values()] == [[1, -2]] * 2 + [[3, 4]] * 2 + [[1, 0]] * 3
+
+
 @pytest.mark.parametrize("given", [np.float16, np.float32, np.float64])
 def test_float16_input_is_rounded_once(given: type, tmp_path: Path) -> None:
     path = from_mil(tmp_path / "m.mlpackage", lambda x: mb.mul(x=x, y=np.float16(1)), (1, 6), dtype=types.fp16)

@@ -10,6 +10,7 @@ import uuid
 import weakref
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 import platformdirs
 
@@ -22,11 +23,20 @@ def cache_folder() -> Path:
 
 
 class Use:
-    """This process's use of an entry, until `end` is called or the object is gone."""
+    """This process's use of an entry: until `end`, the end of a `with` statement, or the end of this object."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
-        self.end = weakref.finalize(self, os.close, descriptor)
+        self._close = weakref.finalize(self, os.close, descriptor)
+
+    def end(self) -> None:
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
 
 
 def use(entry: Path) -> Use | None:

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from coreml_prune_bench.core.cache_folder import cache_folder, delete, is_used, remove
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.models.errors import did_you_mean
+from coreml_prune_bench.records.store import lock_of
 
 Goes = Literal["by default", "when named", "never"]
 
@@ -166,7 +167,7 @@ def _size(path: Path) -> int:
 
 def _is_at_work(unfinished: Path) -> bool:
     """Whether a run writes it now: one that builds an artifact holds its lock."""
-    lock = _lock_of(unfinished)
+    lock = lock_of(unfinished)
     if not lock.is_file():
         return time.time() - unfinished.lstat().st_mtime < _WRITTEN_S
     try:
@@ -179,13 +180,7 @@ def _is_at_work(unfinished: Path) -> bool:
 def _remove_unfinished(path: Path) -> bool:
     if _is_at_work(path):
         return False
-    with suppress(Timeout), FileLock(_lock_of(path), timeout=0):
+    with suppress(Timeout), FileLock(lock_of(path), timeout=0):
         delete(path)
         return True
     return False
-
-
-def _lock_of(unfinished: Path) -> Path:
-    """Of `.KEY.tmp`, `.KEY.checkpoint` and the like: `.KEY.lock`, as the store has it."""
-    key = unfinished.name.split(".")[1]
-    return unfinished.with_name(f".{key}.lock")

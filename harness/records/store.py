@@ -16,8 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import BaseFileLock, FileLock
 
+from coreml_prune_bench.core.cache_folder import delete
 from coreml_prune_bench.core.errors import BenchError, DamagedFileError
 from coreml_prune_bench.core.files import MANIFEST, are_there, json_files, refuse_folder, tree_hashes, write_atomically
 from coreml_prune_bench.records.accuracy import Record, read_record
@@ -114,8 +115,8 @@ class Store:
             return
         self._is_clear = True
         for unfinished in self._artifacts.glob(".*.tmp"):
-            with suppress(Timeout), FileLock(unfinished.with_suffix(".lock"), timeout=0):
-                shutil.rmtree(unfinished, ignore_errors=True)
+            with suppress(OSError), FileLock(lock_of(unfinished), timeout=0):
+                delete(unfinished)
         with self._records_lock():
             for written in self._records.glob(".*.tmp"):
                 written.unlink(missing_ok=True)
@@ -127,6 +128,12 @@ class Store:
         self._records.mkdir(parents=True, exist_ok=True)
         self._artifacts.mkdir(parents=True, exist_ok=True)
         return FileLock(self._artifacts / ".records.lock")
+
+
+def lock_of(unfinished: Path) -> Path:
+    """Of `.KEY.tmp`, `.KEY.checkpoint` and the like: `.KEY.lock`, which whoever makes the artifact holds."""
+    key = unfinished.name.split(".")[1]
+    return unfinished.with_name(f".{key}.lock")
 
 
 def _make(folder: Path, key: str, fill: Callable[[Path], dict[str, Any]]) -> None:

@@ -187,6 +187,14 @@ def test_a_copied_record_counts_once(results, capsys):
     assert len(read_results(results).accuracy[0].trials) == 1
 
 
+def test_a_copy_changes_no_order_of_rows(results):
+    """Tables list rows in the order of the files, and a copy may come before all of them."""
+    expected = [record.key for record in read_records(results, lambda line: None)]
+    path = the_file(results, four_images(trial=0, correct=3))
+    shutil.copy(path, path.with_name(f"copy of {path.name}"))
+    assert [record.key for record in read_records(results, lambda line: None)] == expected
+
+
 def test_of_copies_the_one_under_its_own_name_counts(tmp_path):
     record = four_images(key="c" * 12)
     (tmp_path / "records").mkdir()

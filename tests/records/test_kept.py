@@ -1,4 +1,4 @@
-"""What is kept on disk: counted as the disk counts it; what can be made again goes, results and what is in use stay."""
+"""What is kept on disk: counted as the disk counts it; what can be made again goes, results and what is used do not."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 def write(path: Path, size: int = 5000, age_s: float = 1000) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(bytes([7]) * size)
-    for written in (path, path.parent):
+    for written in (path, *list(path.parents)[:3]):
         os.utime(written, (1e9 - age_s,) * 2)
     return path
 
@@ -141,7 +141,7 @@ def test_what_was_not_used_for_longest_goes_first_and_what_is_used_counts(result
     held = use(cache / "modelrunner" / "e")
     room = sizes["images"] + sizes["compiled"] + sizes["modelrunner"]
     done = {one.kind: (one.entries, one.used) for one in bound(room, results) if one.entries or one.used}
-    # By age: the unfinished translation and the hashes, the apps (used), the translation, compiled packages, images.
+    # By age: the unfinished translation and the hashes, the other one, compiled, images, the apps (used now).
     assert held
     assert done == {"portable": (2, 0), "digests": (1, 0)}
     assert not bound(0, results)[0].used

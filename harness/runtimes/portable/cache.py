@@ -97,7 +97,7 @@ def _made_in_cache(key: str, fill: Callable[[Path], None], stack: ExitStack) -> 
         root.mkdir(parents=True, exist_ok=True)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".", dir=root)))
         if used := use(folder):
-            stack.callback(used.end)
+            stack.enter_context(used)
         unfinished = folder / key
         unfinished.mkdir()
         fill(unfinished)

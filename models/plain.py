@@ -75,6 +75,10 @@ def problem_of_network(model: nn.Module) -> str | None:
         if isinstance(module, torch.jit.ScriptModule) and next(module.parameters(), None) is not None:
             what = f"{name} is" if name else "it is"
             return f"{what} TorchScript, whose layers cannot be seen; return the network that torch.jit made it of"
+    for name, value in model.state_dict().items():
+        if not isinstance(value, torch.Tensor) or value.is_quantized:
+            what = "quantized" if isinstance(value, torch.Tensor) else f"{type(value).__name__}, no tensor"
+            return f"{name} is {what}; return the network before it is quantized, with weights that are numbers"
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if torch.nn.parameter.is_lazy(tensor):
             return (

@@ -5,6 +5,7 @@ torch has several ways to say of a network how it is run (compiled, on several d
 itself, and weights that nothing computes again.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -59,13 +60,12 @@ def code_as_written() -> Iterator[None]:
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """`model`, in place, without what DataParallel, torch.compile and the like have put around it or parts of it."""
-    from torch._dynamo import OptimizedModule
-
+    dynamo = sys.modules.get("torch._dynamo")  # slow to import, and without it nothing is compiled
     for module in list(model.modules()):
         if isinstance(module, DataParallel | DistributedDataParallel | AveragedModel):
             model = replace_module(model, module, module.module)
-        elif isinstance(module, OptimizedModule):
-            model = replace_module(model, module, module._orig_mod)
+        elif dynamo is not None and isinstance(module, dynamo.OptimizedModule):
+            model = replace_module(model, module, module.get_submodule("_orig_mod"))
     return model
 
 

@@ -35,7 +35,7 @@ class Network:
     title: the name in tables.
     build: number of classes -> untrained network in torchvision's layout; takes normalized float32 [N, 3, H, W].
     head: dotted name of the linear layer that makes the output, replaced when the data has other classes; None: found
-    by running the network, models/heads.py.
+    by running the network (models/heads.py).
     scope: the layers pruned by default.
     pretrained: torchvision's name of the weights that are downloaded when no folder is given; None if there are none.
     own: for a network that is no part of the project; its weights then come from there.

@@ -247,12 +247,7 @@ def _called(spec: str, path: Path, function: str, options: dict[str, Any]) -> nn
     """The network that the function returns. Raises BenchError that names the line of the user's file."""
     import torch
 
-    from coreml_prune_bench.models.plain import (
-        code_as_written,
-        outside_inference,
-        problem_of_network,
-        unwrapped,
-    )
+    from coreml_prune_bench.models.plain import code_as_written, outside_inference, problem_of_network, unwrapped
 
     try:
         with _importable(path.parent), code_as_written():

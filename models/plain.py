@@ -5,6 +5,7 @@ torch has several ways to say of a network how it is run (compiled, on several d
 itself, and weights that nothing computes again.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -59,13 +60,12 @@ def code_as_written() -> Iterator[None]:
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """`model`, in place, without what DataParallel, torch.compile and the like have put around it or parts of it."""
-    from torch._dynamo import OptimizedModule
-
+    dynamo = sys.modules.get("torch._dynamo")  # slow to import, and without it nothing is compiled
     for module in list(model.modules()):
         if isinstance(module, DataParallel | DistributedDataParallel | AveragedModel):
             model = replace_module(model, module, module.module)
-        elif isinstance(module, OptimizedModule):
-            model = replace_module(model, module, module._orig_mod)
+        elif dynamo is not None and isinstance(module, dynamo.OptimizedModule):
+            model = replace_module(model, module, module.get_submodule("_orig_mod"))
     return model
 
 
@@ -75,6 +75,10 @@ def problem_of_network(model: nn.Module) -> str | None:
         if isinstance(module, torch.jit.ScriptModule) and next(module.parameters(), None) is not None:
             what = f"{name} is" if name else "it is"
             return f"{what} TorchScript, whose layers cannot be seen; return the network that torch.jit made it of"
+    for name, value in model.state_dict().items():
+        if not isinstance(value, torch.Tensor) or value.is_quantized:
+            what = "quantized" if isinstance(value, torch.Tensor) else f"{type(value).__name__}, no tensor"
+            return f"{name} is {what}; return the network before it is quantized, with weights that are numbers"
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if torch.nn.parameter.is_lazy(tensor):
             return (

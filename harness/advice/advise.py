@@ -98,7 +98,7 @@ class _Silent(Reporter):
 
 def _subjects(model: str, spec: str, suite: str, weights: Path | None, reporter: Reporter) -> tuple[Subject, Subject]:
     """The network on the images to choose by, and on those that judge."""
-    given = load_suite(suite)
+    given = load_suite(suite, keeping=())
     if given.packages:
         raise BenchError(f"--suite {suite} measures packages as they are; expected one that builds networks")
     own = given.model_copy(update={"models": (get_network(model).spec,), "data": {DEFAULT_DATA: spec}, "configs": ()})

@@ -5,6 +5,7 @@ This module imports neither torch nor coremltools.
 
 import tomllib
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -99,8 +100,11 @@ def shipped_suites() -> list[str]:
     return sorted(path.stem for path in _SHIPPED.glob("*.toml"))
 
 
-def load_suite(name: str) -> Suite:
-    """The shipped suite called `name`, or the TOML file at that path. Raises SuiteError of one line."""
+def load_suite(name: str, *, keeping: Collection[str] | None = None) -> Suite:
+    """The shipped suite called `name`, or the TOML file at that path. Raises SuiteError of one line.
+
+    keeping: those of its networks that are not replaced, and have to be there; all if None.
+    """
     path = Path(name) if name.endswith(".toml") else _SHIPPED / f"{name}.toml"
     if not path.is_file():
         raise SuiteError(
@@ -122,6 +126,8 @@ def load_suite(name: str) -> Suite:
         found = [] if problems and whole else problems_of(error, Suite, _known_key)
         raise SuiteError(f"{path}: {in_one_line([*found, *problems])}") from error
     for model in (*suite.models, *(key for key in suite.data if key != DEFAULT_DATA)):
+        if keeping is not None and model not in keeping:
+            continue
         try:
             get_network(model)
         except BenchError as error:

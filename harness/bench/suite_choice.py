@@ -37,8 +37,9 @@ class SuiteChoice:
 
     def load(self) -> Suite:
         """The suite as chosen. Raises SuiteError of one line."""
+        keeping = (self.models or ()) if self.own else None
         return choose(
-            load_suite(self.suite) if isinstance(self.suite, str) else self.suite,
+            load_suite(self.suite, keeping=keeping) if isinstance(self.suite, str) else self.suite,
             models=self.models,
             own=self.own,
             algorithms=self.algorithms,

@@ -19,6 +19,7 @@ from coreml_prune_bench.mlprogram.summary import read_package
 from coreml_prune_bench.models.conversion import to_coreml
 from coreml_prune_bench.models.layers import matching, prunable_layers
 from coreml_prune_bench.models.plain import outside_inference, unwrapped, with_plain_weights
+from coreml_prune_bench.models.pruning.blockwise_reconstruction.prune import _masks_in
 from coreml_prune_bench.models.pruning.magnitude_pruner.prune import _sharing_what_is_masked
 from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.stages import sequential_view
@@ -144,6 +145,10 @@ def partly_on_meta():
     return nn.Sequential(net(), nn.Linear(4, 4, device="meta"))
 
 
+def quantized():
+    return torch.ao.quantization.quantize_dynamic(net(), {nn.Linear})
+
+
 def traced():
     return torch.jit.trace(net(), torch.rand(1, 3, 8, 8))
 
@@ -208,6 +213,7 @@ def made(tmp_path: Path):
         ("lazy", "lazy: 1.weight has no shape yet, of a lazy layer; call the network once before returning it"),
         ("on_meta", "on_meta: 0.weight is on the device meta, without values; make the network on the CPU"),
         ("partly_on_meta", "1.weight is on the device meta"),
+        ("quantized", "no tensor; return the network before it is quantized"),
         ("traced", "it is TorchScript, whose layers cannot be seen; return the network that torch.jit made it of"),
         ("traced_inside", "0 is TorchScript, whose layers cannot be seen"),
     ],
@@ -340,6 +346,12 @@ def test_a_shared_weight_is_stored_once(tmp_path):
     same_as_torch(model, tmp_path)
     weights = [weight for weight in read_package(tmp_path / "x.mlpackage").weights if weight.shape == (6, 6, 3, 3)]
     assert [weight.name for weight in weights] == ["first_weight_to_fp16"]
+
+
+def test_a_shared_weight_is_masked_under_the_name_that_comes_first_in_a_stage():
+    model, mask = Sharing(), torch.ones(6, 6, 3, 3)
+    stage = nn.ModuleDict({"second": model.second, "first": model.first, "fc": model.fc})
+    assert _masks_in(stage, {"first": mask, "elsewhere": mask}).keys() == {"second.weight"}
 
 
 def test_what_shares_a_weight_is_masked_along():

@@ -172,7 +172,7 @@ def fit_blocks(
     """
     run = _Runner(device, on_disk=config.activations == "disk")
     pairs = list(zip(sparse.named_children(), dense.children(), strict=True))
-    keep = [{f"{n}.weight": mask for n, mask in masks.items() if _has(stage, n)} for (_, stage), _ in pairs]
+    keep = [_masks_in(stage, masks) for (_, stage), _ in pairs]
     begin = next(
         (number for number, own in enumerate(keep) if not all(mask.all() for mask in own.values())), len(pairs)
     )
@@ -368,8 +368,9 @@ def _smallest_zeroed(config: ReconstructionConfig, task: PruningTask) -> tuple[T
     return targets, scope_in_words(config, task.network, task.model)
 
 
-def _has(stage: nn.Module, layer: str) -> bool:
-    return any(name == layer for name, _ in stage.named_modules())
+def _masks_in(stage: nn.Module, masks: Masks) -> Masks:
+    """Those of the stage's weights, by the names of `_weights`: a weight that layers share has the first one's there."""
+    return {f"{names[0]}.weight": masks[name] for names in names_by_weight(stage) for name in names if name in masks}
 
 
 def _weights(stage: nn.Module) -> dict[str, Tensor]:

@@ -228,3 +228,11 @@ def test_a_network_of_one_s_own_in_a_suite_whose_configs_are_for_others():
 def test_a_suite_without_data_asks_for_it():
     with pytest.raises(SuiteError, match="names no data for resnet50: give --data"):
         load_suite("imagenet").data_for("resnet50")
+
+
+def test_a_suite_of_more_cells_than_anybody_measures_is_refused(tmp_path):
+    """A billion cells are ten letters."""
+    config = '[[configs]]\nalgorithm = "magnitude-pruner"\nsparsity = 0.5\n'
+    suite = load_suite(suite_file(tmp_path, HEAD + "trials = 1_000_000_000\n" + config))
+    with pytest.raises(SuiteError, match=r"suite own has 1,000,000,000 cells .*expected at most 100,000"):
+        lay_out(suite, None)

@@ -232,7 +232,7 @@ def test_a_suite_without_data_asks_for_it():
 
 def test_a_suite_of_more_cells_than_anybody_measures_is_refused(tmp_path):
     """A billion cells are ten letters."""
-    config = '[[configs]]\nalgorithm = "magnitude-pruner"\nsparsity = 0.5\n'
+    config = '[[configs]]\nalgorithm = "blockwise-reconstruction"\nsparsity = 0.5\n'
     suite = load_suite(suite_file(tmp_path, HEAD + "trials = 1_000_000_000\n" + config))
     with pytest.raises(SuiteError, match=r"suite own has 1,000,000,000 cells .*expected at most 100,000"):
         lay_out(suite, None)

@@ -71,6 +71,7 @@ def run(session: Any, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> 
     finally:
         options.terminate = True
         thread.join(_GRACE_S)
+        del outcome, session  # what is raised would keep them, and the pool, until garbage is collected
 
 
 def renew_pool(most_bytes: int) -> bool:

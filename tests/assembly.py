@@ -28,7 +28,15 @@ class Writer:
         self._block = block
 
     def __call__(
-        self, type_: str, name: str, shape: Shape, dtype: str = "fp32", *, blocks: Sequence[Inner] = (), **inputs: Any
+        self,
+        type_: str,
+        name: str,
+        shape: Shape,
+        dtype: str = "fp32",
+        /,
+        *,
+        blocks: Sequence[Inner] = (),
+        **inputs: Any,
     ) -> str:
         """One operation with one output; returns its name."""
         self.several(type_, [(name, dtype, shape)], blocks=blocks, **inputs)

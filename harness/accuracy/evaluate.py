@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from coreml_prune_bench.runtimes.protocol import BatchModel, Load
 
 _BATCH_SIZE = 32
+_BATCH_PIXELS = 1 << 24
+"""A batch of larger images than 724 pixels a side has fewer of them."""
+_MOST_PIXELS_A_SIDE = 4096
 _TOP = 5
 
 _T = TypeVar("_T")
@@ -72,6 +75,14 @@ def evaluate(
     return found, bad
 
 
+def _batch_size(image_size: int) -> int:
+    """A power of two, so that it divides a block of kept images."""
+    size = _BATCH_SIZE
+    while size > 1 and size * image_size**2 > _BATCH_PIXELS:
+        size //= 2
+    return size
+
+
 @contextmanager
 def _batches(
     split: Split,
@@ -83,12 +94,12 @@ def _batches(
 ) -> Iterator[Iterator[Batch]]:
     """The split's images: the same batches, read or decoded."""
     if not cached:
-        yield iterate(split, image_size, batch_size=_BATCH_SIZE, skip_bad=skip_bad)
+        yield iterate(split, image_size, batch_size=_batch_size(image_size), skip_bad=skip_bad)
         return
     split.compute_fingerprint(lambda done, total: progress(f"reading {split.name}", done, total))
     with ImageCache(split, image_size, skip_bad=skip_bad, say=say) as cache:
         cache.prepare(lambda done, total: progress("preparing images", done, total))
-        yield cache.batches(_BATCH_SIZE)
+        yield cache.batches(_batch_size(image_size))
 
 
 class Classifier:
@@ -151,6 +162,10 @@ def _image_input(package: Path, inputs: tuple[Feature, ...]) -> Feature:
         )
     if feature.shape[0] is None or feature.shape[0] != feature.shape[1] or feature.shape[2] != 3:
         raise PackageError(f"{package}: expected a square colour image of a fixed size, not {feature.shape}")
+    if feature.shape[0] > _MOST_PIXELS_A_SIDE:
+        raise PackageError(
+            f"{package}: takes images of {feature.shape[0]:,} pixels a side, expected at most {_MOST_PIXELS_A_SIDE:,}"
+        )
     return feature
 
 

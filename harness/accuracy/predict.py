@@ -6,7 +6,6 @@ set. What was done to an input is told beside the result.
 
 import json
 import math
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -19,6 +18,7 @@ import PIL.Image
 from coreml_prune_bench.core.errors import BenchError, DataError
 from coreml_prune_bench.core.files import refuse_folder, write_atomically
 from coreml_prune_bench.data import preprocess
+from coreml_prune_bench.data.scaling import scaled_part
 from coreml_prune_bench.data.transform import ORIENTATION, shallow
 from coreml_prune_bench.mlprogram.program import Feature
 from coreml_prune_bench.models.pointers import pointer_problem
@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from coreml_prune_bench.runtimes.portable.session import Model
 
 _MODES = {"RGB": "RGB", "BGR": "RGB", "GRAYSCALE": "L", "GRAYSCALE_FLOAT16": "F"}
-_BAD_IMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, PIL.Image.DecompressionBombError)
 _FIRST_VALUES = 8
+_MOST_PIXELS = 1 << 24
+"""Of an image that is made to fit: 4,096 by 4,096."""
+_PART = 1 << 20
+"""Elements of an output that are looked at at once."""
 
 Plain = dict[str, Any]
 """What JSON can hold of an output."""
@@ -102,11 +105,11 @@ def _declared(feature: Feature) -> str:
 
 def _image(feature: Feature, value: str, *, resize: bool) -> InputValue:
     """The decoded image in the mode that the package takes, of the size that it has or, where asked for, fitted."""
-    _refuse_pointer(feature, value)
+    _refuse_no_file(feature, value)
     try:
         image: PIL.Image.Image = PIL.Image.open(value)
         image.load()
-    except _BAD_IMAGE as error:
+    except Exception as error:  # Pillow's readers raise errors of every kind
         raise DataError(f"--input {feature.name}={value}: cannot be read as an image: {error}") from error
     done = [f"{image.width}x{image.height} {image.mode}"]
     if image.getexif().get(ORIENTATION, 1) != 1:
@@ -150,23 +153,27 @@ def fit(image: PIL.Image.Image, height: int, width: int) -> PIL.Image.Image:
 
     A square of colour is what `accuracy` feeds: torchvision's evaluation, Resize(256) and CenterCrop(224) at size 224.
     """
+    if height * width > _MOST_PIXELS:
+        raise BenchError(f"--resize makes images of at most {_MOST_PIXELS:,} pixels, not {width}x{height}")
     if image.mode == "RGB" and height == width:
         return PIL.Image.fromarray(preprocess(image, height))
     scale = max(height / image.height, width / image.width)
     size = max(width, round(scale * image.width)), max(height, round(scale * image.height))
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    scaled = image.resize(size, PIL.Image.Resampling.BILINEAR)
-    return scaled.crop((left, top, left + width, top + height))
+    return scaled_part(image, size, (left, top, left + width, top + height))
 
 
-def _refuse_pointer(feature: Feature, value: str) -> None:
-    if problem := pointer_problem(Path(value)):
+def _refuse_no_file(feature: Feature, value: str) -> None:
+    path = Path(value)
+    if path.exists() and not path.is_file():  # to open a pipe is to wait for who writes into it
+        raise DataError(f"--input {feature.name}={value}: it is no file, but a folder, a pipe or a device")
+    if problem := pointer_problem(path):
         raise DataError(f"--input {feature.name}={value}: {problem}")
 
 
 def _array(feature: Feature, value: str) -> InputValue:
     """From a .npy file, a .json file, or a number, which is enough for an input of one element."""
-    _refuse_pointer(feature, value)
+    _refuse_no_file(feature, value)
     try:
         if value.endswith(".npy"):
             # Mapped, so that a header of any size allocates nothing; the package says whether the shape is right.
@@ -203,18 +210,31 @@ def describe(value: Any, top: int) -> Plain:
 
 def _described_array(array: np.ndarray, top: int) -> Plain:
     flat = array.reshape(-1)
-    finite = flat[np.isfinite(flat)]
+    extremes: list[Any] = []
+    finite = 0
+    for start in range(0, flat.size, _PART):  # an output can be as large as memory holds once
+        part = flat[start : start + _PART]
+        kept = part[np.isfinite(part)]
+        finite += kept.size
+        extremes += [kept.min(), kept.max()] if kept.size else []
     row: Plain = {"kind": "array", "dtype": str(array.dtype), "shape": list(array.shape)}
-    if finite.size:
-        row |= {"min": _number(finite.min()), "max": _number(finite.max())}
-    if finite.size < flat.size:
-        row["not_finite"] = int(flat.size - finite.size)
+    if extremes:
+        row |= {"min": _number(min(extremes)), "max": _number(max(extremes))}
+    if finite < flat.size:
+        row["not_finite"] = flat.size - finite
     row["first"] = [_number(element) for element in flat[:_FIRST_VALUES]]
     if array.dtype.kind == "f" and flat.size > 1 and array.shape[-1] == flat.size:
         # A vector may be scores: which positions are highest is a fact, what they mean the package does not say.
-        order = np.argsort(-flat, kind="stable")[:top]
-        row["top"] = [{"index": int(position), "value": _number(flat[position])} for position in order]
+        row["top"] = [{"index": position, "value": _number(flat[position])} for position in _highest(flat, top)]
     return row
+
+
+def _highest(flat: np.ndarray, top: int) -> list[int]:
+    """The positions of the highest elements, the highest first, and of equal ones the first first."""
+    starts = range(0, flat.size, _PART)
+    best = [start + np.argsort(-flat[start : start + _PART], kind="stable")[:top] for start in starts]
+    positions = np.sort(np.concatenate(best))
+    return [int(position) for position in positions[np.argsort(-flat[positions], kind="stable")][:top]]
 
 
 def _number(value: Any) -> float | int | bool | None:

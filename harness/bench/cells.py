@@ -35,6 +35,8 @@ _PRUNED_CODE = ("bench.build.pruned", "models.pruning.algorithm")
 _TRAINING_CODE = ("bench.training_images",)
 _ALLOCATION_CODE = (*SENSITIVITY_CODE, "models.pruning.allocation")
 
+_MOST_CELLS = 100_000
+
 Inputs = dict[str, Any]
 
 
@@ -266,6 +268,7 @@ def lay_out(
             )
         raise WeightsError(f"no folder of weights at {weights_folder}")
     _check_names(suite)
+    _check_count(suite)
     written = get_format(package_format)
     opened: dict[str, DataSet] = {}
     cells = []
@@ -299,6 +302,16 @@ def lay_out(
                 Cell(subject, config, trial, evaluation=evaluation, package_format=written) for trial in range(trials)
             ]
     return cells
+
+
+def _check_count(suite: Suite) -> None:
+    """Raises SuiteError for more cells than anybody will measure."""
+    each = [len(config.models or suite.models) * (suite.trials if config.has_trials else 1) for config in suite.configs]
+    if sum(each) > _MOST_CELLS:
+        raise SuiteError(
+            f"suite {suite.name} has {sum(each):,} cells (networks x configs x trials), expected at most "
+            f"{_MOST_CELLS:,}"
+        )
 
 
 def _check_names(suite: Suite) -> None:

@@ -108,6 +108,15 @@ RuntimeOption = Annotated[
 ComputeUnitsOption = Annotated[
     str, typer.Option("--compute-units", help="Core ML's: all, cpu_and_ne, cpu_and_gpu or cpu_only.")
 ]
+TimeLimitOption = Annotated[
+    float | None,
+    typer.Option(
+        "--time-limit",
+        metavar="SECONDS",
+        min=0,
+        help="End with an error when it takes longer, whatever the package computes: it runs in a process of its own.",
+    ),
+]
 PackageArgument = Annotated[
     Path, typer.Argument(metavar="PACKAGE", help="A .mlpackage folder that holds an ML program.")
 ]

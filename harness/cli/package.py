@@ -15,10 +15,14 @@ from coreml_prune_bench.cli.options import (
     PrecisionOption,
     RuntimeOption,
     SkipOption,
+    TimeLimitOption,
 )
 from coreml_prune_bench.cli.output import show, show_json, show_line
 from coreml_prune_bench.core.progress import Reporter
+from coreml_prune_bench.core.time_limit import within
+from coreml_prune_bench.records.predictions import Precision, Predictions
 from coreml_prune_bench.report.formats import write_cells
+from coreml_prune_bench.runtimes.protocol import RuntimeName
 
 
 def accuracy(
@@ -37,6 +41,7 @@ def accuracy(
     class_map: ClassMapOption = None,
     skip_bad_images: SkipOption = False,
     no_image_cache: NoImageCacheOption = False,
+    time_limit: TimeLimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Top-1 and top-5 of any image classification packages, ours or not, on the val split of a data set.
@@ -44,26 +49,18 @@ def accuracy(
     Several packages share one pass over the images. A package that names its classes is matched to the data's by name,
     whatever their order; one with some of the names and others is refused.
     """
-    from coreml_prune_bench.accuracy.class_labels import read_class_map
-    from coreml_prune_bench.accuracy.evaluate import evaluate
-    from coreml_prune_bench.bench.contention import tell_if_busy
-    from coreml_prune_bench.data.halves import open_data_or_part
-    from coreml_prune_bench.runtimes.protocol import loader
-
-    reporter = Reporter()
-    tell_if_busy(reporter.say)
-    classes = read_class_map(class_map) if class_map else None
-    with reporter.steps(f"{len(packages)} packages", 1) as steps:
-        every, skipped = evaluate(
-            packages,
-            open_data_or_part(data).val,
-            load=loader(runtime, precision=precision, compute_units=compute_units),
-            class_map=classes,
-            skip_bad_images=skip_bad_images,
-            image_cache=not no_image_cache,
-            say=reporter.say,
-            progress=steps.update,
-        )
+    every, skipped = within(
+        time_limit,
+        _evaluated,
+        packages,
+        data,
+        runtime=runtime,
+        precision=precision,
+        compute_units=compute_units,
+        class_map=class_map,
+        skip_bad_images=skip_bad_images,
+        image_cache=not no_image_cache,
+    )
     images = len(every[0].labels)
     found = [
         {
@@ -95,6 +92,39 @@ def accuracy(
         for row in found
     ]
     show(write_cells(shown))
+
+
+def _evaluated(
+    packages: list[Path],
+    data: str,
+    *,
+    runtime: RuntimeName,
+    precision: Precision,
+    compute_units: str,
+    class_map: Path | None,
+    skip_bad_images: bool,
+    image_cache: bool,
+) -> tuple[list[Predictions], tuple[str, ...]]:
+    from coreml_prune_bench.accuracy.class_labels import read_class_map
+    from coreml_prune_bench.accuracy.evaluate import evaluate
+    from coreml_prune_bench.bench.contention import tell_if_busy
+    from coreml_prune_bench.data.halves import open_data_or_part
+    from coreml_prune_bench.runtimes.protocol import loader
+
+    reporter = Reporter()
+    tell_if_busy(reporter.say)
+    classes = read_class_map(class_map) if class_map else None
+    with reporter.steps(f"{len(packages)} packages", 1) as steps:
+        return evaluate(
+            packages,
+            open_data_or_part(data).val,
+            load=loader(runtime, precision=precision, compute_units=compute_units),
+            class_map=classes,
+            skip_bad_images=skip_bad_images,
+            image_cache=image_cache,
+            say=reporter.say,
+            progress=steps.update,
+        )
 
 
 def inspect(
@@ -164,6 +194,7 @@ def predict(
         Path | None,
         typer.Option("--output-dir", metavar="DIR", help="Write outputs there: images as PNG, arrays as .npy."),
     ] = None,
+    time_limit: TimeLimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """One prediction of any package, ours or not, in the portable runtime.
@@ -177,7 +208,9 @@ def predict(
     from coreml_prune_bench.accuracy.predict import predict as run_once
 
     with Reporter().steps("predicting", 1):
-        result = run_once(
+        result = within(
+            time_limit,
+            run_once,
             package,
             inputs or [],
             function=function,

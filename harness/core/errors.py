@@ -39,8 +39,10 @@ __all__ = [
     "told",
 ]
 
-_OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|failed to allocate memory|bad alloc", re.IGNORECASE)
-"""How torch and ONNX Runtime, which have no class for it on a processor, call it."""
+_OUT_OF_MEMORY = re.compile(
+    "out of memory|(can't|cannot|failed to) allocate memory|bad alloc|failed to map segment", re.IGNORECASE
+)
+"""How torch and ONNX Runtime, which have no class for it on a processor, and the loader of libraries call it."""
 
 
 class SuiteError(BenchError):
@@ -67,7 +69,9 @@ def told(error: BaseException) -> str | None:
     """The line for an error that the user can mend; None for a bug."""
     if isinstance(error, BenchError):
         return str(error)
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error))):
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError | ImportError) and _OUT_OF_MEMORY.search(str(error))
+    ):
         return f"not enough memory{_first_line(error)}; what was finished is kept"
     if isinstance(error, OSError):
         why = error.strerror or str(error) or type(error).__name__

@@ -4,6 +4,7 @@ Of a folder count the files that its maker put there. Systems leave files of the
 shared or copied, and people leave notes; neither changes what a package or an artifact is.
 """
 
+import errno
 import hashlib
 import json
 import mmap
@@ -143,6 +144,13 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a file. OSError for what is none: a pipe lets its reader wait, and a device may never end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no file, but a folder, a pipe or a device", str(path))
+    return path.read_bytes()
 
 
 def file_hash(path: Path) -> str:

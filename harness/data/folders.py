@@ -15,10 +15,10 @@ import numpy as np
 import PIL.Image
 
 from coreml_prune_bench.core.errors import DataError
-from coreml_prune_bench.core.files import is_foreign
+from coreml_prune_bench.core.files import is_foreign, read_file
 from coreml_prune_bench.data.imagenet import check_known_images, wordnet_ids
 from coreml_prune_bench.data.remembered import DigestCache
-from coreml_prune_bench.data.split import Opened, Progress, Split, map_in_threads
+from coreml_prune_bench.data.split import UNREADABLE, Opened, Progress, Split, map_in_threads
 from coreml_prune_bench.models.pointers import pointer_text_problem
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
@@ -36,18 +36,23 @@ class FileSource:
 
     def open(self, index: int) -> PIL.Image.Image:
         # Read at once: a lazy image would hold its file open.
-        content = (self.root / self.files[index]).read_bytes()
+        content = read_file(self.root / self.files[index])
         if problem := pointer_text_problem(content):
             raise DataError(f"{self.root / self.files[index]}: {problem}")
         return PIL.Image.open(BytesIO(content))
 
     def digests(self, progress: Progress | None) -> list[str]:
         cache = DigestCache(self.root)
+
+        def digest(index: int) -> str:
+            try:
+                return cache.digest(self.files[index])
+            except OSError:
+                return UNREADABLE
+
         digests: list[str] = []
         try:
-            digests = map_in_threads(lambda i: cache.digest(self.files[i]), len(self.files), progress=progress)
-        except OSError as error:
-            raise DataError(f"cannot read {error.filename}: {error.strerror}; expected a readable image") from error
+            digests = map_in_threads(digest, len(self.files), progress=progress)
         finally:
             cache.save(whole=len(digests) == len(self.files))  # after Ctrl-C too: hashing 150 GB takes its time
         return digests

@@ -21,10 +21,11 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from coreml_prune_bench.core.errors import DataError
+from coreml_prune_bench.core.files import read_file
 from coreml_prune_bench.data.hub_client import HubClientError, fetch_all, fetch_files
 from coreml_prune_bench.data.imagenet import check_class_names
 from coreml_prune_bench.data.remembered import Arrays, remembered
-from coreml_prune_bench.data.split import Opened, Progress, Split, map_in_threads
+from coreml_prune_bench.data.split import UNREADABLE, Opened, Progress, Split, map_in_threads
 from coreml_prune_bench.data.tables import (
     Parts,
     by_split,
@@ -84,15 +85,15 @@ class RowSource:
     def _digest(self, index: int) -> bytes:
         try:
             return hashlib.sha256(self._encoded(index)).digest()
-        except (OSError, ValueError) as error:
-            raise DataError(f"cannot read row {index} of column {self.image!r}: {error}; expected an image") from error
+        except (OSError, ValueError):
+            return bytes.fromhex(UNREADABLE)
 
     def _encoded(self, index: int) -> bytes:
         cell = self.rows[index][self.image] or {}
         if cell.get("bytes") is not None:
             return bytes(cell["bytes"])
         if cell.get("path"):
-            return Path(cell["path"]).read_bytes()
+            return read_file(Path(cell["path"]))
         raise ValueError("the row holds no image")
 
 

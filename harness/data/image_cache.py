@@ -40,13 +40,15 @@ BLOCK_IMAGES = 64
 LEAST_BYTES = 8 << 20
 """Fewer are decoded about as quickly as they are hashed and read."""
 
+_MOST_BLOCK_BYTES = 512 << 20
 _FORMAT = 1
 _GIVE_UP = f"name another folder with {CACHE_VARIABLE}, or use --no-image-cache"
 
 
 def is_worth_keeping(split: Split, image_size: int) -> bool:
-    """Whether the prepared images are many or large enough for a file of their own."""
-    return len(split) * _image_bytes(image_size) >= LEAST_BYTES
+    """Whether prepared images are many or large enough for a file of their own, and a block of them fits in memory."""
+    block_bytes = min(len(split), BLOCK_IMAGES) * _image_bytes(image_size)
+    return len(split) * _image_bytes(image_size) >= LEAST_BYTES and block_bytes <= _MOST_BLOCK_BYTES
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ hands them over. It must not import torch, nor let PIL make up the missing part 
 
 import hashlib
 import json
-import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, TypeVar
@@ -25,8 +25,8 @@ from coreml_prune_bench.models.processors import processors
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
 
-# What PIL raises for damaged files; anything else is a bug here and keeps its traceback.
-_BAD_IMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, PIL.Image.DecompressionBombError)
+UNREADABLE = hashlib.sha256(b"unreadable").hexdigest()
+"""Stands for the content of an image that cannot be read: it is a bad one, as one that does not decode."""
 
 # Tasks this small keep threads evenly busy and still hide the cost of a hand-over behind tiny images.
 _CHUNK = 16
@@ -64,17 +64,29 @@ class Split:
 
     def image(self, index: int) -> PIL.Image.Image:
         """The decoded RGB image; DataError naming it where it is truncated, unreadable or gone."""
-        try:
+        with self.reading(index):
             return to_rgb(self.source.open(index))
-        except _BAD_IMAGE as error:
-            raise self._bad_image(index, error) from error
 
     def shorter_side(self, index: int) -> int:
         """The shorter side in pixels, from the header alone; DataError as for `image`."""
-        try:
+        with self.reading(index):
             return min(self.source.open(index).size)
-        except _BAD_IMAGE as error:
-            raise self._bad_image(index, error) from error
+
+    @contextmanager
+    def reading(self, index: int) -> Iterator[None]:
+        """Inside, what is raised over the image becomes a DataError that names it.
+
+        Whatever that is: Pillow's readers raise errors of every kind for files that they were not made for, and there
+        are images that no memory holds.
+        """
+        try:
+            yield
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(
+                f"cannot decode {self.ids[index]}: {_reason(error)}; remove it or use --skip-bad-images"
+            ) from error
 
     @property
     def fingerprint(self) -> str:
@@ -90,9 +102,6 @@ class Split:
             text = json.dumps({"classes": self.classes, "images": images}, separators=(",", ":"))
             self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
         return self._fingerprint
-
-    def _bad_image(self, index: int, error: BaseException) -> DataError:
-        return DataError(f"cannot decode {self.ids[index]}: {_reason(error)}; remove it or use --skip-bad-images")
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,4 +173,6 @@ def _reason(error: BaseException) -> str:
         return "not an image in a known format"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if isinstance(error, MemoryError):
+        return "it takes more memory than there is"
     return " ".join(str(error).split()) or type(error).__name__

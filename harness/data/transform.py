@@ -10,6 +10,8 @@ import PIL.Image
 import PIL.ImageOps
 from numpy.typing import NDArray
 
+from coreml_prune_bench.data.scaling import scaled_part
+
 BILINEAR = PIL.Image.Resampling.BILINEAR
 ORIENTATION = PIL.ExifTags.Base.Orientation
 
@@ -60,13 +62,13 @@ def preprocess(image: PIL.Image.Image, image_size: int) -> NDArray[np.uint8]:
     Bit-exact to torchvision's Resize(256) and CenterCrop(224) on a PIL image, the recipe behind published ImageNet
     accuracies; at any other size Resize and CenterCrop to that size, which loses no border of a small image.
     """
-    resized = _resize_shorter_side(to_rgb(image), 256 if image_size == 224 else image_size)
-    left = round((resized.width - image_size) / 2)
-    top = round((resized.height - image_size) / 2)
-    return np.array(resized.crop((left, top, left + image_size, top + image_size)))
+    rgb = to_rgb(image)
+    width, height = _size_with_shorter_side(rgb, 256 if image_size == 224 else image_size)
+    left, top = round((width - image_size) / 2), round((height - image_size) / 2)
+    return np.array(scaled_part(rgb, (width, height), (left, top, left + image_size, top + image_size)))
 
 
-def _resize_shorter_side(image: PIL.Image.Image, size: int) -> PIL.Image.Image:
+def _size_with_shorter_side(image: PIL.Image.Image, size: int) -> tuple[int, int]:
     short, long = sorted(image.size)
     scaled = int(size * long / short)  # torchvision truncates
-    return image.resize((size, scaled) if image.width <= image.height else (scaled, size), BILINEAR)
+    return (size, scaled) if image.width <= image.height else (scaled, size)

@@ -15,9 +15,10 @@ FREE_BYTES = 256 << 20
 BYTES_PER_BYTE = 96
 """A weight of one bit an element takes 48, decompressed to Float16 and made Float32; some have half a bit."""
 
-STEPS = 150_000
+FREE_STEPS = 100_000
 """Each some tenth of a millisecond: an operation read, a node written. Of an intact program a few thousand are usual,
 of a large language model's some ten thousand."""
+BYTES_A_STEP = 10_000
 
 
 class OverBudgetError(Exception):
@@ -26,15 +27,16 @@ class OverBudgetError(Exception):
 
 @dataclass
 class Budget:
-    """What is left: bytes of arrays that are made, and steps. The error names what `most_bytes` was."""
+    """What is left: bytes of arrays that are made, and steps."""
 
     bytes: int
-    steps: int = STEPS
+    steps: int
 
     @classmethod
     def of(cls, weights: Weights) -> Budget:
         """For one reading or one translation of the package that has these weights."""
-        return cls(FREE_BYTES + BYTES_PER_BYTE * weights.package_bytes())
+        size = weights.package_bytes()
+        return cls(FREE_BYTES + BYTES_PER_BYTE * size, FREE_STEPS + size // BYTES_A_STEP)
 
     def take_bytes(self, count: int) -> None:
         """Raises OverBudgetError where an array of so many bytes is not to be made."""
@@ -48,7 +50,9 @@ class Budget:
     def take_steps(self, count: int = 1) -> None:
         """Raises OverBudgetError where that work is not to be done."""
         if count > self.steps:
-            raise OverBudgetError(f"the program takes more than {STEPS:,} steps to translate")
+            raise OverBudgetError(
+                f"the program takes more than the {FREE_STEPS:,} steps that one of this size may take"
+            )
         self.steps -= count
 
 

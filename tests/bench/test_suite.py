@@ -241,3 +241,11 @@ def test_a_network_that_is_replaced_need_not_be_there(tmp_path):
     for choice in (SuiteChoice(str(path)), SuiteChoice(str(path), own=own, models=[f"{tmp_path}/gone.py:net"])):
         with pytest.raises(SuiteError, match=r"gone\.py"):
             choice.load()
+
+
+def test_a_suite_of_more_cells_than_anybody_measures_is_refused(tmp_path):
+    """A billion cells are ten letters."""
+    config = '[[configs]]\nalgorithm = "blockwise-reconstruction"\nsparsity = 0.5\n'
+    suite = load_suite(suite_file(tmp_path, HEAD + "trials = 1_000_000_000\n" + config))
+    with pytest.raises(SuiteError, match=r"suite own has 1,000,000,000 cells .*expected at most 100,000"):
+        lay_out(suite, None)

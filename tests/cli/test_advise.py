@@ -123,7 +123,7 @@ def test_what_is_asked_for_wrongly_is_told_in_one_line(refused, own_suite, tmp_p
     (tmp_path / "full" / "thesis.txt").write_text("x")
     assert "holds something else" in refused(*command, "--data", "digits", "--out", tmp_path / "full")
     inside = tmp_path / "full" / "thesis.txt" / "out"
-    assert "thesis.txt is a file, expected a folder" in refused(*command, "--data", "digits", "--out", inside)
+    assert "thesis.txt is a file; expected a folder" in refused(*command, "--data", "digits", "--out", inside)
     assert (tmp_path / "full" / "thesis.txt").read_text() == "x"
 
 

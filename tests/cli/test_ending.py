@@ -55,6 +55,10 @@ class _TorchOutOfMemoryError(RuntimeError):
         (MemoryError(), "not enough memory; what"),
         (MemoryError("Unable to allocate 9 GiB"), "not enough memory: Unable to allocate 9 GiB; what"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried\nC++"), "not enough memory: DefaultCPU"),
+        (
+            ImportError("libtorch.so: failed to map segment from shared object"),
+            "not enough memory: libtorch.so: failed",
+        ),
         (_TorchOutOfMemoryError("CUDA out of memory. Tried to allocate"), "not enough memory: CUDA out of memory"),
         (ModuleNotFoundError("no timm", name="timm.models"), "this needs timm, which the base installation leaves out"),
         (DataError("a\nb \x1b[31m \u202e caf\udce9"), r"a\nb \x1b[31m \u202e caf\udce9"),

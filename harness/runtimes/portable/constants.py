@@ -31,7 +31,7 @@ _SUMS = frozenset(
     | {"AveragePool", "MaxPool", "LpPool"}
 )
 
-_STEPS = 10
+_STEPS = 12
 """Of computing a constant: it takes a session of its own, a millisecond."""
 _PRODUCTS_A_STEP = 100_000
 

@@ -369,7 +369,7 @@ def _smallest_zeroed(config: ReconstructionConfig, task: PruningTask) -> tuple[T
 
 
 def _masks_in(stage: nn.Module, masks: Masks) -> Masks:
-    """Those of the stage's weights, by the names of `_weights`: a weight that layers share has the first one's there."""
+    """Those of the stage's weights, by the names of `_weights`: a weight that layers share has the first one's."""
     return {f"{names[0]}.weight": masks[name] for names in names_by_weight(stage) for name in names if name in masks}
 
 

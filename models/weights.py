@@ -131,7 +131,9 @@ def _names(network: Network) -> frozenset[str]:
 
 @cache
 def _parameters(network: Network) -> frozenset[str]:
-    return frozenset(name for name, _ in network.build(IMAGENET_CLASSES).named_parameters())
+    """Names of those that are floats: what else a network is made of, it has chosen."""
+    parameters = network.build(IMAGENET_CLASSES).named_parameters()
+    return frozenset(name for name, value in parameters if value.is_floating_point())
 
 
 def _download(network: Network) -> StateDict:

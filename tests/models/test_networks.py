@@ -110,7 +110,11 @@ def test_weights_that_are_no_real_numbers_are_named_and_not_cast(tmp_path, kind)
     """Copied, complex ones lose their imaginary part, and integers of a quantized network their scale."""
     state = untrained_model(TINY, 10).state_dict()
     state["features.0.weight"] = state["features.0.weight"].to(getattr(torch, kind))
-    with pytest.raises(WeightsError, match=rf"'features.0.weight' is {kind}, where the network has float32"):
+    with pytest.raises(WeightsError, match=rf"hold 'features.0.weight' as torch.{kind}; expected floats"):
+        load_pretrained(TINY, save(tmp_path, state))
+    state = untrained_model(TINY, 10).state_dict()
+    state["features.1.running_mean"] = state["features.1.running_mean"].to(getattr(torch, kind))
+    with pytest.raises(WeightsError, match=rf"'features.1.running_mean' is {kind}, where the network has float32"):
         load_pretrained(TINY, save(tmp_path, state))
 
 

@@ -50,7 +50,9 @@ class Budget:
     def take_steps(self, count: int = 1) -> None:
         """Raises OverBudgetError where that work is not to be done."""
         if count > self.steps:
-            raise OverBudgetError(f"the program takes more than the {FREE_STEPS:,} steps that one of this size may take")
+            raise OverBudgetError(
+                f"the program takes more than the {FREE_STEPS:,} steps that one of this size may take"
+            )
         self.steps -= count
 
 

@@ -56,15 +56,8 @@ def run(session: Any, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> 
         return list(session.run(names, feeds))
     options = onnxruntime.RunOptions()
     outcome: Future[list[np.ndarray]] = Future()
-
-    def compute() -> None:
-        try:
-            outcome.set_result(list(session.run(names, feeds, options)))
-        except BaseException as error:  # raised where the result is waited for
-            outcome.set_exception(error)
-
     # Python looks for signals in the main thread alone, and there not before a call of a library has returned.
-    thread = threading.Thread(target=compute, daemon=True)
+    thread = threading.Thread(target=_compute, args=(outcome, session, names, feeds, options), daemon=True)
     thread.start()
     try:
         return outcome.result()
@@ -72,6 +65,13 @@ def run(session: Any, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> 
         options.terminate = True
         thread.join(_GRACE_S)
         del outcome, session  # what is raised would keep them, and the pool, until garbage is collected
+
+
+def _compute(outcome: Future, session: Any, *arguments: Any) -> None:
+    try:
+        outcome.set_result(list(session.run(*arguments)))
+    except BaseException as error:  # raised where the result is waited for
+        outcome.set_exception(error)
 
 
 def renew_pool(most_bytes: int) -> bool:

@@ -78,20 +78,27 @@ def assemble(
     write: Callable[[Writer], Sequence[str]],
     *,
     weights: bytes = b"",
-    results: Mapping[str, Shape] | None = None,
+    others: Mapping[str, Callable[[Writer], Sequence[str]]] | None = None,
 ) -> Path:
-    """A package of one function with Float32 `inputs`. `write` returns the names of its results."""
+    """A package with Float32 `inputs`. `write` writes its function main and returns the names of that one's results.
+
+    others: functions beside it, with the same inputs and results.
+    """
     spec = new_specification()
     spec.specificationVersion = 9
-    function = spec.mlProgram.functions["main"]
-    function.opset = _OPSET
+    results: Sequence[str] = ()
+    for function_name, write_function in {**(others or {}), "main": write}.items():
+        function = spec.mlProgram.functions[function_name]
+        function.opset = _OPSET
+        for name, shape in inputs.items():
+            _named(function.inputs.add(), name, "fp32", shape)
+        block = function.block_specializations[_OPSET]
+        results = write_function(Writer(block))
+        block.outputs.extend(results)
     for name, shape in inputs.items():
-        _named(function.inputs.add(), name, "fp32", shape)
         _described(spec.description.input.add(name=name), shape)
-    block = function.block_specializations[_OPSET]
-    block.outputs.extend(write(Writer(block)))
-    for name in block.outputs:
-        _described(spec.description.output.add(name=name), (results or {}).get(name, ()))
+    for name in results:
+        _described(spec.description.output.add(name=name), ())
     spec.mlProgram.version = 1
     folder = path / "Data/com.apple.CoreML"
     (folder / "weights").mkdir(parents=True)

@@ -51,7 +51,8 @@ class Budget:
         """Raises OverBudgetError where that work is not to be done."""
         if count > self.steps:
             raise OverBudgetError(
-                f"the program takes more than the {FREE_STEPS:,} steps that one of this size may take"
+                f"the program takes more steps than one of this size may take ({FREE_STEPS:,}, and one for each "
+                f"{BYTES_A_STEP:,} bytes)"
             )
         self.steps -= count
 

@@ -141,6 +141,20 @@ def test_a_declared_input_that_nothing_can_be(copy: Path, shape: tuple[int, ...]
     assert "the description of 'x' cannot be read" in refusal(copy)
 
 
+def test_a_name_that_is_a_book(copy: Path) -> None:
+    rewrite(copy, lambda spec: setattr(named(spec, "y").outputs[0], "name", "y" * 1001))
+    assert "a value is called 'yyyyyyyyyyyyyyyyyyyy'... in 1,001 letters" in refusal(copy)
+
+
+def test_too_many_inputs_and_outputs(copy: Path) -> None:
+    def change(spec: Any) -> None:
+        for _ in range(10_000):
+            spec.description.output.add().CopyFrom(spec.description.output[0])
+
+    rewrite(copy, change)
+    assert "function 'main' has more than 10,000 inputs and outputs" in refusal(copy)
+
+
 def test_too_many_operations(copy: Path) -> None:
     def change(spec: Any) -> None:
         last = block(spec).operations[-1]

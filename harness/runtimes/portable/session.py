@@ -111,9 +111,7 @@ class Model:
         """
         self._check_names(inputs)
         self._check_state(state)
-        self._check_made(
-            [feature for feature in self.inputs if feature.name not in inputs], "what is not given of its inputs"
-        )
+        self._check_made([feature for feature in self.inputs if feature.name not in inputs], "its default inputs")
         given = {name: sample(self.package, one, inputs.get(name)) for name, one in self._features.items()}
         feeds = {name: a[np.newaxis] if self._features[name].kind == "image" else a for name, a in given.items()}
         loaded = self._load({name: tuple(array.shape) for name, array in given.items()})

@@ -25,7 +25,7 @@ _MOST_ELEMENTS = 1 << 20
 
 @dataclass(frozen=True)
 class Attempt:
-    """What came of a package, until when, and how much more memory it took than the imports.
+    """What came of a package, until when, what of that the process computed, and its memory beside the imports.
 
     outcome: "ran", "refused: (why)", "endless" where it was loaded and did not end in time, or what a package must
     never do: "raised: ...", "crashed ...", "hung ...".
@@ -33,6 +33,7 @@ class Attempt:
 
     outcome: str
     seconds: float
+    processor_s: float
     mebibytes: float
 
 
@@ -59,21 +60,26 @@ class Attempts:
         return self.attempt(package).outcome
 
     def attempt(self, package: Path) -> Attempt:
-        start = time.monotonic()
+        start, computed = time.monotonic(), _processor_s(self._process.pid or 0)
         loaded, peak = False, 0.0
+
+        def result(outcome: str) -> Attempt:
+            spent = max(0.0, _processor_s(self._process.pid or 0) - computed)
+            return Attempt(outcome, time.monotonic() - start, spent, peak - self._imported)
+
         self._connection.send(package)
         try:
             while self._connection.poll(max(0.0, start + self._seconds - time.monotonic())):
                 told, peak = self._connection.recv()
                 if told != _LOADED:
-                    return Attempt(told, time.monotonic() - start, peak - self._imported)
+                    return result(told)
                 loaded = True
             peak = max(peak, _peak(self._process.pid or 0))
             ended = "endless" if loaded else f"hung: no answer after {self._seconds:.0f} s"
         except (EOFError, ConnectionResetError):
             self._process.join()
             ended = f"crashed with exit code {self._process.exitcode}"
-        attempt = Attempt(ended, time.monotonic() - start, peak - self._imported)
+        attempt = result(ended)
         self.close()
         self._start()
         return attempt
@@ -85,6 +91,14 @@ class Attempts:
 
 
 _LOADED = "loaded"
+
+
+def _processor_s(process: int) -> float:
+    """What a process has computed so far; 0 once it is gone."""
+    with suppress(OSError):
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def _peak(process: int) -> float:

@@ -20,8 +20,8 @@ _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 app = typer.Typer(
     help="What this project keeps on disk, with sizes; `cache clear` and `cache bound` make room.\n\n"
-    "That is prepared images, translated and compiled packages, and what stopped runs left. Without a command: how much "
-    "of each. Results are never removed, nor what a process uses.",
+    "That is prepared images, translated and compiled packages, and what stopped runs left. Without a command: how "
+    "much of each. Results are never removed, nor what a process uses.",
     add_completion=False,
     rich_markup_mode="markdown",
 )

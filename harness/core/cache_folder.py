@@ -6,6 +6,7 @@ CACHE/<kind>/<entry>    a file or folder, locked (shared) by each process that u
 import fcntl
 import os
 import shutil
+import stat
 import uuid
 import weakref
 from contextlib import suppress
@@ -49,8 +50,12 @@ def use(entry: Path) -> Use | None:
 def use_new(folder: Path) -> Use | None:
     """As `use`, of a folder that is made where it is not there. Raises OSError where it cannot be made."""
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # removed between the two
+        with suppress(FileNotFoundError):  # removed between two of these
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except FileExistsError:  # of a folder too, where it is removed while it is made
+                if not stat.S_ISDIR(os.stat(folder).st_mode):
+                    raise
             return _used(folder)
 
 

@@ -17,7 +17,7 @@ from coremltools.converters.mil.mil import types
 
 from coreml_prune_bench.accuracy.evaluate import _batch_size, evaluate
 from coreml_prune_bench.core.errors import DataError, PackageError
-from coreml_prune_bench.data import Split, open_data
+from coreml_prune_bench.data import open_data
 from coreml_prune_bench.models.quiet import silenced
 
 ROOT = Path(__file__).parents[2]
@@ -147,8 +147,8 @@ def kept(monkeypatch, tmp_path):
 def decoded(monkeypatch):
     """The positions of the images that were decoded."""
     positions = []
-    image = Split.image
-    monkeypatch.setattr(Split, "image", lambda split, index: positions.append(index) or image(split, index))
+    prepared = images_module._prepared
+    monkeypatch.setattr(images_module, "_prepared", lambda *of: positions.append(of[1]) or prepared(*of))
     return positions
 
 

@@ -95,6 +95,7 @@ def net():
 """
 
 
+@pytest.mark.slow
 def test_what_torch_can_make_of_a_network_is_pruned_and_converted_as_torch_computes_it(own_files, monkeypatch):
     """A head of two, registered first, for other classes; weights that are computed, shared, called twice; wrappers."""
     (own_files / "net.py").write_text(MANY_KINDS)

@@ -234,7 +234,10 @@ def test_a_suite_without_data_asks_for_it():
 def test_a_network_that_is_replaced_need_not_be_there(tmp_path):
     """A suite beside the networks of somebody else; those that stay have to be."""
     path = tmp_path / "mine.toml"
-    path.write_text('description = "d"\nmodels = ["gone.py:net", "resnet50"]\ndata.default = "digits"\n')
+    path.write_text(
+        'description = "d"\nmodels = ["gone.py:net", "resnet50"]\ndata.default = "digits"\n'
+        '[[configs]]\nalgorithm = "post-training"\nsparsity = 0.5\n'
+    )
     own = ["torchvision:resnet18"]
     assert SuiteChoice(str(path), own=own).load().models == ("torchvision:resnet18",)
     assert SuiteChoice(str(path), own=own, models=["resnet50"]).load().models == ("resnet50", "torchvision:resnet18")

@@ -113,6 +113,7 @@ import signal, sys, time
 from pathlib import Path
 from coreml_prune_bench.cli.ending import end_with
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a process in the background inherits as ignored
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and one below nohup this
 
 def work(swallow):
     unfinished = Path(sys.argv[1])

@@ -91,7 +91,9 @@ def test_an_entry_in_use_is_there_however_often_others_remove_it(tmp_path):
 
     with ThreadPoolExecutor(5) as threads:
         cleaned = threads.submit(clean)
-        there = list(threads.map(work, range(4)))
-        end.set()
+        try:
+            there = list(threads.map(work, range(4)))
+        finally:
+            end.set()
         cleaned.result()
     assert there == [True] * 4

@@ -78,6 +78,7 @@ def test_nothing_is_set_where_torch_is_there_already(tmp_path: Path) -> None:
     assert done.stdout == "None\n"
 
 
+@pytest.mark.slow
 def test_the_command_and_these_tests_load_torch_so(tmp_path: Path) -> None:
     libgomp("torch")
     assert spins([BENCH, *REFUSED], tmp_path) == {BRIEF["GOMP_SPINCOUNT"]}

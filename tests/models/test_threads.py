@@ -15,6 +15,7 @@ from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.weights import untrained_model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sparsity", [None, 0.75])
 def test_conversion_and_post_training_pruning_give_the_same_bytes(
     threads, tmp_path: Path, sparsity: float | None

@@ -17,6 +17,7 @@ from coremltools.converters.mil.mil import types
 
 from coreml_prune_bench.accuracy.evaluate import _batch_size, evaluate
 from coreml_prune_bench.core.errors import DataError, PackageError
+from coreml_prune_bench.data import images as decoding
 from coreml_prune_bench.data import open_data
 from coreml_prune_bench.models.quiet import silenced
 
@@ -147,8 +148,8 @@ def kept(monkeypatch, tmp_path):
 def decoded(monkeypatch):
     """The positions of the images that were decoded."""
     positions = []
-    prepared = images_module._prepared
-    monkeypatch.setattr(images_module, "_prepared", lambda *of: positions.append(of[1]) or prepared(*of))
+    prepared = decoding._prepared
+    monkeypatch.setattr(decoding, "_prepared", lambda *of: positions.append(of[1]) or prepared(*of))
     return positions
 
 

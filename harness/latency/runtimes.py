@@ -65,7 +65,7 @@ class CoreMLRuntime:
         try:
             return placement(coreml.compute_plan(compiled, target.compute_units)), ()
         except RuntimeError as error:
-            return None, (f"no compute plan: {' '.join(str(error).split())}",)
+            return None, (f"no compute plan: {coreml.said(error)}",)
 
 
 class _CoreMLLoaded:

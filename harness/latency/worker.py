@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.latency.bench import Bench, Runtime
+from coreml_prune_bench.runtimes.coreml import said
 
 OpenRuntime = Callable[[], Runtime]
 """Makes the runtime in the worker; has to be picklable. BenchError from it ends the run."""
@@ -147,7 +148,7 @@ def _told_exit(code: int | None) -> str:
 
 def _serve(connection: Connection, open_runtime: OpenRuntime) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to act upon, which then ends this process
-    _spare_imports()
+    spare_imports()
     os.dup2(2, 1)  # Core ML's compiler writes to standard output, which is for tables
     try:
         runtime = open_runtime()
@@ -165,7 +166,7 @@ def _serve(connection: Connection, open_runtime: OpenRuntime) -> None:
         runtime.close()
 
 
-def _spare_imports() -> None:
+def spare_imports() -> None:
     """What coremltools imports wherever it is installed, to convert from it: seconds, and torch's pool of threads."""
     for name in ("torch", "sklearn"):
         if name not in sys.modules:
@@ -183,5 +184,5 @@ def _outcome(bench: Bench, step: Step, arguments: tuple[Any, ...]) -> tuple[str,
 
 def _told(error: Exception) -> str:
     """In one line. An error of ours is a sentence already."""
-    text = " ".join(str(error).split())
+    text = said(error)
     return text if isinstance(error, BenchError) else f"{type(error).__name__}: {text}"

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -68,6 +69,12 @@ def missing() -> str:
     )
 
 
+def said(error: BaseException) -> str:
+    """What an error of the native module says, in one line: of the text of a userInfo dictionary, its description."""
+    found = re.search(r'NSLocalizedDescription = "?(.*?)"?;\s*(?:NS|\}|$)', str(error), re.DOTALL)
+    return " ".join((found[1].replace('\\"', '"') if found else str(error)).split())
+
+
 @dataclass(frozen=True)
 class Compiled:
     """A compiled model at its lasting path. compile_ns: what compiling took, now or in the process that did it."""
@@ -108,7 +115,7 @@ def compile_package(package: Path, sha256: str) -> Compiled:
             try:
                 compile_model(str(package), str(path))
             except RuntimeError as error:
-                raise PackageError(f"{package}: Core ML does not compile it: {error}") from error
+                raise PackageError(f"{package}: Core ML does not compile it: {said(error)}") from error
             taken = time.perf_counter_ns() - started
             write_atomically(folder / _NOTES, json.dumps({"compile_ns": taken, "cold_load_ns": {}}))
     return Compiled(path, _notes(path)["compile_ns"])
@@ -142,7 +149,7 @@ class Model:
         try:
             self._model = ct.models.CompiledMLModel(str(self.compiled.path), units, function)
         except RuntimeError as error:
-            raise PackageError(f"{self.package}: Core ML does not load it: {error}") from error
+            raise PackageError(f"{self.package}: Core ML does not load it: {said(error)}") from error
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -177,7 +184,7 @@ class Model:
         try:
             results = self._model.predict(samples)
         except RuntimeError as error:
-            raise PackageError(f"{self.package}: Core ML cannot predict: {error}") from error
+            raise PackageError(f"{self.package}: Core ML cannot predict: {said(error)}") from error
         return {
             feature.name: self._stacked(feature.kind, [r[feature.name] for r in results]) for feature in self.outputs
         }
@@ -202,10 +209,14 @@ class Model:
 
 
 def compute_plan(compiled: Path, compute_units: str) -> ComputePlan:
-    """Where Core ML plans to run each operation. Raises RuntimeError before macOS 14.4."""
+    """Where Core ML plans to run each operation. Raises RuntimeError before macOS 14.4, PackageError
+    for what is no compiled model."""
     import coremltools as ct
     from coremltools.models.compute_plan import MLComputePlan
 
+    if compiled.suffix != ".mlmodelc" or not compiled.is_dir():
+        # Core ML ends the process then: https://github.com/apple/coremltools/issues/2757
+        raise PackageError(f"{compiled}: no compiled model, which a compute plan is made of")
     plan: ComputePlan = MLComputePlan.load_from_path(str(compiled), ct.ComputeUnit[compute_units.upper()])
     return plan
 

@@ -20,7 +20,7 @@ from coreml_prune_bench.data import iterate, open_data
 from coreml_prune_bench.models.weights import untrained_model
 from coreml_prune_bench.runtimes import coreml, portable
 from coreml_prune_bench.runtimes.protocol import loader
-from tests.coreml_stand_in import Script, installed
+from coreml_prune_bench.testing import Script, installed
 from tests.tiny_network import TINY
 
 

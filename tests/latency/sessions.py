@@ -19,7 +19,7 @@ from coreml_prune_bench.records.latency import (
     Protocol,
     State,
 )
-from tests.coreml_stand_in import Clock, Script, StandIn, installed
+from coreml_prune_bench.testing import Clock, Script, StandIn, installed
 
 MAC = Device(
     name="MacBook Pro (Mac14,9)",

@@ -14,7 +14,7 @@ from coreml_prune_bench.latency.session import COOL_DOWN_SECONDS, Session
 from coreml_prune_bench.latency.statistics import speed_up, summarize
 from coreml_prune_bench.latency.steady import FEWEST, is_steady, truncation
 from coreml_prune_bench.records.latency import Protocol, read_latency_record, read_latency_records
-from tests.coreml_stand_in import Failure, Latency, Script, installed
+from coreml_prune_bench.testing import Failure, Latency, Script, installed
 from tests.latency.sessions import PROTOCOL, InProcess, copies, machine, measure, run, scripted_truth, states
 
 SCRIPTS = {

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from coreml_prune_bench.latency.bench import Runtime
 from coreml_prune_bench.latency.worker import OpenRuntime
-from tests.coreml_stand_in.install import installed
-from tests.coreml_stand_in.script import Script
+from coreml_prune_bench.testing.install import installed
+from coreml_prune_bench.testing.script import Script
 
 _UNTIL_THE_END = contextlib.ExitStack()
 

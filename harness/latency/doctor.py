@@ -54,12 +54,13 @@ class Report:
 
 def examine(
     tool: Tool = run_tool,
-    system: str = sys.platform,
+    system: str | None = None,
     *,
     compute_devices: "Callable[[], tuple[str, ...] | None] | None" = None,
     which: Callable[[str], str | None] = shutil.which,
 ) -> Report:
     """Read the machine; on a Mac with Xcode, also what devices are there."""
+    system = system or sys.platform
     machine, state = read_machine(tool, system), read_state(tool, system)
     found = (compute_devices or core_ml_devices)() if system == "darwin" else None
     missing_tools = [name for name in ("xcodebuild", "devicectl") if which(name) is None]

@@ -15,6 +15,7 @@ import asyncio
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import warnings
@@ -54,6 +55,12 @@ class Credentials:
     development_team: str | None = None
     provisioning_profile: str | None = None
     bundle_identifier: str | None = None
+
+    @classmethod
+    def from_environment(cls) -> "Credentials":
+        """Of DEVELOPMENT_TEAM, PROVISIONING_PROFILE and BUNDLE_IDENTIFIER, for what has no options for them."""
+        names = ("DEVELOPMENT_TEAM", "PROVISIONING_PROFILE", "BUNDLE_IDENTIFIER")
+        return cls(*(os.environ.get(name) or None for name in names))
 
 
 @dataclass(frozen=True)
@@ -148,10 +155,28 @@ def _devicectl(*arguments: str) -> dict[str, Any]:
 # --- in the worker process
 
 
+def devicectl_path() -> str | None:
+    """Where devicectl lies, as `xcrun` says: in Xcode, which on a Mac as it comes is not in PATH. None without it."""
+    if found := shutil.which("devicectl"):
+        return found
+    try:
+        done = subprocess.run(("xcrun", "--find", "devicectl"), capture_output=True, text=True, timeout=_LIMIT_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def with_devicectl() -> None:
+    """Let coremltools find devicectl, which it looks for in PATH and calls by name: of this process alone."""
+    if (found := devicectl_path()) and shutil.which("devicectl") is None:
+        os.environ["PATH"] += os.pathsep + str(Path(found).parent)
+
+
 class DeviceRuntime:
     """Packages on a device, through an app that is built (minutes, the first time), signed and started there."""
 
     def __init__(self, identifier: str, credentials: Credentials) -> None:
+        with_devicectl()
         os.environ["TQDM_DISABLE"] = "1"  # a progress bar for every file that is copied
         from coremltools.models.ml_program.experimental import remote_device as remote
 

@@ -69,9 +69,9 @@ def run_tool(command: Sequence[str]) -> str | None:
     return done.stdout or None
 
 
-def read_machine(tool: Tool = run_tool, system: str = sys.platform) -> Machine:
+def read_machine(tool: Tool = run_tool, system: str | None = None) -> Machine:
     """This machine; on a Mac within about half a second."""
-    if system != "darwin":
+    if (system or sys.platform) != "darwin":
         return _read_linux()
     facts = parse_sysctl(tool(SYSCTL))
     model, called = facts.get("hw.model"), parse_system_profiler(tool(SYSTEM_PROFILER))
@@ -92,10 +92,10 @@ def read_machine(tool: Tool = run_tool, system: str = sys.platform) -> Machine:
     )
 
 
-def read_state(tool: Tool = run_tool, system: str = sys.platform) -> State:
+def read_state(tool: Tool = run_tool, system: str | None = None) -> State:
     """What can slow it down, at this moment; on a Mac within some tens of milliseconds."""
     load = os.getloadavg()[0]
-    if system != "darwin":
+    if (system or sys.platform) != "darwin":
         return State(load_average=load)
     on_battery, percent = parse_power_source(tool(POWER_SOURCE))
     return State(

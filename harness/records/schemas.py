@@ -17,7 +17,7 @@ from coreml_prune_bench.models.pointers import pointer_text_problem
 _Model = TypeVar("_Model", bound=BaseModel)
 _Content = dict[str, Any]
 
-VERSIONS = {"record": 2, "latency record": 1, "baseline": 1, "lock of published packages": 1}
+VERSIONS = {"record": 2, "latency record": 1, "baseline": 1, "lock of published packages": 1, "self-test": 1}
 """The version that is written, by what the file is."""
 
 _MIGRATIONS: dict[tuple[str, int], Callable[[_Content], _Content]] = {

@@ -2,7 +2,7 @@
 
 
 class Clock:
-    """Nanoseconds. While the machine sleeps `now_ns` stands still, as `perf_counter` on a Mac, and `wall_ns` goes on."""
+    """Nanoseconds. While a machine sleeps `now_ns` stands still, as `perf_counter` on a Mac; `wall_ns` does not."""
 
     def __init__(self) -> None:
         self.now_ns = 1_000_000_000

@@ -11,8 +11,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from coreml_prune_bench.latency import qos
+from coreml_prune_bench.latency.worker import spare_imports
 from coreml_prune_bench.runtimes import portable
 from coreml_prune_bench.testing.clock import Clock
 from coreml_prune_bench.testing.install import Place, StandIn, installed, replaced
@@ -29,6 +31,14 @@ _FIRST = (
     "scipy.special",
     "coreml_prune_bench.runtimes.portable.translate",
     "coreml_prune_bench.runtimes.portable.session",
+)
+
+_MORE = (
+    "coremltools.models.ml_program.experimental.compute_plan_utils",
+    "coreml_prune_bench.latency.self_test.run",
+    "coreml_prune_bench.latency.self_test.numbers",
+    "coreml_prune_bench.latency.self_test.system",
+    "coreml_prune_bench.latency.self_test.phone",
 )
 
 
@@ -67,6 +77,13 @@ def _platform(script: Script) -> list[Place]:
     ]
 
 
+def preload() -> None:
+    """Import what `enter` would, so that processes forked from this one start at once."""
+    spare_imports()
+    for name in (*_FIRST, *_MORE):
+        importlib.import_module(name)
+
+
 def _time(clock: Clock) -> list[Place]:
     return [
         (time, "perf_counter_ns", clock),
@@ -87,7 +104,30 @@ def _libraries(stand_in: StandIn) -> list[Place]:
     ]
     if script.telemetry:
         places.append((portable, "load", _reporting(portable.load, stand_in.world.home)))
+    if script.mps != "none" and sys.modules.get("torch", "not yet") is not None:  # a process may do without
+        places += _apple_gpu(script)
     return places
+
+
+def _apple_gpu(script: Script) -> list[Place]:
+    """torch's, which is the CPU; a corrupt one changes a pixel of each batch on the way."""
+    import torch
+
+    from coreml_prune_bench.models import loading, mps
+
+    moved = loading._on_device
+
+    def corrupted(batch: Any, device: Any) -> Any:
+        images, labels = moved(batch, device)
+        images = images.clone()
+        images.view(-1)[0] ^= 255
+        return images, labels
+
+    return [
+        (torch.backends.mps, "is_available", lambda: True),
+        (mps, "device", lambda: torch.device("cpu")),
+        (loading, "_on_device", corrupted if script.mps == "corrupt" else moved),
+    ]
 
 
 class _Threads:

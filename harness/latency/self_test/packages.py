@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 
 SIZE, CHANNELS = 64, 32
+SINCE_MACOS_15 = ("stateful", "palettized")
+"""Of operation sets that earlier ones do not load."""
+
 LAYERS = {"light": 2, "heavy": 20}
 CLASSES: dict[str, list[Any]] = {"labels": ["cat", "dog", "owl"], "numbers": [3, 5, 8]}
 
@@ -37,6 +40,14 @@ def _convert(program: Any, **options: Any) -> Any:
     )
 
 
+def _program(inputs: list[Any], target: Any) -> Callable[[Callable[..., Any]], Any]:
+    """coremltools' decorator, which has no types."""
+    from coremltools.converters.mil import Builder as mb
+
+    made: Callable[[Callable[..., Any]], Any] = mb.program(input_specs=inputs, opset_version=target)
+    return made
+
+
 def _draw() -> np.random.Generator:
     return np.random.default_rng(0)
 
@@ -48,7 +59,7 @@ def _small() -> Any:
 
     weight = _draw().standard_normal((3, 8)).astype(np.float32)
 
-    @mb.program(input_specs=[mb.TensorSpec((1, 8))], opset_version=ct.target.iOS16)
+    @_program([mb.TensorSpec((1, 8))], ct.target.iOS16)
     def program(x: Any) -> Any:
         return mb.linear(x=x, weight=weight, name="y")
 
@@ -60,9 +71,13 @@ def _results() -> Any:
     import coremltools as ct
     from coremltools.converters.mil import Builder as mb
 
-    @mb.program(input_specs=[mb.TensorSpec((1, 8))], opset_version=ct.target.iOS16)
+    @_program([mb.TensorSpec((1, 8))], ct.target.iOS16)
     def program(x: Any) -> Any:
-        return mb.mul(x=x, y=2.0, name="half"), mb.mul(x=x, y=3.0, name="single"), mb.cast(x=x, dtype="int32", name="whole")
+        return (
+            mb.mul(x=x, y=2.0, name="half"),
+            mb.mul(x=x, y=3.0, name="single"),
+            mb.cast(x=x, dtype="int32", name="whole"),
+        )
 
     outputs = [("half", np.float16), ("single", np.float32), ("whole", np.int32)]
     return _convert(program, outputs=[ct.TensorType(name=name, dtype=dtype) for name, dtype in outputs])
@@ -74,7 +89,7 @@ def _image(color: str) -> Any:
 
     channels = 3 if color == "RGB" else 1
 
-    @mb.program(input_specs=[mb.TensorSpec((1, channels, 16, 16))], opset_version=ct.target.iOS16)
+    @_program([mb.TensorSpec((1, channels, 16, 16))], ct.target.iOS16)
     def program(image: Any) -> Any:
         return mb.mul(x=image, y=0.5, name="picture")
 
@@ -92,7 +107,7 @@ def _classifier(classes: str) -> Any:
 
     weight = _draw().standard_normal((3, 8)).astype(np.float32)
 
-    @mb.program(input_specs=[mb.TensorSpec((1, 8))], opset_version=ct.target.iOS16)
+    @_program([mb.TensorSpec((1, 8))], ct.target.iOS16)
     def program(x: Any) -> Any:
         return mb.softmax(x=mb.linear(x=x, weight=weight), axis=-1, name="scores")
 
@@ -105,9 +120,9 @@ def _stateful() -> Any:
     from coremltools.converters.mil import Builder as mb
     from coremltools.converters.mil.mil import types
 
-    @mb.program(
-        input_specs=[mb.TensorSpec((1, 8), dtype=types.fp16), mb.StateTensorSpec((1, 8), dtype=types.fp16)],
-        opset_version=ct.target.iOS18,
+    @_program(
+        [mb.TensorSpec((1, 8), dtype=types.fp16), mb.StateTensorSpec((1, 8), dtype=types.fp16)],
+        ct.target.iOS18,
     )
     def program(x: Any, sum: Any) -> Any:
         added = mb.add(x=mb.read_state(input=sum), y=x)
@@ -116,7 +131,7 @@ def _stateful() -> Any:
     return _convert(program, minimum_deployment_target=ct.target.iOS18)
 
 
-def _network(layers: int) -> Any:
+def _network(layers: int, version: str = "iOS16") -> Any:
     """Convolutions over [1, 3, 64, 64], a global mean and ten scores."""
     import coremltools as ct
     from coremltools.converters.mil import Builder as mb
@@ -126,7 +141,7 @@ def _network(layers: int) -> Any:
     def weights(*shape: int) -> np.ndarray:
         return (draw.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))).astype(np.float32)
 
-    @mb.program(input_specs=[mb.TensorSpec((1, 3, SIZE, SIZE))], opset_version=ct.target.iOS16)
+    @_program([mb.TensorSpec((1, 3, SIZE, SIZE))], ct.target[version])
     def program(image: Any) -> Any:
         x = image
         for number in range(layers):
@@ -135,17 +150,23 @@ def _network(layers: int) -> Any:
         x = mb.reduce_mean(x=x, axes=[2, 3])
         return mb.linear(x=x, weight=weights(10, CHANNELS), name="scores")
 
-    return _convert(program, inputs=[ct.TensorType(name="image", shape=(1, 3, SIZE, SIZE))])
+    return _convert(
+        program,
+        inputs=[ct.TensorType(name="image", shape=(1, 3, SIZE, SIZE))],
+        minimum_deployment_target=ct.target[version],
+    )
 
 
 def _sparse(palettized: bool = False) -> Any:
     import coremltools.optimize.coreml as cto
 
-    pruner = cto.OpMagnitudePrunerConfig(target_sparsity=0.75, weight_threshold=None)
-    made = cto.prune_weights(_network(LAYERS["light"]), cto.OptimizationConfig(global_config=pruner))
+    pruner = cto.OpMagnitudePrunerConfig(target_sparsity=0.75, weight_threshold=1)
+    made = cto.prune_weights(
+        _network(LAYERS["light"], "iOS18" if palettized else "iOS16"), cto.OptimizationConfig(global_config=pruner)
+    )
     if not palettized:
         return made
-    palette = cto.OpPalettizerConfig(mode="uniform", nbits=4, weight_threshold=None)
+    palette = cto.OpPalettizerConfig(mode="uniform", nbits=4, weight_threshold=1)
     return cto.palettize_weights(made, cto.OptimizationConfig(global_config=palette), joint_compression=True)
 
 

@@ -85,3 +85,11 @@ def connect(folder: Path, monkeypatch: "pytest.MonkeyPatch", *devices: dict[str,
     monkeypatch.setenv(FOLDER_VARIABLE, str(folder))
     monkeypatch.setenv("TQDM_DISABLE", "1")  # the stand-in imports coremltools before `DeviceRuntime` can say so
     return folder
+
+
+def put_app_sources(project: Path) -> None:
+    """The wheel for macOS has the app's sources beside its Python files; here an empty project stands in their place."""
+    from coremltools.models.ml_program.experimental.remote_device import _ModelRunnerAppBuilder
+
+    (project / "ModelRunner.xcworkspace").mkdir(parents=True, exist_ok=True)
+    _ModelRunnerAppBuilder._get_project_path = staticmethod(lambda: project)

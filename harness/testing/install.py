@@ -56,6 +56,8 @@ def installed(script: Script, clock: Clock | None = None) -> Iterator[StandIn]:
         world.began_ns = world.clock.now_ns
         module = ModuleType(NAME, "Not Core ML: the stand-in of coreml_prune_bench.testing.")
         proxy = type("_MLModelProxy", (native._MLModelProxy,), {"world": world, "__module__": NAME})
+        if script.lacks:
+            proxy = _without(proxy, script.lacks)
         vars(module).update(native.CLASSES, _MLModelProxy=proxy)
         answers: dict[str, Any] = {"_is_macos": lambda: True, "_macos_version": lambda: script.macos}
         places = [(sys.modules[name], attribute) for name in _LOOKING for attribute in native.CLASSES]
@@ -71,6 +73,13 @@ def installed(script: Script, clock: Clock | None = None) -> Iterator[StandIn]:
         stack.enter_context(_as_native_module(module))
         importlib.reload(sys.modules[_DERIVING])
         yield StandIn(world.clock, world)
+
+
+def _without(proxy: type, names: tuple[str, ...]) -> type:
+    """The class, and those it derives from, as one that has not these methods."""
+    members = {name: value for kind in reversed(proxy.__mro__[:-1]) for name, value in vars(kind).items()}
+    left = {name: value for name, value in members.items() if name not in (*names, "__dict__", "__weakref__")}
+    return type(proxy.__name__, (), left)
 
 
 @contextlib.contextmanager

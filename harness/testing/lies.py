@@ -20,6 +20,7 @@ def plausible(home: str | None = None) -> Script:
         cold_load_ms=800,
         cached_load_ms=40,
         mps="right",
+        predicts="new",
         home=home,
     )
 
@@ -39,7 +40,7 @@ class Lie:
 
 LIES = (
     Lie("Python is translated by Rosetta", 1, {"translated": True}),
-    Lie("a method of the native module is gone", 2, {"lacks": ("create_model_asset_from_memory",)}),
+    Lie("a method of the native module is gone", 2, {"lacks": ("auto_set_specification_version",)}),
     Lie("int64 is accepted", 3, {"arrays": ("int32", "int64", "float32", "float64")}),
     Lie("float64 is refused", 3, {"arrays": ("int32", "float32")}),
     Lie("Float16 results come as Float16", 4, {"float16_as": "float16"}),

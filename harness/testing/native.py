@@ -116,6 +116,7 @@ class _MLModelProxy(proxies.ModelProxy):
         self._calls = 0
         self._draw = np.random.default_rng(script.seed)
         self._answers: dict[str, Any] | None = None
+        self._before: dict[str, Any] = {}
         self._given: list[tuple[weakref.ref[np.ndarray], int]] = []
 
     def predict(self, inputs: Mapping[str, Any], state: Any = None) -> dict[str, Any]:
@@ -133,7 +134,7 @@ class _MLModelProxy(proxies.ModelProxy):
         script = self.world.script
         if script.segfaults_late:
             self._released(inputs)
-        if self._answers is None or script.predicts:
+        if self._answers is None or script.predicts is True or self._are_new(inputs):
             with _dumped(script):
                 self._answers = super().predict(_accepted(self._model.inputs, inputs, script), state)
         answers = _differing(self._answers, script.error.get(self._units, 0.0))
@@ -151,6 +152,13 @@ class _MLModelProxy(proxies.ModelProxy):
         self._last_duration = round(told / script.duration_unit_ns)
         world.predicted(rewake + samples * (one + script.conversion_ms * 1e6))
         self._calls += 1
+
+    def _are_new(self, inputs: Mapping[str, Any]) -> bool:
+        """Whether predictions are computed for new inputs, and these are other objects than the last ones."""
+        if self.world.script.predicts != "new":
+            return False
+        before, self._before = self._before, dict(inputs)
+        return before.keys() != inputs.keys() or any(before[name] is not value for name, value in inputs.items())
 
     def newState(self) -> "_State":
         return _State(self._model.states, self._model.make_state(), self.world.script.keeps_state)

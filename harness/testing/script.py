@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -87,7 +87,8 @@ class Script:
     says instead. silent: tools that print nothing. awake: `caffeinate` holds the machine awake. mps: whether torch
     finds Apple's GPU, and what its copies are. home: the folder of its user; a new one, if None.
 
-    predicts: whether predictions are computed, or the first one repeated.
+    predicts: whether predictions are computed, or the first one repeated; "new": for inputs that are other objects than
+    the last ones.
     """
 
     latencies: Mapping[str, Latency] = field(default_factory=dict)
@@ -136,7 +137,7 @@ class Script:
     mps: Literal["none", "right", "corrupt"] = "none"
     devicectl_found: bool = True
     home: str | None = None
-    predicts: bool = True
+    predicts: bool | Literal["new"] = True
     seed: int = 0
 
     def latency(self, name: str, units: str) -> Latency:
@@ -146,3 +147,14 @@ class Script:
     def failure(self, name: str, units: str) -> Failure | None:
         """Of a package on compute units, if it has one."""
         return self.failures.get(f"{name} {units.lower()}") or self.failures.get(name)
+
+
+def script_of(content: Mapping[str, Any], home: str | None = None) -> Script:
+    """A script from JSON: its fields by name, latencies and failures as their fields. Raises TypeError for others."""
+    fields: dict[str, Any] = {**content, **({"home": home} if home else {})}
+    fields["latencies"] = {name: Latency(**one) for name, one in content.get("latencies", {}).items()}
+    fields["failures"] = {name: Failure(**one) for name, one in content.get("failures", {}).items()}
+    for name in ("arrays", "lacks", "macos", "silent"):
+        if name in content:
+            fields[name] = tuple(content[name])
+    return Script(**fields)

@@ -17,6 +17,7 @@ from coreml_prune_bench.latency import qos
 from coreml_prune_bench.latency.worker import spare_imports
 from coreml_prune_bench.runtimes import portable
 from coreml_prune_bench.testing.clock import Clock
+from coreml_prune_bench.testing.devices import FOLDER_VARIABLE, put_app_sources
 from coreml_prune_bench.testing.install import Place, StandIn, installed, replaced
 from coreml_prune_bench.testing.native import THERMAL
 from coreml_prune_bench.testing.script import Script
@@ -62,6 +63,8 @@ def mac(script: Script, *, scripted_time: bool = True) -> Iterator[StandIn]:
             places += _time(stand_in.clock)
         stack.enter_context(replaced(places))
         stack.enter_context(_environment(HOME=str(home), PATH=f"{tools}{os.pathsep}{os.environ['PATH']}"))
+        if FOLDER_VARIABLE in os.environ:
+            put_app_sources(home / "modelrunner")
         yield stand_in
 
 
@@ -75,6 +78,11 @@ def _platform(script: Script) -> list[Place]:
         (platform, "release", lambda: "24.5.0"),
         (platform, "version", lambda: "Darwin Kernel Version 24.5.0: root:xnu-11417.121.6~2/RELEASE_ARM64_T6020"),
     ]
+
+
+def enter_with_real_time(script: Script) -> None:
+    """`enter`, but on the real clock: scripted times are then only what the native module says of itself."""
+    _UNTIL_THE_END.enter_context(mac(script, scripted_time=False))
 
 
 def preload() -> None:
@@ -187,6 +195,19 @@ def write_tools(folder: Path, script: Script, home: Path) -> None:
 
 
 def _tools(script: Script, home: Path) -> dict[str, str]:
+    """Without Xcode's, where `devices.connect` has put them."""
+    tools = _system_tools(script, home)
+    if FOLDER_VARIABLE not in os.environ:
+        found = f"{home}/Xcode.app/Contents/Developer/usr/bin/devicectl"
+        if script.devicectl_found:
+            Path(found).parent.mkdir(parents=True, exist_ok=True)
+            Path(found).write_text("#!/bin/sh\nexit 1\n")
+            Path(found).chmod(stat.S_IRWXU)
+        tools["xcrun"] = _print(found) if script.devicectl_found else "exit 72\n"
+    return tools
+
+
+def _system_tools(script: Script, home: Path) -> dict[str, str]:
     facts = {
         "machdep.cpu.brand_string": "Apple M2 Pro",
         "hw.model": "VirtualMac2,1" if script.virtual else "Mac14,9",

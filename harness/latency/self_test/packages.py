@@ -94,11 +94,12 @@ def _image(color: str) -> Any:
         return mb.mul(x=image, y=0.5, name="picture")
 
     layout = ct.colorlayout.RGB if color == "RGB" else ct.colorlayout.GRAYSCALE
-    return _convert(
-        program,
-        inputs=[ct.ImageType(name="image", shape=(1, channels, 16, 16), color_layout=layout)],
-        outputs=[ct.ImageType(name="picture", color_layout=layout)],
-    )
+    made = _convert(program, inputs=[ct.ImageType(name="image", shape=(1, channels, 16, 16), color_layout=layout)])
+    spec = made.get_spec()  # the builder's programs declare arrays
+    kinds = spec.description.output[0].type.imageType
+    kinds.width = kinds.height = 16
+    kinds.colorSpace = kinds.ColorSpace.Value("RGB" if color == "RGB" else "GRAYSCALE")
+    return ct.models.MLModel(spec, weights_dir=made.weights_dir, skip_model_load=True)
 
 
 def _classifier(classes: str) -> Any:

@@ -229,8 +229,15 @@ def _check(
     def other_process(function: Callable[..., Any], *arguments: Any, **environment: str) -> Any:
         answers: dict[str, Any] = {}
         job = (function, arguments, enter)
+        # What a server forked has all imports already, and no threads.
         kind, reason = _in_process(
-            start, _call, job, environment, check.limit_s, lambda name, value: answers.update({name: value}), []
+            "fork" if start == "forkserver" else start,
+            _call,
+            job,
+            environment,
+            check.limit_s,
+            lambda name, value: answers.update({name: value}),
+            [],
         )
         if kind != "done":
             raise BenchError(str(reason))

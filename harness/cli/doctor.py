@@ -63,6 +63,8 @@ def doctor(
     typer.echo(
         f"coremltools {report.coremltools}; its compute devices: {', '.join(report.compute_devices or ['unknown'])}"
     )
+    if report.cache_bytes:
+        typer.echo(f"Core ML's cache of this Python: {report.cache_bytes / 2**20:,.0f} MiB")
     typer.echo(f"state: {_state(report.state.model_dump())}")
     for mobile in report.devices:
         facts = mobile.facts

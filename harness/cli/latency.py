@@ -113,6 +113,7 @@ def latency(
     its process is recorded as failed with the reason; the others are measured.
     """
     from coreml_prune_bench.core.files import write_atomically
+    from coreml_prune_bench.latency.awake import kept_awake
     from coreml_prune_bench.latency.iphone import Credentials
     from coreml_prune_bench.latency.machines import mobile_device, this_machine
     from coreml_prune_bench.latency.session import Session
@@ -152,6 +153,7 @@ def latency(
     session = Session(machine, protocol, results, seed=seed, again=again)
     reporter = Reporter()
     with (
+        kept_awake(),
         reporter.steps("latency", len(session.todo(targets)) * (1 + protocol.rounds)) as steps,
         Workers(open_runtime, limit_s=time_limit, count=concurrency) as workers,
     ):

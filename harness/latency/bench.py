@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.latency.steady import BATCH, is_steady
 from coreml_prune_bench.latency.targets import Target
 from coreml_prune_bench.records.latency import Placement
@@ -20,6 +21,8 @@ WARM_UP_LIMIT_SECONDS = 20.0
 """A warm-up ends at the first of both even if it is not steady; the record then says so."""
 
 _BEAT_NS = 1_000_000_000
+_PARTED_SECONDS = 1.0
+"""Time servers correct a clock by less within a visit."""
 
 
 class Loaded(Protocol):
@@ -79,11 +82,25 @@ class Visit:
     warm_up_ns: tuple[int, ...]
 
 
-class Bench:
-    """The models of one process. beat: called about once a second of predictions, so that a watchdog sees progress."""
+class SleptError(BenchError):
+    """The machine slept while it was measured."""
 
-    def __init__(self, runtime: Runtime, clock: Callable[[], int], beat: Callable[[], None] = lambda: None) -> None:
+
+class Bench:
+    """The models of one process. beat: called about once a second of predictions, so that a watchdog sees progress.
+
+    clock: nanoseconds, as the samples are. wall: the time of day, which goes on while a Mac sleeps; `clock` does not.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        clock: Callable[[], int],
+        wall: Callable[[], int],
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
         self._runtime = runtime
+        self._wall = wall
         self._clock = clock
         self._beat = beat
         self._models: dict[tuple[str, str, int], Loaded] = {}
@@ -105,10 +122,14 @@ class Bench:
         )
 
     def visit(self, target: Target, timing: Timing) -> Visit:
-        """One round of the target: warm again, then at least so many predictions and seconds."""
+        """One round of the target: warm again, then at least so many predictions and seconds.
+
+        Raises SleptError if the time of day and the clock parted meanwhile: these samples are none.
+        """
         # Put back at the end: a model whose prediction failed is not used again.
         model = self._models.pop(target.identity, None) or self._runtime.reopen(target)
         gc.collect()
+        wall, clock = self._wall(), self._clock()
         warm_up, _ = self._warm_up(model, timing)
         gc.disable()
         try:
@@ -116,6 +137,11 @@ class Bench:
         finally:
             gc.enable()
         self._models[target.identity] = model
+        lost_s = ((self._wall() - wall) - (self._clock() - clock)) / 1e9
+        if abs(lost_s) > _PARTED_SECONDS:
+            raise SleptError(
+                f"the time of day and the clock parted by {lost_s:,.1f} s: the machine slept, or its time was set"
+            )
         return visit
 
     def drop(self, target: Target) -> None:

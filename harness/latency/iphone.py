@@ -42,6 +42,8 @@ NOTES = (
 _TYPES = ("iPhone", "iPad")
 _LIMIT_SECONDS = 60
 _SEED = 0
+_LAST_LINES = 5
+"""Of xcodebuild, which prints thousands before it says what is wrong."""
 
 
 class DeviceError(BenchError):
@@ -289,6 +291,16 @@ def _inputs(spec: Any) -> dict[str, np.ndarray]:
 
 def _told(error: Exception) -> str:
     """In one line; coremltools keeps what a tool printed as bytes."""
-    message = getattr(error, "message", None) or str(error)
+    message = getattr(error, "message", None) or _printed(error) or str(error)
     text = message.decode(errors="replace") if isinstance(message, bytes) else str(message)
     return " ".join(text.split()) or type(error).__name__
+
+
+def _printed(error: Exception) -> str:
+    """The last lines of a tool that failed: coremltools hands on its standard error, which went to standard output."""
+    cause = error.__cause__ or error.__context__
+    if not isinstance(cause, subprocess.CalledProcessError):
+        return ""
+    text = cause.stderr or cause.stdout or b""
+    lines = (text.decode(errors="replace") if isinstance(text, bytes) else text).split("\n")
+    return " ".join(["", *[line for line in lines if line.strip()][-_LAST_LINES:]])

@@ -136,8 +136,9 @@ def parse_gpu(text: str | None) -> int | None:
 
 
 def parse_neural_engine(text: str | None) -> int | None:
-    """Cores of the Neural Engine, of `ioreg -r -c H11ANEIn`; None where there is none, as on virtual machines."""
-    return _first_number(r'"ANEDevicePropertyNumANECores"\s*=\s*(\d+)', text)
+    """Cores of all Neural Engines (an Ultra has 2), of `ioreg -r -c H11ANEIn`; None without, as in virtual ones."""
+    found = re.findall(r'"ANEDevicePropertyNumANECores"\s*=\s*(\d+)', text or "")
+    return sum(map(int, found)) or None
 
 
 def parse_low_power(text: str | None) -> bool | None:

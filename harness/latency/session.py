@@ -18,7 +18,7 @@ from coreml_prune_bench.core.keys import key_of
 from coreml_prune_bench.core.progress import Steps, warn
 from coreml_prune_bench.latency.bench import Prepared, Visit
 from coreml_prune_bench.latency.targets import Target
-from coreml_prune_bench.latency.worker import Step, StepFailedError
+from coreml_prune_bench.latency.worker import Step, StepFailedError, VisitLostError
 from coreml_prune_bench.records.accuracy import Runtime
 from coreml_prune_bench.records.latency import (
     Device,
@@ -35,6 +35,8 @@ COOL_DOWN_SECONDS = 600.0
 """How long a whole run may wait for the device to cool down; then it measures on, and the records show the state."""
 
 _COOL_DOWN_STEP = 5.0
+_MOST_LOST = 5
+"""Visits of a row that may be thrown away because the machine slept."""
 
 
 class Asks(Typed):
@@ -69,6 +71,7 @@ class _Row:
     reason: str | None = None
     resumed: bool = False
     finished: bool = False
+    lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,15 @@ class Session:
     def _visit(self, row: _Row, workers: Asks, steps: Steps) -> None:
         before = self._cool_down(steps)
         steps.update(f"{row.target.name}: round {len(row.rounds) + 1}", 0, 1)
-        visit = _merged(workers.ask("visit", row.target, row.protocol))
+        try:
+            visit = _merged(workers.ask("visit", row.target, row.protocol))
+        except VisitLostError as error:
+            row.lost += 1
+            warn(f"{row.target.name}: {error}; this visit is thrown away")
+            self._state = None
+            if row.lost > _MOST_LOST:
+                raise StepFailedError(f"{row.lost} visits were thrown away: {error}") from error
+            return self._visit(row, workers, steps)
         self._state = self._machine.state()
         row.rounds.append(
             Round(
@@ -168,6 +179,7 @@ class Session:
         else:
             write_latency_record(self._unfinished, self._record(row, reason="not finished"))
         steps.advance()
+        return None
 
     def _cool_down(self, steps: Steps) -> State:
         """Wait until the thermal state is nominal or unknown, as long as the run may; returns the state then."""
@@ -216,6 +228,8 @@ class Session:
     def _record(self, row: _Row, *, reason: str | None = None) -> LatencyRecord:
         known = row.prepared
         notes = list(known.notes) if known else []
+        if row.lost:
+            notes.append(f"{row.lost} visits were thrown away and made again: the machine slept meanwhile")
         if row.resumed:
             notes.append("its rounds are of more than one run: the first was stopped")
         if known and not known.steady:

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.latency.bench import Bench, Runtime
+from coreml_prune_bench.latency.bench import Bench, Runtime, SleptError
 from coreml_prune_bench.runtimes.coreml import said
 
 OpenRuntime = Callable[[], Runtime]
@@ -35,6 +35,10 @@ _END_LIMIT_SECONDS = 5.0
 
 class StepFailedError(Exception):
     """A target that could not be prepared or visited; the message is the reason for its record."""
+
+
+class VisitLostError(Exception):
+    """A visit whose samples are none, because the machine slept meanwhile; it can be made again."""
 
 
 class Workers:
@@ -66,10 +70,12 @@ class Workers:
         for worker in self._workers:
             try:
                 results.append(worker.receive(self._limit_s))
-            except (StepFailedError, _GoneError) as error:
+            except (StepFailedError, VisitLostError, _GoneError) as error:
                 failures.append(error)
         if any(isinstance(error, _GoneError) for error in failures):
             self._stop()
+        if failures and all(isinstance(error, VisitLostError) for error in failures):
+            raise failures[0]
         if failures:
             raise StepFailedError(str(failures[0]))
         return results
@@ -119,6 +125,8 @@ class _Worker:
             match kind:
                 case "failed":
                     raise StepFailedError(content)
+                case "lost":
+                    raise VisitLostError(content)
                 case "unusable":
                     raise BenchError(content)
                 case "done":
@@ -155,7 +163,7 @@ def _serve(connection: Connection, open_runtime: OpenRuntime) -> None:
     except BenchError as error:
         connection.send(("unusable", str(error)))
         return
-    bench = Bench(runtime, time.perf_counter_ns, beat=lambda: connection.send(("alive", None)))
+    bench = Bench(runtime, time.perf_counter_ns, time.time_ns, beat=lambda: connection.send(("alive", None)))
     connection.send(("done", None))
     try:
         with suppress(EOFError, ConnectionError):  # the parent has closed its end
@@ -176,6 +184,8 @@ def spare_imports() -> None:
 def _outcome(bench: Bench, step: Step, arguments: tuple[Any, ...]) -> tuple[str, Any]:
     try:
         return "done", getattr(bench, step)(*arguments)
+    except SleptError as error:
+        return "lost", str(error)
     except ConnectionError:  # a sign of life that the parent does not wait for any more
         raise
     except Exception as error:

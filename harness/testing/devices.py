@@ -88,7 +88,7 @@ def connect(folder: Path, monkeypatch: "pytest.MonkeyPatch", *devices: dict[str,
 
 
 def put_app_sources(project: Path) -> None:
-    """The wheel for macOS has the app's sources beside its Python files; here an empty project stands in their place."""
+    """The wheel for macOS has the app's sources beside its Python files; here stands an empty project."""
     from coremltools.models.ml_program.experimental.remote_device import _ModelRunnerAppBuilder
 
     (project / "ModelRunner.xcworkspace").mkdir(parents=True, exist_ok=True)

@@ -134,7 +134,7 @@ class _MLModelProxy(proxies.ModelProxy):
         script = self.world.script
         if script.segfaults_late:
             self._released(inputs)
-        if self._answers is None or script.predicts is True or self._are_new(inputs):
+        if self._answers is None or script.predicts is True or self._model.states or self._are_new(inputs):
             with _dumped(script):
                 self._answers = super().predict(_accepted(self._model.inputs, inputs, script), state)
         answers = _differing(self._answers, script.error.get(self._units, 0.0))

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from coreml_prune_bench.core.progress import Reporter
-from coreml_prune_bench.latency.bench import Bench
+from coreml_prune_bench.latency.bench import Bench, SleptError
 from coreml_prune_bench.latency.runtimes import CoreMLRuntime
 from coreml_prune_bench.latency.session import Machine, Outcome, Session
 from coreml_prune_bench.latency.targets import Target, package_at
-from coreml_prune_bench.latency.worker import Step, StepFailedError
+from coreml_prune_bench.latency.worker import Step, StepFailedError, VisitLostError
 from coreml_prune_bench.records.accuracy import Network, Pruning, Runtime
 from coreml_prune_bench.records.latency import (
     Device,
@@ -45,6 +45,8 @@ class InProcess:
         self.steps.append((step, arguments[0].name))
         try:
             return [getattr(self._bench, step)(*arguments)]
+        except SleptError as error:
+            raise VisitLostError(str(error)) from error
         except Exception as error:
             raise StepFailedError(f"{type(error).__name__}: {error}") from error
 
@@ -99,7 +101,7 @@ def measure(
 def run(stand_in: StandIn, targets: list[Target], results: Path, protocol: Protocol, **options: Any) -> Outcome:
     session = Session(machine(stand_in.clock), protocol, results, **options)
     with Reporter().steps("latency", 1) as steps:
-        return session.run(targets, InProcess(Bench(CoreMLRuntime(), stand_in.clock)), steps)
+        return session.run(targets, InProcess(Bench(CoreMLRuntime(), stand_in.clock, stand_in.clock.wall)), steps)
 
 
 def scripted_truth(stand_in: StandIn, name: str, record: LatencyRecord, milliseconds: float) -> list[list[float]]:

@@ -36,7 +36,7 @@ class InThisProcess:
         pass
 
     def ask(self, step, *arguments):
-        self._bench = self._bench or Bench(CoreMLRuntime(), self.clock)
+        self._bench = self._bench or Bench(CoreMLRuntime(), self.clock, self.clock.wall)
         try:
             return [getattr(self._bench, step)(*arguments)]
         except Exception as error:

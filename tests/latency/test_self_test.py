@@ -1,4 +1,4 @@
-"""The self-test over the stand-in: it holds there, each lie is caught by its check, and what it writes is a contract."""
+"""The self-test over the stand-in: it holds, each lie is caught by its check, and what it writes is a contract."""
 
 import dataclasses
 import functools

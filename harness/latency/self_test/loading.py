@@ -2,14 +2,13 @@
 
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 from coreml_prune_bench.latency.self_test.check import Here
 from coreml_prune_bench.latency.self_test.native import _compiled, _error
+from coreml_prune_bench.runtimes.coreml import cache_bytes
 
-CACHE = "com.apple.e5rt.e5bundlecache"
 _COLD = 3.0
 """A cold load takes so many times as long as a cached one, at least."""
 
@@ -56,17 +55,6 @@ def plan_before_load(here: Here) -> None:
     took = {"after a plan": _load_ns(planned), "without a plan": _load_ns(not_planned)}
     here.note("load_ns", took)
     here.expect(took["after a plan"] * _COLD < took["without a plan"], "a load after its plan is as slow as without")
-
-
-def cache_folder_of_core_ml() -> Path:
-    """Where the system keeps what it specialized for this executable."""
-    home = os.environ.get("CFFIXED_USER_HOME") or os.environ.get("HOME") or str(Path.home())
-    return Path(home) / "Library/Caches" / Path(sys.executable).name / CACHE
-
-
-def cache_bytes() -> int:
-    """The size of that folder; 0 if there is none."""
-    return sum(file.stat().st_size for file in cache_folder_of_core_ml().rglob("*") if file.is_file())
 
 
 def _kept(compiled: Path, to: Path) -> Path:

@@ -132,7 +132,7 @@ def read_self_test(path: Path) -> SelfTest:
 
 def read_environment(tool: Tool = run_tool) -> dict[str, Any]:
     """Versions and what the system says of itself, without names and serials."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in _PACKAGES:
         try:
             versions[name] = metadata.version(name)
@@ -173,7 +173,7 @@ def _in_process(
         process.start()
     finally:
         for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
     theirs.close()
     until = time.monotonic() + limit_s
     try:

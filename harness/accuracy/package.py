@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from coreml_prune_bench.accuracy.evaluate import evaluate
+from coreml_prune_bench.accuracy.watched import watched_loader
 from coreml_prune_bench.core.extras import extras_named
 from coreml_prune_bench.data.halves import open_data_or_part
 from coreml_prune_bench.records.predictions import Precision, Predictions
-from coreml_prune_bench.runtimes.protocol import RuntimeName, loader
+from coreml_prune_bench.runtimes.protocol import RuntimeName
 
 
 @extras_named()
@@ -23,6 +24,6 @@ def evaluate_package(
     data: a spec such as "imagefolder:/data/x". precision is the portable runtime's, compute_units are Core ML's.
     Raises BenchError of one line: a package that does not fit the data, a bad image, no Core ML here.
     """
-    load = loader(runtime, precision=precision, compute_units=compute_units)
+    load = watched_loader(runtime, precision=precision, compute_units=compute_units)
     (predictions,), _ = evaluate([Path(package)], open_data_or_part(data).val, load=load)
     return predictions

@@ -42,15 +42,15 @@ def accuracy(
     Several packages share one pass over the images.
     """
     from coreml_prune_bench.accuracy.evaluate import evaluate
+    from coreml_prune_bench.accuracy.watched import watched_loader
     from coreml_prune_bench.data.halves import open_data_or_part
-    from coreml_prune_bench.runtimes.protocol import loader
 
     reporter = Reporter()
     with reporter.steps(f"{len(packages)} packages", 1) as steps:
         every, skipped = evaluate(
             packages,
             open_data_or_part(data).val,
-            load=loader(runtime, precision=precision, compute_units=compute_units),
+            load=watched_loader(runtime, precision=precision, compute_units=compute_units),
             skip_bad_images=skip_bad_images,
             image_cache=not no_image_cache,
             say=reporter.say,

@@ -52,14 +52,17 @@ def parity(
         compare,
         write_record,
     )
+    from coreml_prune_bench.accuracy.watched import watched_loader
     from coreml_prune_bench.core.files import tree_hash
     from coreml_prune_bench.data.halves import open_data_or_part
     from coreml_prune_bench.latency.machines import this_machine
     from coreml_prune_bench.records.provenance import provenance
-    from coreml_prune_bench.runtimes.protocol import loader
 
     core_ml, portable = this_machine("coreml")[0], this_machine("portable")[0]
-    loads = (loader("coreml", compute_units=compute_units), loader("portable", precision=precision))
+    loads = (
+        watched_loader("coreml", compute_units=compute_units),
+        watched_loader("portable", precision=precision),
+    )
     split = open_data_or_part(data).val
     with Reporter().steps(package.name, 1) as steps:
         compared = compare(

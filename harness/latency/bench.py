@@ -148,6 +148,10 @@ class Bench:
         """Forget a model, and give its memory back."""
         self._models.pop(target.identity, None)
 
+    def close(self) -> None:
+        """Give back what the runtime holds."""
+        self._runtime.close()
+
     def _timed(self, model: Loaded, timing: Timing, warm_up: tuple[int, ...]) -> Visit:
         # Bound once: what stands inside the loop is overhead.
         clock, predict, model_ns = self._clock, model.predict, model.model_ns

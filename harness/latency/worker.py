@@ -5,6 +5,7 @@ CoreMLPython.mm), so a thread beside a prediction that hangs would never run. Fo
 at a time need several processes.
 """
 
+import functools
 import multiprocessing
 import os
 import signal
@@ -47,7 +48,7 @@ class Workers:
     def __init__(self, open_runtime: OpenRuntime, *, limit_s: float, count: int = 1) -> None:
         self._open_runtime = open_runtime
         self._limit_s = limit_s
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = []
         self._count = count
 
     def __enter__(self) -> "Workers":
@@ -70,9 +71,9 @@ class Workers:
         for worker in self._workers:
             try:
                 results.append(worker.receive(self._limit_s))
-            except (StepFailedError, VisitLostError, _GoneError) as error:
+            except (StepFailedError, VisitLostError, GoneError) as error:
                 failures.append(error)
-        if any(isinstance(error, _GoneError) for error in failures):
+        if any(isinstance(error, GoneError) for error in failures):
             self._stop()
         if failures and all(isinstance(error, VisitLostError) for error in failures):
             raise failures[0]
@@ -82,11 +83,11 @@ class Workers:
 
     def _start(self) -> None:
         for _ in range(self._count):
-            self._workers.append(_Worker(self._open_runtime))
+            self._workers.append(Worker(functools.partial(_bench, self._open_runtime)))
         for worker in self._workers:
             try:
                 worker.receive(START_LIMIT_SECONDS)
-            except (StepFailedError, _GoneError) as error:
+            except (StepFailedError, GoneError) as error:
                 self._stop()
                 raise BenchError(f"the measuring process could not start: {error}") from error
 
@@ -96,32 +97,36 @@ class Workers:
         self._workers.clear()
 
 
-class _GoneError(Exception):
+class GoneError(Exception):
     """The process hung and was killed, or ended by itself."""
 
 
-class _Worker:
-    def __init__(self, open_runtime: OpenRuntime) -> None:
+class Worker:
+    """One process that does the steps of what `make` makes there. make: gets a function that gives a sign of life."""
+
+    def __init__(self, make: Callable[[Callable[[], None]], Any]) -> None:
         # Spawned, not forked: Apple's frameworks do not survive a fork.
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, open_runtime), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, make), daemon=True)
         self._process.start()
         theirs.close()
 
-    def send(self, step: Step, arguments: tuple[Any, ...]) -> None:
+    def send(self, step: str, arguments: tuple[Any, ...]) -> None:
+        """Ask for a step; `receive` has its result."""
         with suppress(ConnectionError):  # that it is gone, `receive` will tell
             self._connection.send((step, arguments))
 
     def receive(self, limit_s: float) -> Any:
+        """The next result. Raises StepFailedError, GoneError after `limit_s` of silence or when the process ended."""
         while True:
             if not self._connection.poll(limit_s):
-                raise _GoneError(f"hung: no sign of life for {limit_s:g} s, so its process was killed")
+                raise GoneError(f"hung: no sign of life for {limit_s:g} s, so its process was killed")
             try:
                 kind, content = self._connection.recv()
             except (EOFError, ConnectionError) as error:
                 self._process.join(5)
-                raise _GoneError(f"its process ended by itself ({_told_exit(self._process.exitcode)})") from error
+                raise GoneError(f"its process ended by itself ({_told_exit(self._process.exitcode)})") from error
             match kind:
                 case "failed":
                     raise StepFailedError(content)
@@ -140,6 +145,7 @@ class _Worker:
         self._process.join()
 
     def kill(self) -> None:
+        """At once, as one that hangs."""
         self._process.kill()
         self._process.join()
         self._connection.close()
@@ -154,24 +160,27 @@ def _told_exit(code: int | None) -> str:
 # --- in the process
 
 
-def _serve(connection: Connection, open_runtime: OpenRuntime) -> None:
+def _bench(open_runtime: OpenRuntime, alive: Callable[[], None]) -> Bench:
+    return Bench(open_runtime(), time.perf_counter_ns, time.time_ns, beat=alive)
+
+
+def _serve(connection: Connection, make: Callable[[Callable[[], None]], Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to act upon, which then ends this process
     spare_imports()
     os.dup2(2, 1)  # Core ML's compiler writes to standard output, which is for tables
     try:
-        runtime = open_runtime()
+        made = make(lambda: connection.send(("alive", None)))
     except BenchError as error:
         connection.send(("unusable", str(error)))
         return
-    bench = Bench(runtime, time.perf_counter_ns, time.time_ns, beat=lambda: connection.send(("alive", None)))
     connection.send(("done", None))
     try:
         with suppress(EOFError, ConnectionError):  # the parent has closed its end
             while True:
                 step, arguments = connection.recv()
-                connection.send(_outcome(bench, step, arguments))
+                connection.send(_outcome(made, step, arguments))
     finally:
-        runtime.close()
+        made.close()
 
 
 def spare_imports() -> None:
@@ -181,9 +190,9 @@ def spare_imports() -> None:
             sys.modules[name] = None  # type: ignore[assignment]
 
 
-def _outcome(bench: Bench, step: Step, arguments: tuple[Any, ...]) -> tuple[str, Any]:
+def _outcome(made: Any, step: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
     try:
-        return "done", getattr(bench, step)(*arguments)
+        return "done", getattr(made, step)(*arguments)
     except SleptError as error:
         return "lost", str(error)
     except ConnectionError:  # a sign of life that the parent does not wait for any more

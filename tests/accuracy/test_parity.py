@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from coreml_prune_bench.accuracy import package, runtime, watched
 from coreml_prune_bench.accuracy.evaluate import evaluate
 from coreml_prune_bench.accuracy.parity import (
     Compared,
@@ -16,11 +17,13 @@ from coreml_prune_bench.accuracy.parity import (
     agreement,
     compare,
 )
+from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.data import iterate, open_data
 from coreml_prune_bench.models.weights import untrained_model
 from coreml_prune_bench.runtimes import coreml, portable
 from coreml_prune_bench.runtimes.protocol import loader
 from coreml_prune_bench.testing import Script, installed
+from tests.runtimes.fake_runtime import load_and
 from tests.tiny_network import TINY
 
 
@@ -117,6 +120,8 @@ def on_a_mac(monkeypatch: pytest.MonkeyPatch):
 
     here = functools.partial(machines.this_machine, tool=tool_of("m2pro-macos15"), system="darwin")
     monkeypatch.setattr(machines, "this_machine", here)
+    for module in (watched, runtime, package):  # in this process, where the stand-in is
+        monkeypatch.setattr(module, "watched_loader", loader)
     with installed(Script()):
         yield
 
@@ -182,3 +187,26 @@ def test_a_suite_through_core_ml(run_bench, on_a_mac, tmp_path: Path) -> None:
 
 def test_without_core_ml_it_says_so(refused, digits_package: Path) -> None:
     assert "Core ML is not on this machine (Linux)" in refused("parity", digits_package, "--data", "digits")
+
+
+# --- the process that Core ML predicts in
+
+
+def test_a_watched_model_is_the_model(digits_package: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    model = watched.WatchedModel(functools.partial(load_and, "predict"), digits_package)
+    expected = portable.load(digits_package).predict_batch({"image": images})
+    assert (model.output_names, model.classes) == (("logits",), None)
+    np.testing.assert_allclose(model.predict_batch({"image": images})["logits"], expected["logits"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("way", "message"), [("die", "signal SIGSEGV"), ("hang", "no sign of life for 2 s")])
+def test_one_that_dies_or_hangs_is_an_error_of_one_line(digits_package: Path, way: str, message: str) -> None:
+    model = watched.WatchedModel(functools.partial(load_and, way), digits_package, limit_s=2)
+    with pytest.raises(PackageError, match=message):
+        model.predict_batch({"image": np.zeros((1, 32, 32, 3), np.uint8)})
+
+
+def test_what_is_printed_there_is_not_in_a_table(digits_package: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    watched.WatchedModel(functools.partial(load_and, "print"), digits_package)
+    assert capfd.readouterr().out == ""

@@ -91,7 +91,9 @@ def test_memory_over_many_predictions(benchmark, targets: list[Target]) -> None:
             return watched
 
     timing = Protocol(rounds=1, predictions=_Watched.LAST, seconds=0)
-    visit = benchmark.pedantic(Bench(Runtime(), time.perf_counter_ns, time.time_ns).visit, (targets[0], timing), rounds=1)
+    visit = benchmark.pedantic(
+        Bench(Runtime(), time.perf_counter_ns, time.time_ns).visit, (targets[0], timing), rounds=1
+    )
     assert len(visit.call_ns) == timing.predictions
     grown = (watched.bytes[_Watched.LAST] - watched.bytes[_Watched.FIRST]) / PREDICTIONS
     benchmark.extra_info.update(latency_bytes=grown)

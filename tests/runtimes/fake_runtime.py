@@ -1,6 +1,7 @@
 """A runtime for worker processes that needs no library: a model does what it is called."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -51,3 +52,17 @@ def unusable() -> FakeRuntime:
 
 def broken() -> FakeRuntime:
     raise ZeroDivisionError
+
+
+def load_and(way: str, package: Path):
+    """The portable runtime in the place of Core ML: it predicts, or ends its process, hangs or prints."""
+    from coreml_prune_bench.runtimes import portable
+
+    if way == "print":
+        os.write(1, b"what Core ML's compiler prints\n")
+    model = portable.load(package, threads=1)
+    if way == "die":
+        model.predict_batch = lambda inputs: os.kill(os.getpid(), signal.SIGSEGV)
+    if way == "hang":
+        model.predict_batch = lambda inputs: time.sleep(60)
+    return model

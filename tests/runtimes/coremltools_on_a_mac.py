@@ -1,0 +1,33 @@
+"""A pytest plugin: coremltools' own tests that need macOS, on the stand-in (`make conformance-mac`).
+
+What is listed here is not ours, with the reason; everything else has to pass.
+"""
+
+import sys
+import tempfile
+
+import pytest
+
+from coreml_prune_bench.testing.lies import plausible
+from coreml_prune_bench.testing.system import enter_with_real_time
+
+NOT_OURS: dict[str, str] = {}
+"""By a part of a test's name: why it cannot pass here."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    import torch  # noqa: F401  (before the platform is another: it looks for its libraries by their names)
+
+    enter_with_real_time(plausible(tempfile.mkdtemp(prefix="stand-in-")))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for part, reason in NOT_OURS.items():
+            if part in item.nodeid:
+                item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    counts = {kind: len(terminalreporter.stats.get(kind, [])) for kind in ("passed", "failed", "xfailed", "skipped")}
+    terminalreporter.write_line(f"coremltools' macOS tests on the stand-in ({sys.platform}): {counts}")

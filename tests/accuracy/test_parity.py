@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from coreml_prune_bench.accuracy import package, runtime, watched
+from coreml_prune_bench.accuracy import package as package_accuracy
+from coreml_prune_bench.accuracy import runtime, watched
 from coreml_prune_bench.accuracy.evaluate import evaluate
 from coreml_prune_bench.accuracy.parity import (
     Compared,
@@ -120,7 +121,7 @@ def on_a_mac(monkeypatch: pytest.MonkeyPatch):
 
     here = functools.partial(machines.this_machine, tool=tool_of("m2pro-macos15"), system="darwin")
     monkeypatch.setattr(machines, "this_machine", here)
-    for module in (watched, runtime, package):  # in this process, where the stand-in is
+    for module in (watched, runtime, package_accuracy):  # in this process, where the stand-in is
         monkeypatch.setattr(module, "watched_loader", loader)
     with installed(Script()):
         yield

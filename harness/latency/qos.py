@@ -31,6 +31,6 @@ def become(name: str) -> None:
     try:
         code = library().pthread_set_qos_class_self_np(CLASSES[name], 0)
     except AttributeError as error:
-        raise BenchError("this operating system has no classes of service: leave out --qos") from error
+        raise BenchError("this operating system has no classes of service") from error
     if code:
-        raise BenchError(f"--qos {name}: the system refuses (error {code})")
+        raise BenchError(f"the system refuses the class of service {name!r} (error {code})")

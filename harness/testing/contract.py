@@ -45,6 +45,16 @@ def _loads(values: Mapping[str, Any], usual: Script) -> dict[str, Any]:
     }
 
 
+def _engines(values: Mapping[str, Any], usual: Script) -> dict[str, Any]:
+    listed, told = values["cores listed"], values["cores by ioreg"]
+    engines = max(len(listed), 1)
+    return {
+        "neural_engine_cores": told // engines if told else None,
+        "listed_cores": listed[0] if listed else None,
+        "engines": engines,
+    }
+
+
 def _units(values: Mapping[str, Any], usual: Script) -> dict[str, Any]:
     took = {unit: Latency(ms=max(ms - usual.conversion_ms, 0.01), noise=0) for unit, ms in values["median_ms"].items()}
     return {"latencies": {"heavy": took["all"], **{f"heavy {unit}": latency for unit, latency in took.items()}}}
@@ -72,11 +82,7 @@ _READERS = {
         "plan_warms": values["load_ns"]["after a plan"] * _WARM < values["load_ns"]["without a plan"]
     },
     13: lambda values, usual: {"plans_constants": values["planned constants"] > 0},
-    15: lambda values, usual: {
-        "neural_engine_cores": values["cores by ioreg"],
-        "listed_cores": (values["cores listed"] or [None])[0],
-        "engines": max(len(values["cores listed"]), 1),
-    },
+    15: _engines,
     17: _units,
     18: _services,
     19: _rewake,

@@ -4,7 +4,6 @@ Where the native module throws, these raise RuntimeError. Predictions and the mo
 runtime's own stand-in; what that one refuses to answer because only Apple hardware knows, the script answers here.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import os
@@ -12,16 +11,16 @@ import signal
 import sys
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import PIL.Image
 
 from coreml_prune_bench.core.files import tree_hash
 from coreml_prune_bench.runtimes.portable.native import compiled, proxies
 from coreml_prune_bench.runtimes.portable.native.structure import LayerProxy, OperationProxy
+from coreml_prune_bench.testing.binding import accepted, as_float16, differing, dumped, native_error
 from coreml_prune_bench.testing.clock import Clock
 from coreml_prune_bench.testing.script import Failure, Script
 
@@ -104,10 +103,12 @@ class _MLModelProxy(proxies.ModelProxy):
         self._name, self._units = _name_of(Path(path)), compute_units
         script = self.world.script
         if self._failure("load"):
-            raise _error("Failed to build the model execution plan using a model architecture file (error code: -14).")
+            raise native_error(
+                "Failed to build the model execution plan using a model architecture file (error code: -14)."
+            )
         if not script.moves and asset is None and _moved(Path(path)):
-            raise _error("A valid manifest does not exist at path: the model was moved.")
-        with _dumped(script):
+            raise native_error("A valid manifest does not exist at path: the model was moved.")
+        with dumped(script):
             super().__init__(path, compute_units, function_name, optimization_hints, asset)
         known = self.world.warm(self._compiled, compute_units)
         self._load_duration = round(1e6 * (script.cached_load_ms if known else script.cold_load_ms))
@@ -135,10 +136,10 @@ class _MLModelProxy(proxies.ModelProxy):
         if script.segfaults_late:
             self._released(inputs)
         if self._answers is None or script.predicts is True or self._model.states or self._are_new(inputs):
-            with _dumped(script):
-                self._answers = super().predict(_accepted(self._model.inputs, inputs, script), state)
-        answers = _differing(self._answers, script.error.get(self._units, 0.0))
-        return _as_float16(self._model.outputs, answers) if script.float16_as == "float16" else answers
+            with dumped(script):
+                self._answers = super().predict(accepted(self._model.inputs, inputs, script), state)
+        answers = differing(self._answers, script.error.get(self._units, 0.0))
+        return as_float16(self._model.outputs, answers) if script.float16_as == "float16" else answers
 
     def _take(self, samples: int) -> None:
         world = self.world
@@ -176,7 +177,7 @@ class _MLModelProxy(proxies.ModelProxy):
             return
         match failure.kind:
             case "predict":
-                raise _error(
+                raise native_error(
                     "Unable to compute the prediction using a neural network model. It can be an invalid input data or "
                     "broken/unsupported model (error code: -1)."
                 )
@@ -197,7 +198,7 @@ class _MLModelProxy(proxies.ModelProxy):
                 'Error compiling model: "compiler error: Encountered an error while compiling a neural network model".'
             )
         cls.world.clock.advance(1e6 * cls.world.script.compile_ms)
-        with _dumped(cls.world.script):
+        with dumped(cls.world.script):
             made = proxies.ModelProxy.compileModel(path)
         (Path(made) / PLACE).write_text(Path(made).name)
         return made
@@ -247,61 +248,6 @@ def _name_of(path: Path) -> str:
 def _moved(path: Path) -> bool:
     place = path / PLACE
     return place.is_file() and place.read_text() != path.name
-
-
-def _error(description: str) -> RuntimeError:
-    """As CoreMLPython.mm tells an NSError: the text of its userInfo."""
-    quoted = description.replace("\\", "\\\\").replace('"', '\\"')
-    return RuntimeError(f'{{\n    NSLocalizedDescription = "{quoted}";\n}}')
-
-
-@contextlib.contextmanager
-def _dumped(script: Script) -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        # What the binding itself throws is a sentence, and so is a dump already.
-        if not script.dumps or str(error).startswith(("{", "value type", "Unsupported")):
-            raise
-        raise _error(str(error)) from error
-
-
-def _accepted(features: Sequence[Any], inputs: Mapping[str, Any], script: Script) -> dict[str, Any]:
-    """What the binding makes of a dictionary (CoreMLPythonUtils.mm). A list becomes nil, and with that nothing."""
-    kinds = {feature.name: feature.kind for feature in features}
-    accepted: dict[str, Any] = {}
-    for name, value in inputs.items():
-        if isinstance(value, list | tuple):
-            continue
-        if isinstance(value, np.ndarray):
-            if value.dtype.name not in script.arrays or value.ndim == 0:
-                raise RuntimeError("value type not convertible")
-        elif isinstance(value, bool | int | float | str | Mapping):
-            if kinds.get(name) == "array":
-                raise RuntimeError(f"Feature {name} is a {type(value).__name__}, but the model's is a multi array.")
-        elif isinstance(value, np.generic) or not isinstance(value, PIL.Image.Image):
-            raise RuntimeError("value type not convertible")
-        elif value.mode not in ("RGB", "RGBA", "L", "F"):
-            raise RuntimeError(f"Unsupported image type {value.mode}. Supported types are: RGB, RGBA, L.")
-        accepted[name] = value
-    return accepted
-
-
-def _differing(answers: dict[str, Any], error: float) -> dict[str, Any]:
-    """With `error` added to the first element of each floating-point array."""
-    if not error:
-        return answers
-    changed = dict(answers)
-    for name, value in answers.items():
-        if isinstance(value, np.ndarray) and value.dtype.kind == "f":
-            changed[name] = value.copy()
-            changed[name].flat[0] += error
-    return changed
-
-
-def _as_float16(features: Sequence[Any], answers: dict[str, Any]) -> dict[str, Any]:
-    half = {feature.name for feature in features if feature.kind == "array" and feature.dtype == "float16"}
-    return {name: value.astype(np.float16) if name in half else value for name, value in answers.items()}
 
 
 class _State(proxies.StateProxy):

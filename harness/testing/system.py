@@ -1,5 +1,6 @@
 """The rest of a Mac: what Python says of the operating system, the tools in PATH, the clock, and libSystem."""
 
+import atexit
 import contextlib
 import importlib
 import json
@@ -23,6 +24,7 @@ from coreml_prune_bench.testing.native import THERMAL
 from coreml_prune_bench.testing.script import Script
 
 _UNTIL_THE_END = contextlib.ExitStack()
+atexit.register(_UNTIL_THE_END.close)
 
 # Imported before the platform is another: what they are built for does not change.
 _FIRST = (

@@ -3,6 +3,8 @@
 What is listed here is not ours, with the reason; everything else has to pass.
 """
 
+import asyncio
+import inspect
 import sys
 import tempfile
 
@@ -16,9 +18,18 @@ NOT_OURS: dict[str, str] = {}
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "asyncio: coremltools' own, for a plugin that is not needed here")
     import torch  # noqa: F401  (before the platform is another: it looks for its libraries by their names)
 
     enter_with_real_time(plausible(tempfile.mkdtemp(prefix="stand-in-")))
+
+
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = inspect.signature(pyfuncitem.obj).parameters
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -42,6 +42,7 @@ class World:
     idle_since_ns: int | None = None
     predictions: int = 0
     qos: str = "default"
+    slept: bool = False
 
     @property
     def seconds(self) -> float:
@@ -70,11 +71,20 @@ class World:
         clock.advance(nanoseconds)
         self.idle_since_ns = clock.now_ns
         self.predictions += 1
-        if self.seconds >= script.sleeps_at_s and not (self.home / SLEPT).exists():
-            (self.home / SLEPT).touch()
-            clock.fall_asleep(script.sleeps_for_s)
+        self.fall_asleep()
         if script.throttles_after is not None and self.predictions >= script.throttles_after:
             (self.home / THERMAL).write_text("2")
+
+    def wait(self, seconds: float) -> None:
+        """A program waits."""
+        self.clock.sleep(seconds)
+        self.fall_asleep()
+
+    def fall_asleep(self) -> None:
+        """If it is time to, once."""
+        if self.seconds >= self.script.sleeps_at_s and not self.slept:
+            self.slept = True
+            self.clock.fall_asleep(self.script.sleeps_for_s)
 
     def rewake_ns(self, units: str) -> float:
         """What the Neural Engine takes to wake up, if it has to now."""
@@ -84,8 +94,8 @@ class World:
 
 
 CACHE = "com.apple.e5rt.e5bundlecache"
-THERMAL, SLEPT = "thermal-pressure", "has-slept"
-"""Files in the home folder: the level that `notifyutil` prints, and that the one sleep is over."""
+THERMAL = "thermal-pressure"
+"""A file in the home folder: the level that `notifyutil` prints."""
 
 
 class _MLModelProxy(proxies.ModelProxy):

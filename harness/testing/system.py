@@ -62,7 +62,7 @@ def mac(script: Script, *, scripted_time: bool = True) -> Iterator[StandIn]:
         write_tools(tools, script, home)
         places = [*_platform(script), *_libraries(stand_in)]
         if scripted_time:
-            places += _time(stand_in.clock)
+            places += _time(stand_in)
         stack.enter_context(replaced(places))
         stack.enter_context(_environment(HOME=str(home), PATH=f"{tools}{os.pathsep}{os.environ['PATH']}"))
         if FOLDER_VARIABLE in os.environ:
@@ -94,13 +94,14 @@ def preload() -> None:
         importlib.import_module(name)
 
 
-def _time(clock: Clock) -> list[Place]:
+def _time(stand_in: StandIn) -> list[Place]:
+    clock = stand_in.clock
     return [
         (time, "perf_counter_ns", clock),
         (time, "perf_counter", lambda: clock.now_ns / 1e9),
         (time, "time_ns", clock.wall),
         (time, "time", lambda: clock.wall_ns / 1e9),
-        (time, "sleep", clock.sleep),
+        (time, "sleep", stand_in.world.wait),
     ]
 
 

@@ -125,7 +125,7 @@ def test_compiled_models_of_older_systems_are_cleared(
 def test_a_visit_during_which_it_slept_is_made_again(
     package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script = Script({"m": Latency(ms=1, noise=0)}, sleeps_at_s=5.15, sleeps_for_s=5640, predicts=False)
+    script = Script({"m": Latency(ms=1, noise=0)}, sleeps_at_s=5.36, sleeps_for_s=5640, predicts=False)
     (record,), _ = measure(script, copies(package, tmp_path, "m"), tmp_path / "results", SHORT)
     assert record.status == "measured"
     assert [len(one.call_ns) for one in record.rounds] == [20, 20]

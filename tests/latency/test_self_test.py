@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import multiprocessing
+import os
 import platform
 import re
 import sys
@@ -18,7 +19,7 @@ from coreml_prune_bench.latency.self_test.run import SelfTest, SelfTests, read_s
 from coreml_prune_bench.latency.self_test.scrub import scrubbed
 from coreml_prune_bench.testing import Latency, Script
 from coreml_prune_bench.testing.contract import script_from
-from coreml_prune_bench.testing.devices import connect, iphone
+from coreml_prune_bench.testing.devices import FOLDER_VARIABLE, connect, iphone
 from coreml_prune_bench.testing.lies import LIES, Lie, plausible
 from coreml_prune_bench.testing.system import enter
 
@@ -37,7 +38,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(script: Script, packages: Path, *numbers: int, out: Path | None = None, device: str | None = None) -> SelfTest:
     tests = SelfTests(
-        enter=functools.partial(enter, script),
+        enter=functools.partial(enter_with, {"PATH": os.environ["PATH"], **connected()}, script),
         start="forkserver",
         packages=packages,
         device=device,
@@ -45,6 +46,16 @@ def run(script: Script, packages: Path, *numbers: int, out: Path | None = None, 
     )
     with Reporter().steps("self-test", 1) as steps:
         return tests.run(steps, out, [check for check in CHECKS if not numbers or check.number in numbers])
+
+
+def connected() -> dict[str, str]:
+    """Where the devices are that this test has connected: the server that forks was started before."""
+    return {FOLDER_VARIABLE: os.environ[FOLDER_VARIABLE]} if FOLDER_VARIABLE in os.environ else {}
+
+
+def enter_with(environment: dict[str, str], script: Script) -> None:
+    os.environ.update(environment, TQDM_DISABLE="1")
+    enter(script)
 
 
 def outcomes(found: SelfTest) -> dict[int, str]:

@@ -73,14 +73,10 @@ def _results() -> Any:
 
     @_program([mb.TensorSpec((1, 8))], ct.target.iOS16)
     def program(x: Any) -> Any:
-        return (
-            mb.mul(x=x, y=2.0, name="half"),
-            mb.mul(x=x, y=3.0, name="single"),
-            mb.cast(x=x, dtype="int32", name="whole"),
-        )
+        half = mb.cast(x=mb.mul(x=x, y=2.0), dtype="fp16", name="half")
+        return half, mb.mul(x=x, y=3.0, name="single"), mb.cast(x=x, dtype="int32", name="whole")
 
-    outputs = [("half", np.float16), ("single", np.float32), ("whole", np.int32)]
-    return _convert(program, outputs=[ct.TensorType(name=name, dtype=dtype) for name, dtype in outputs])
+    return _convert(program)
 
 
 def _image(color: str) -> Any:

@@ -105,7 +105,7 @@ def test_the_stand_in_is_what_a_contract_says(packages: Path, tmp_path: Path) ->
     )
     for one, two in zip(first.checks, second.checks, strict=True):
         assert alike(one.values, two.values), one.name
-    assert "260 ms" in (second.checks[-1].reason or "")
+    assert "262 ms" in (second.checks[-1].reason or "")
 
 
 def its_check(lie: Lie, packages: Path, folder: Path) -> Found:

@@ -55,9 +55,8 @@ def installed(script: Script, clock: Clock | None = None) -> Iterator[StandIn]:
         world = native.World(script, clock or Clock(), Path(home))
         world.began_ns = world.clock.now_ns
         module = ModuleType(NAME, "Not Core ML: the stand-in of coreml_prune_bench.testing.")
-        proxy = type("_MLModelProxy", (native._MLModelProxy,), {"world": world, "__module__": NAME})
-        if script.lacks:
-            proxy = _without(proxy, script.lacks)
+        bound = {"world": world, "__module__": NAME, "lacking": script.lacks}
+        proxy = _Lacking("_MLModelProxy", (native._MLModelProxy,), bound)
         vars(module).update(native.CLASSES, _MLModelProxy=proxy)
         answers: dict[str, Any] = {"_is_macos": lambda: True, "_macos_version": lambda: script.macos}
         places = [(sys.modules[name], attribute) for name in _LOOKING for attribute in native.CLASSES]
@@ -75,11 +74,18 @@ def installed(script: Script, clock: Clock | None = None) -> Iterator[StandIn]:
         yield StandIn(world.clock, world)
 
 
-def _without(proxy: type, names: tuple[str, ...]) -> type:
-    """The class, and those it derives from, as one that has not these methods."""
-    members = {name: value for kind in reversed(proxy.__mro__[:-1]) for name, value in vars(kind).items()}
-    left = {name: value for name, value in members.items() if name not in (*names, "__dict__", "__weakref__")}
-    return type(proxy.__name__, (), left)
+class _Lacking(type):
+    """Of a class that has not some of the methods that it inherits."""
+
+    lacking: tuple[str, ...] = ()
+
+    def __dir__(cls) -> list[str]:
+        return [name for name in super().__dir__() if name not in cls.lacking]
+
+    def __getattribute__(cls, name: str) -> Any:
+        if name != "lacking" and name in cls.lacking:
+            raise AttributeError(f"type object '_MLModelProxy' has no attribute {name!r}")
+        return super().__getattribute__(name)
 
 
 @contextlib.contextmanager

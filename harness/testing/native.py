@@ -32,6 +32,7 @@ class World:
     """What the classes share: the script, its clock, and where the machine keeps its files.
 
     factors: by model name and compute units, what each prediction's latency was scripted to be, without chance.
+    loaded: the compiled models that were.
     """
 
     script: Script
@@ -43,6 +44,7 @@ class World:
     predictions: int = 0
     qos: str = "default"
     slept: bool = False
+    loaded: set[Path] = dataclasses.field(default_factory=set)
 
     @property
     def seconds(self) -> float:
@@ -60,6 +62,7 @@ class World:
         by = str(model) if self.script.cache_key == "path" else tree_hash(compiled.package_in(model))
         entry = self.specialized / hashlib.sha256(f"{by} {units}".encode()).hexdigest()[:16]
         known = entry.is_file()
+        self.loaded.add(model)
         if not known:
             entry.parent.mkdir(parents=True, exist_ok=True)
             entry.write_bytes(bytes(4096))

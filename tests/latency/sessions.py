@@ -19,6 +19,7 @@ from coreml_prune_bench.records.latency import (
     Protocol,
     State,
 )
+from coreml_prune_bench.runtimes.coreml import said
 from coreml_prune_bench.testing import Clock, Script, StandIn, installed
 
 MAC = Device(
@@ -48,7 +49,7 @@ class InProcess:
         except SleptError as error:
             raise VisitLostError(str(error)) from error
         except Exception as error:
-            raise StepFailedError(f"{type(error).__name__}: {error}") from error
+            raise StepFailedError(f"{type(error).__name__}: {said(error)}") from error
 
 
 def runtime(compute_units: str) -> Runtime:

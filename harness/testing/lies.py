@@ -51,7 +51,7 @@ LIES = (
     Lie("errors are sentences", 7, {"dumps": False}),
     Lie("a state forgets what is written", 8, {"keeps_state": False}),
     Lie("input arrays that are gone end the process", 9, {"segfaults_late": True}),
-    Lie("a compiled model loads only where it was compiled", 10, {"moves": False}),
+    Lie("a compiled model loads only where it was loaded first", 10, {"moves": False}),
     Lie("a load under a fresh home is warm", 11, {"fresh_home_is_cold": False}),
     Lie("the cache goes by content", 11, {"cache_key": "content"}),
     Lie("a plan warms nothing", 12, {"plan_warms": False}),

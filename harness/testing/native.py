@@ -212,9 +212,7 @@ class _MLModelProxy(proxies.ModelProxy):
             )
         cls.world.clock.advance(1e6 * cls.world.script.compile_ms)
         with dumped(cls.world.script):
-            made = proxies.ModelProxy.compileModel(path)
-        (Path(made) / PLACE).write_text(Path(made).name)
-        return made
+            return proxies.ModelProxy.compileModel(path)
 
     # --- what only the hardware knows
 
@@ -246,8 +244,8 @@ class _MLModelProxy(proxies.ModelProxy):
         return cls.get_all_compute_devices()
 
 
-PLACE = "compiled-as.txt"
-"""In a compiled folder: its name when it was compiled, in the temporary files."""
+PLACE = "first-loaded-at.txt"
+"""In a compiled folder, on a Mac where it cannot be moved: where it was loaded first."""
 
 SLEEP = time.sleep
 """The real one: a process may have the scripted clock in its place."""
@@ -259,8 +257,11 @@ def _name_of(path: Path) -> str:
 
 
 def _moved(path: Path) -> bool:
+    """Since it was loaded first."""
     place = path / PLACE
-    return place.is_file() and place.read_text() != path.name
+    if path.is_dir() and not place.exists():
+        place.write_text(str(path))
+    return place.is_file() and place.read_text() != str(path)
 
 
 class _State(proxies.StateProxy):

@@ -77,7 +77,7 @@ class Script:
 
     What the system caches. cache_key: a specialized model is found by its path, or by its content.
     fresh_home_is_cold: CFFIXED_USER_HOME moves the cache. plan_warms: so does loading a compute plan. moves: a compiled
-    model loads from another folder than it was compiled into.
+    model loads from another folder than it was loaded from first.
 
     Compute plans. placement, costs: the preferred device and the estimate, by operation type. plans: whether the
     operating system has them. plans_constants: they have entries for constants. plans_follow_units: they keep to the

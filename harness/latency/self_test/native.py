@@ -148,10 +148,10 @@ def durations(here: Here) -> None:
 
 def errors(here: Here) -> None:
     small, picture = coreml.Model(here.package("small")), coreml.Model(here.package("picture"))
-    right = np.ones((1, 8), np.float32)
+    right, wrong = np.ones((1, 8), np.float32), np.ones((2, 3), np.float32)  # (kept: check 9 is for those that go)
     texts = {
         "missing input": _error(lambda: small._model.predict({})),
-        "wrong shape": _error(lambda: small._model.predict({"x": np.ones((2, 3), np.float32)})),
+        "wrong shape": _error(lambda: small._model.predict({"x": wrong})),
         "wrong size": _error(lambda: picture._model.predict({"image": PIL.Image.new("RGB", (4, 4))})),
         "no package": _error(lambda: _compiled(_damaged(here, "Manifest.json"))),
         "no weights": _error(lambda: _loaded(_damaged(here, "weight.bin"))),

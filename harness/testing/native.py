@@ -131,7 +131,7 @@ class _MLModelProxy(proxies.ModelProxy):
         self._draw = np.random.default_rng(script.seed)
         self._answers: dict[str, Any] | None = None
         self._before: dict[str, Any] = {}
-        self._given: list[tuple[weakref.ref[np.ndarray], int]] = []
+        self._given: dict[int, tuple[weakref.ref[np.ndarray], int]] = {}
 
     def predict(self, inputs: Mapping[str, Any], state: Any = None) -> dict[str, Any]:
         answers = self._answer(inputs, state)
@@ -180,9 +180,10 @@ class _MLModelProxy(proxies.ModelProxy):
     def _released(self, inputs: Mapping[str, Any]) -> None:
         """coremltools 9.0 lets go of input arrays a second later, without Python's lock (its commit 2de298a3)."""
         now = self.world.clock.now_ns
-        if any(now - at > 1e9 and array() is None for array, at in self._given):
+        if any(now - at > 1e9 and array() is None for array, at in self._given.values()):
             os.kill(os.getpid(), signal.SIGSEGV)
-        self._given += [(weakref.ref(value), now) for value in inputs.values() if isinstance(value, np.ndarray)]
+        arrays = [value for value in inputs.values() if isinstance(value, np.ndarray)]
+        self._given |= {id(array): (weakref.ref(array), now) for array in arrays}
 
     def _fail(self) -> None:
         failure = self.world.script.failure(self._name, self._units)

@@ -78,9 +78,7 @@ _READERS = {
     6: lambda values, usual: {"duration_before": values["light"]["before"]},
     8: lambda values, usual: {"keeps_state": values["written and read"] == 5},
     11: _loads,
-    12: lambda values, usual: {
-        "plan_warms": values["load_ns"]["after a plan"] * _WARM < values["load_ns"]["without a plan"]
-    },
+    12: lambda values, usual: {"plan_warms": values["load_ns"]["after a plan"] < _WARM * values["load_ns"]["again"]},
     13: lambda values, usual: {"plans_constants": values["planned constants"] > 0},
     15: _engines,
     17: _units,

@@ -11,7 +11,7 @@ import numpy as np
 from coreml_prune_bench.core.cache_folder import cache_folder
 from coreml_prune_bench.latency import mac
 from coreml_prune_bench.latency.awake import kept_awake
-from coreml_prune_bench.latency.self_test.check import Here
+from coreml_prune_bench.latency.self_test.check import Here, NotApplicable
 from coreml_prune_bench.latency.thermal import THERMAL_PRESSURE
 from coreml_prune_bench.runtimes import coreml, portable
 
@@ -62,6 +62,8 @@ def heat(here: Here) -> None:
     model = coreml.Model(here.package("heavy"))
     sample = {"image": np.ones((1, 3, 64, 64), np.float32)}
     before = mac.read_state()
+    if before.thermal is None:
+        raise NotApplicable("the thermal state is not known: see check 21")
     until, count = time.perf_counter_ns() + _LOAD_SECONDS * 1e9, 0
     while time.perf_counter_ns() < until:
         model.predict(sample)

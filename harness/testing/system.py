@@ -114,7 +114,7 @@ def _libraries(stand_in: StandIn) -> list[Place]:
         (shutil, "disk_usage", lambda path: usage._replace(free=free)),
     ]
     if script.telemetry:
-        places.append((portable, "load", _reporting(portable.load, stand_in.world.home)))
+        places.append((portable, "load", _reporting(portable.load)))
     if script.mps != "none" and sys.modules.get("torch", "not yet") is not None:  # a process may do without
         places += _apple_gpu(script)
     return places
@@ -156,11 +156,11 @@ class _Threads:
         return qos.CLASSES[self._stand_in.world.qos]
 
 
-def _reporting(load: Callable[..., Any], home: Path) -> Callable[..., Any]:
+def _reporting(load: Callable[..., Any]) -> Callable[..., Any]:
     """The portable runtime's `load`, with a library behind it that keeps a number of this device for its maker."""
 
     def loaded(*arguments: Any, **options: Any) -> Any:
-        kept = home / "Library/Caches/Microsoft/DeveloperTools/deviceid"
+        kept = Path(os.environ["HOME"]) / "Library/Caches/Microsoft/DeveloperTools/deviceid"
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text("x")
         return load(*arguments, **options)

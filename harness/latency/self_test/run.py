@@ -56,7 +56,10 @@ class SelfTest(BaseModel):
 
 
 class SelfTests:
-    """One run. enter: done first in each process. start: how processes are started; Apple's libraries bear no fork."""
+    """One run. enter: done first in each process.
+
+    start: how processes are started. Apple's libraries bear no fork; on the stand-in it spares the imports.
+    """
 
     def __init__(
         self,
@@ -229,15 +232,8 @@ def _check(
     def other_process(function: Callable[..., Any], *arguments: Any, **environment: str) -> Any:
         answers: dict[str, Any] = {}
         job = (function, arguments, enter)
-        # What a server forked has all imports already, and no threads.
         kind, reason = _in_process(
-            "fork" if start == "forkserver" else start,
-            _call,
-            job,
-            environment,
-            check.limit_s,
-            lambda name, value: answers.update({name: value}),
-            [],
+            start, _call, job, environment, check.limit_s, lambda name, value: answers.update({name: value}), []
         )
         if kind != "done":
             raise BenchError(str(reason))

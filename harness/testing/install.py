@@ -55,7 +55,7 @@ def installed(script: Script, clock: Clock | None = None) -> Iterator[StandIn]:
         world = native.World(script, clock or Clock(), Path(home))
         world.began_ns = world.clock.now_ns
         module = ModuleType(NAME, "Not Core ML: the stand-in of coreml_prune_bench.testing.")
-        bound = {"world": world, "__module__": NAME, "lacking": script.lacks}
+        bound = {"world": world, "__module__": NAME, "_lacking": script.lacks}
         proxy = _Lacking("_MLModelProxy", (native._MLModelProxy,), bound)
         vars(module).update(native.CLASSES, _MLModelProxy=proxy)
         answers: dict[str, Any] = {"_is_macos": lambda: True, "_macos_version": lambda: script.macos}
@@ -77,13 +77,13 @@ def installed(script: Script, clock: Clock | None = None) -> Iterator[StandIn]:
 class _Lacking(type):
     """Of a class that has not some of the methods that it inherits."""
 
-    lacking: tuple[str, ...] = ()
+    _lacking: tuple[str, ...] = ()
 
     def __dir__(cls) -> list[str]:
-        return [name for name in super().__dir__() if name not in cls.lacking]
+        return [name for name in super().__dir__() if name not in cls._lacking]
 
     def __getattribute__(cls, name: str) -> Any:
-        if name != "lacking" and name in cls.lacking:
+        if name != "_lacking" and name in cls._lacking:
             raise AttributeError(f"type object '_MLModelProxy' has no attribute {name!r}")
         return super().__getattribute__(name)
 

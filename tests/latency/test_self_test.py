@@ -155,7 +155,9 @@ def test_and_by_no_other(lie: Lie, run, tmp_path: Path) -> None:
         assert "SIGSEGV" in (found.checks[8].reason or "")
 
 
-@pytest.mark.parametrize(("refuses", "outcome"), [(None, "holds"), ("Prediction", "does not")])
+@pytest.mark.parametrize(
+    ("refuses", "outcome"), [("Prediction", "does not"), pytest.param(None, "holds", marks=pytest.mark.slow)]
+)
 def test_a_connected_device(
     run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: str | None, outcome: str
 ) -> None:

@@ -1,5 +1,5 @@
 # `make bench` runs the main job on embedded data, `make test` the tests. Both set up .venv first; nothing else is needed.
-.PHONY: help setup bench test test-slow lint benchmark conformance conformance-mac test-versions lock clean
+.PHONY: help setup bench test test-slow lint benchmark conformance conformance-mac bounds test-versions lock clean
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -14,6 +14,7 @@ help:
 	@echo "make benchmark  speed, as ratios taken in one run"
 	@echo "make conformance  coremltools' tests of operations and torchvision's networks over the portable runtime (an hour)"
 	@echo "make conformance-mac  coremltools' tests that need macOS, over the stand-in (minutes)"
+	@echo "make bounds     time and memory of 3,000 damaged packages and 35 that mean harm (an hour)"
 	@echo "make test-versions  a part of the tests at both ends of the ranges in pyproject.toml (10 minutes)"
 	@echo "make lock       constraints.txt anew, keeping what still fits the ranges"
 
@@ -52,6 +53,9 @@ MAC_TESTS := ml_program.experimental.test_perf_utils ml_program.experimental.tes
 conformance-mac: setup
 	$(BIN)/python -m pytest -q -p no:cacheprovider -p tests.runtimes.coremltools_on_a_mac -W ignore -m '' \
 	  --pyargs $(addprefix coremltools.test.,$(MAC_TESTS))
+
+bounds: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.runtimes.portable.bounds
 
 # uv alone can ask for the lowest versions. `highest` is what a user gets today, constraints.txt what the tests get.
 UV = $(or $(shell command -v uv),$(BIN)/uv)

@@ -1,6 +1,5 @@
 """`doctor`: what this machine can measure."""
 
-import json
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated
 import typer
 
 from coreml_prune_bench.cli.options import JsonOption, exit_with_failures
+from coreml_prune_bench.cli.output import show, show_json, show_line
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import Reporter
 
@@ -51,32 +51,32 @@ def doctor(
             "state": report.state.model_dump(),
             "devices": [asdict(device) | {"facts": device.facts.model_dump()} for device in report.devices],
         }
-        typer.echo(json.dumps(content, indent=2))
+        show_json(content)
         return
     machine, device = report.machine, report.machine.device
-    typer.echo(f"machine: {device.name}, {device.chip}{', virtual' if machine.virtual else ''}")
-    typer.echo(
+    show_line(f"machine: {device.name}, {device.chip}{', virtual' if machine.virtual else ''}")
+    show_line(
         f"memory: {_gib(device.memory_bytes)}; cores: {_cores(machine.performance_cores, machine.efficiency_cores)}"
     )
-    typer.echo(f"GPU: {_count(machine.gpu_cores)}; Neural Engine: {_count(device.neural_engine_cores)}")
-    typer.echo(f"system: {device.os} {device.os_version}, build {device.os_build or 'unknown'}")
-    typer.echo(
+    show_line(f"GPU: {_count(machine.gpu_cores)}; Neural Engine: {_count(device.neural_engine_cores)}")
+    show_line(f"system: {device.os} {device.os_version}, build {device.os_build or 'unknown'}")
+    show_line(
         f"coremltools {report.coremltools}; its compute devices: {', '.join(report.compute_devices or ['unknown'])}"
     )
     if report.cache_bytes:
-        typer.echo(f"Core ML's cache of this Python: {report.cache_bytes / 2**20:,.0f} MiB")
-    typer.echo(f"state: {_state(report.state.model_dump())}")
+        show_line(f"Core ML's cache of this Python: {report.cache_bytes / 2**20:,.0f} MiB")
+    show_line(f"state: {_state(report.state.model_dump())}")
     for mobile in report.devices:
         facts = mobile.facts
-        typer.echo(f"device: {mobile.name!r}, {facts.name}, {facts.os} {facts.os_version}: {mobile.problem or 'ready'}")
-    typer.echo()
+        show_line(f"device: {mobile.name!r}, {facts.name}, {facts.os} {facts.os_version}: {mobile.problem or 'ready'}")
+    show()
     for ability in report.abilities:
-        typer.echo(
+        show_line(
             f"{'no ' if ability.lacks else 'yes'}  {ability.name}"
             + (f"; needs {ability.lacks}" if ability.lacks else "")
         )
-    typer.echo()
-    typer.echo("\n".join(f"disturbs: {told}" for told in report.disturbances) or "nothing disturbs a measurement now")
+    show()
+    show("\n".join(f"disturbs: {told}" for told in report.disturbances) or "nothing disturbs a measurement now")
 
 
 def _self_test(out: Path | None, device: str | None, *, as_json: bool) -> None:
@@ -87,13 +87,14 @@ def _self_test(out: Path | None, device: str | None, *, as_json: bool) -> None:
     with reporter.steps("self-test", len(CHECKS)) as steps:
         found = SelfTests(device=device).run(steps, out)
     if as_json:
-        typer.echo(found.model_dump_json(indent=1))
+        show_json(found.model_dump(mode="json"))
     else:
         for one in found.checks:
             reason = f": {one.reason}" if one.reason else ""
-            typer.echo(f"{one.outcome:14}  {one.number:2} {one.name}, {one.assumes}{reason}")
+            show_line(f"{one.outcome:14}  {one.number:2} {one.name}, {one.assumes}{reason}")
         counts = Counter(one.outcome for one in found.checks)
-        typer.echo(f"\n{', '.join(f'{count} {outcome}' for outcome, count in counts.items())}")
+        show()
+        show_line(f"{', '.join(f'{count} {outcome}' for outcome, count in counts.items())}")
     if out is not None:
         reporter.say(f"raw values in {out}; names, serial numbers and folders are left out")
     if found.failed:

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Literal
 
-from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.errors import BenchError, told
 from coreml_prune_bench.latency.bench import Bench, Runtime, SleptError
 from coreml_prune_bench.runtimes.coreml import said
 
@@ -170,8 +170,10 @@ def _serve(connection: Connection, make: Callable[[Callable[[], None]], Any]) ->
     os.dup2(2, 1)  # Core ML's compiler writes to standard output, which is for tables
     try:
         made = make(lambda: connection.send(("alive", None)))
-    except BenchError as error:
-        connection.send(("unusable", str(error)))
+    except Exception as error:
+        if (line := told(error)) is None:
+            raise
+        connection.send(("unusable", line))
         return
     connection.send(("done", None))
     try:

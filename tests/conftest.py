@@ -59,7 +59,7 @@ training = { epochs = 1, learning_rate = 0.05 }
 
 
 def pytest_collection_finish() -> None:
-    """Keeps what the imports made out of garbage collection: coremltools collects in every conversion (0.3 s with torch)."""
+    """Keeps what the imports made out of garbage collection: coremltools collects in each conversion."""
     gc.collect()
     gc.freeze()
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,8 @@ class Subject:
 class Cell:
     """One thing to build and to measure. config is None for the dense Float16 baseline.
 
-    published: the package that is measured as it is, instead of one that is built; config is None then.
+    published: the package that is measured as it is, instead of one that is built; config is None then. row: among
+    those of the suite, by which tables are ordered; None for a cell of its own.
     """
 
     subject: Subject
@@ -125,6 +127,7 @@ class Cell:
     published: PublishedPackage | None = None
     evaluation: Evaluation = PORTABLE
     package_format: PackageFormat = MLPACKAGE
+    row: int | None = None
 
     @property
     def algorithm(self) -> str:
@@ -271,7 +274,8 @@ def lay_out(
     _check_count(suite)
     written = get_format(package_format)
     opened: dict[str, DataSet] = {}
-    cells = []
+    cells: list[Cell] = []
+    rows = count()
     for name in suite.models:
         spec = suite.data_for(name)
         one = from_any_folder(spec)  # however it is spelled
@@ -291,16 +295,16 @@ def lay_out(
         if subject.published:
             if len(subject.data.classes) != IMAGENET_CLASSES:
                 raise DataError(f"{spec} has {len(subject.data.classes)} classes; published packages know ImageNet's")
-            cells += [Cell(subject, None, 0, package, evaluation) for package in published_packages(name)]
+            packages = published_packages(name)
+            cells += [Cell(subject, None, 0, package, evaluation, row=next(rows)) for package in packages]
             continue
-        cells.append(Cell(subject, None, 0, evaluation=evaluation, package_format=written))
+        dense = Cell(subject, None, 0, evaluation=evaluation, package_format=written, row=next(rows))
+        cells.append(dense)
         for config in suite.configs:
             if not config.is_for(name):
                 continue
-            trials = suite.trials if config.has_trials else 1
-            cells += [
-                Cell(subject, config, trial, evaluation=evaluation, package_format=written) for trial in range(trials)
-            ]
+            first = replace(dense, config=config, row=next(rows))
+            cells += [replace(first, trial=trial) for trial in range(suite.trials if config.has_trials else 1)]
     return cells
 
 

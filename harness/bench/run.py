@@ -236,6 +236,7 @@ def _record(
             "subject_key": subject.key,
             "suite": subject.suite,
             "trial": cell.trial,
+            "row": cell.row,
             "network": Network(
                 name=subject.network.name,
                 title=subject.network.title,

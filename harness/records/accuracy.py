@@ -131,8 +131,9 @@ class Record(Frozen):
     """One measured cell, or one that failed (`reason`), in which case what was not reached is None.
 
     key: hash of everything the result depends on. config_key: the same without the trial. subject_key: shared by the
-    records of one network on one data set. code: the hash of each module that the result depends on; empty where a
-    version before schema 2 wrote it.
+    records of one network on one data set. row: its place among the rows of the suite as it was run; None for
+    what is of no suite, and where a version before 0.2 wrote it. code: the hash of each module that the result depends
+    on; empty where a version before schema 2 wrote it.
     """
 
     schema_version: Literal[3] = 3
@@ -143,6 +144,7 @@ class Record(Frozen):
     subject_key: str
     suite: str
     trial: Count
+    row: Count | None = None
     network: Network
     pruning: Pruning
     data: Data

@@ -12,6 +12,8 @@ _DataSet = tuple[str, str]
 def newest_trials(records: Iterable[Record]) -> list[list[Record]]:
     """The records that stand for each row, by trial: of the newest weights, images and version of the config.
 
+    The rows stand in the order of their suite, or as they came, the oldest first.
+
     Records of other weights or other images must not stand beside each other; whether those are of one data set tells
     its folder, not how it is spelled. Of two with one trial's number, which are one trial measured twice or copied, the
     newer one stands, a failed one for none that was measured.
@@ -33,7 +35,24 @@ def newest_trials(records: Iterable[Record]) -> list[list[Record]]:
     found = [[trials[number] for number in sorted(trials)] for trials in rows.values()]
     for one in found:
         _check_images(one)
-    return found
+    return _in_order(found)
+
+
+def _in_order(rows: list[list[Record]]) -> list[list[Record]]:
+    """Those of each suite in its order, whichever was measured anew; suites stand among each other as they came."""
+    by_suite: dict[str, list[list[Record]]] = {}
+    for trials in rows:
+        by_suite.setdefault(trials[0].suite, []).append(trials)
+    ordered = {suite: iter(_of_suite_in_order(of_suite)) for suite, of_suite in by_suite.items()}
+    return [next(ordered[trials[0].suite]) for trials in rows]
+
+
+def _of_suite_in_order(rows: list[list[Record]]) -> list[list[Record]]:
+    """As they came where the order is not known of all, or where several runs with other rows have made them."""
+    places = [place for trials in rows if (place := trials[0].row) is not None]
+    if len(set(places)) < len(rows):
+        return rows
+    return [trials for _, trials in sorted(zip(places, rows, strict=True), key=lambda pair: pair[0])]
 
 
 def _by_data_set(ordered: list[Record]) -> tuple[list[Record], list[_DataSet]]:

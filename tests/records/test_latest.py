@@ -49,3 +49,28 @@ def test_a_table_names_one_folder_once():
     text = render(both)
     assert f"on {B['spec']}, mean" in text
     assert "| Data " not in text
+
+
+def in_row(row: int | None, day: int, algorithm: str, suite: str = "s"):
+    record = accuracy_record([True] * 4, algorithm=algorithm, created=f"2026-01-{day:02}")
+    return record.model_copy(update={"row": row, "suite": suite})
+
+
+@pytest.mark.parametrize(
+    ("records", "order"),
+    [
+        # The second was measured again, last.
+        ([in_row(0, 1, "dense"), in_row(1, 9, "post"), in_row(2, 3, "gpt")], ["dense", "post", "gpt"]),
+        # As they came: of before 0.2, and of two runs of which each knew of one network.
+        ([in_row(None, 2, "dense"), in_row(None, 1, "post")], ["post", "dense"]),
+        ([in_row(0, 1, "dense"), in_row(None, 9, "post"), in_row(1, 3, "gpt")], ["dense", "gpt", "post"]),
+        ([in_row(0, 2, "dense"), in_row(0, 1, "post")], ["post", "dense"]),
+        # Suites stand among each other as they came.
+        (
+            [in_row(1, 1, "b", "x"), in_row(1, 2, "d", "y"), in_row(0, 3, "a", "x"), in_row(0, 4, "c", "y")],
+            ["a", "c", "b", "d"],
+        ),
+    ],
+)
+def test_rows_stand_in_the_order_of_their_suite(records, order):
+    assert [trials[0].pruning.algorithm for trials in newest_trials(records)] == order

@@ -119,7 +119,7 @@ def _input(graph: Graph, argument: NamedType, shapes: Shapes, *, any_batch: bool
     if feature.kind == "image":
         height, width, channels = shape
         graph.declare(NamedType(argument.name, replace(argument.type, shape=(1, channels, height, width))))
-        _image_input(graph, feature, onnx_type(argument.type.dtype))
+        _image_input(graph, feature, _element_type(graph, argument))
         element = onnx.TensorProto.UINT8 if feature.dtype == "uint8" else onnx.TensorProto.FLOAT
         return _value_info(feature.name, element, (1, *shape), leading)
     type_ = replace(argument.type, shape=_argument_shape(argument.type, shape), rank_known=True)

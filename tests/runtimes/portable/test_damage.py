@@ -141,6 +141,18 @@ def test_an_image_output_that_is_none(tmp_path: Path) -> None:
         load(package).predict({"x": Image.new("RGB", (6, 8))})
 
 
+def test_an_image_input_of_an_element_type_that_numbers_do_not_have(tmp_path: Path) -> None:
+    image = ct.ImageType("x", (1, 3, 8, 6))
+    package = from_torch(tmp_path / "m.mlpackage", torch.nn.ReLU(), (1, 3, 8, 6), inputs=[image])
+
+    def change(spec: Any) -> None:
+        (argument,) = spec.mlProgram.functions["main"].inputs
+        argument.type.tensorType.dataType = MIL_pb2.STRING
+
+    rewrite(package, change)
+    assert "'x' has element type string" in refusal(package)
+
+
 ENORMOUS: dict[str, Callable[[Any], Any]] = {
     "fill": lambda x: mb.add(x=x, y=mb.reduce_sum(x=mb.fill(shape=[7, 5], value=1.0))),
     "tile": lambda x: mb.add(x=x, y=mb.reduce_sum(x=mb.tile(x=np.ones((7, 5), np.float32), reps=[7, 5]))),

@@ -220,6 +220,9 @@ class DeviceRuntime:
     def reopen(self, target: Target) -> Loaded:
         return self._load(target)
 
+    def load_ns(self, target: Target) -> int | None:
+        return None
+
     def close(self) -> None:
         """Stop the app, and with it what is loaded."""
         self._device.session.stop()

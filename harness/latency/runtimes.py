@@ -46,6 +46,9 @@ class CoreMLRuntime:
     def reopen(self, target: Target) -> Loaded:
         return _CoreMLLoaded(self._load(target), target)
 
+    def load_ns(self, target: Target) -> int | None:
+        return self._load(target).load_ns
+
     def close(self) -> None:
         """Nothing: what it loaded goes with the process."""
 
@@ -92,6 +95,9 @@ class PortableRuntime:
 
     def reopen(self, target: Target) -> Loaded:
         return _PortableLoaded(self._load(target)[1], target)
+
+    def load_ns(self, target: Target) -> int | None:
+        return None
 
     def close(self) -> None:
         """Nothing: what it loaded goes with the process."""

@@ -10,9 +10,10 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Literal
@@ -24,8 +25,11 @@ from coreml_prune_bench.runtimes.coreml import said
 OpenRuntime = Callable[[], Runtime]
 """Makes the runtime in the worker; has to be picklable. BenchError from it ends the run."""
 
-Step = Literal["prepare", "visit", "drop"]
+Step = Literal["prepare", "visit", "drop", "wake", "energy", "memory", "load"]
 """The methods of `Bench`."""
+
+FRESH_HOME = "CFFIXED_USER_HOME"
+"""Core Foundation's, and so the system's caches are then in another home folder."""
 
 START_LIMIT_SECONDS = 900.0
 """Importing takes seconds, building and signing the app for an iPhone minutes."""
@@ -80,6 +84,22 @@ class Workers:
         if failures:
             raise StepFailedError(str(failures[0]))
         return results
+
+    def ask_alone(self, step: Step, *arguments: Any, cold: bool = False) -> Any:
+        """What a process that ends after the step returns for it. Raises as `ask`.
+
+        cold: it finds nothing in the system's cache, whose folder is a new one.
+        """
+        with tempfile.TemporaryDirectory() as home, _environment(**({FRESH_HOME: home} if cold else {})):
+            worker = Worker(functools.partial(_bench, self._open_runtime))
+            try:
+                worker.receive(START_LIMIT_SECONDS)
+                worker.send(step, arguments)
+                return worker.receive(self._limit_s)
+            except GoneError as error:
+                raise StepFailedError(str(error)) from error
+            finally:
+                worker.end()
 
     def _start(self) -> None:
         for _ in range(self._count):
@@ -151,6 +171,21 @@ class Worker:
         self._connection.close()
 
 
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Variables that processes get which are started inside the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def _told_exit(code: int | None) -> str:
     if code is None or code >= 0:
         return f"exit code {code}"
@@ -161,7 +196,7 @@ def _told_exit(code: int | None) -> str:
 
 
 def _bench(open_runtime: OpenRuntime, alive: Callable[[], None]) -> Bench:
-    return Bench(open_runtime(), time.perf_counter_ns, time.time_ns, beat=alive)
+    return Bench(open_runtime(), time.perf_counter_ns, time.time_ns, beat=alive, sleep=time.sleep)
 
 
 def _serve(connection: Connection, make: Callable[[Callable[[], None]], Any]) -> None:

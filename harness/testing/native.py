@@ -42,6 +42,7 @@ class World:
     began_ns: int = 0
     idle_since_ns: int | None = None
     predictions: int = 0
+    models: int = 0
     qos: str = "default"
     slept: bool = False
     loaded: set[Path] = dataclasses.field(default_factory=set)
@@ -124,6 +125,7 @@ class _MLModelProxy(proxies.ModelProxy):
         with dumped(script):
             super().__init__(path, compute_units, function_name, optimization_hints, asset)
         known = self.world.warm(self._compiled, compute_units)
+        self.world.models += 1
         self._load_duration = round(1e6 * (script.cached_load_ms if known else script.cold_load_ms))
         self.world.clock.advance(self._load_duration)
         self._last_duration = script.duration_before

@@ -66,6 +66,10 @@ class Script:
     Time, in milliseconds. cold_load_ms, cached_load_ms: the first load of a compiled path for compute units, and later
     ones. conversion_ms: what a call takes besides the model. rewake_ms: what the first prediction on the Neural Engine
     takes besides after `rewake_after_s` of idling. qos_factors: how much longer predictions take in a class of service.
+    energy_mj: what a prediction takes, by component ("neural_engine", "gpu", "cpu"), and idle_mw what the machine takes
+    all the time; None without the library that reads it. memory_mib: what a process holds more with a model loaded,
+    and while it predicts.
+
     sleeps_at_s, sleeps_for_s: the machine falls asleep once, for so long. throttles_after: so many predictions, after
     which the thermal state is serious.
 
@@ -101,6 +105,9 @@ class Script:
     rewake_after_s: float = 4.0
     qos_factors: Mapping[str, float] = field(default_factory=lambda: {"utility": 1.6, "background": 3.0})
     qos_settable: bool = True
+    energy_mj: Mapping[str, float] | None = None
+    idle_mw: Mapping[str, float] = field(default_factory=lambda: {"neural_engine": 0.0, "gpu": 20.0, "cpu": 300.0})
+    memory_mib: tuple[float, float] = (40.0, 55.0)
     sleeps_at_s: float = math.inf
     sleeps_for_s: float = 0.0
     throttles_after: int | None = None
@@ -154,7 +161,7 @@ def script_of(content: Mapping[str, Any], home: str | None = None) -> Script:
     fields: dict[str, Any] = {**content, **({"home": home} if home else {})}
     fields["latencies"] = {name: Latency(**one) for name, one in content.get("latencies", {}).items()}
     fields["failures"] = {name: Failure(**one) for name, one in content.get("failures", {}).items()}
-    for name in ("arrays", "lacks", "macos", "silent"):
+    for name in ("arrays", "lacks", "macos", "memory_mib", "silent"):
         if name in content:
             fields[name] = tuple(content[name])
     return Script(**fields)

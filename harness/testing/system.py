@@ -12,9 +12,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from coreml_prune_bench.latency import qos
+from coreml_prune_bench.latency import energy, memory, qos
 from coreml_prune_bench.latency.worker import spare_imports
 from coreml_prune_bench.runtimes import portable
 from coreml_prune_bench.testing.clock import Clock
@@ -111,6 +112,8 @@ def _libraries(stand_in: StandIn) -> list[Place]:
     free = round(script.free_gib * 2**30)
     places: list[Place] = [
         (qos, "library", lambda: _Threads(stand_in)),
+        (memory, "library", lambda: _Process(stand_in)),
+        (energy, "library", lambda: _Energy(stand_in)),
         (shutil, "disk_usage", lambda path: usage._replace(free=free)),
     ]
     if script.telemetry:
@@ -154,6 +157,46 @@ class _Threads:
 
     def qos_class_self(self) -> int:
         return qos.CLASSES[self._stand_in.world.qos]
+
+
+class _Process:
+    """Of libSystem, what tells the memory of a process."""
+
+    def __init__(self, stand_in: StandIn) -> None:
+        self._stand_in = stand_in
+
+    def proc_pid_rusage(self, pid: int, flavor: int, told: Any) -> int:
+        world = self._stand_in.world
+        more = world.script.memory_mib[bool(world.predictions)] if world.models else 0.0
+        told._obj[9] = told._obj[30] = round((_PROCESS_MIB + more) * 2**20)
+        return 0
+
+
+class _Energy:
+    """zeus_apple_silicon: whole mJ, as its counters have them."""
+
+    def __init__(self, stand_in: StandIn) -> None:
+        if stand_in.world.script.energy_mj is None:
+            raise ImportError("No module named 'zeus_apple_silicon'")
+        self._world = stand_in.world
+
+    def AppleEnergyMonitor(self) -> "_Energy":
+        self._began: dict[str, tuple[float, int]] = {}
+        return self
+
+    def begin_window(self, key: str) -> None:
+        self._began[key] = self._world.seconds, self._world.predictions
+
+    def end_window(self, key: str) -> SimpleNamespace:
+        seconds, predictions = self._began.pop(key)
+        seconds, predictions = self._world.seconds - seconds, self._world.predictions - predictions
+        script = self._world.script
+        assert script.energy_mj is not None
+        used = {
+            name: round(seconds * script.idle_mw.get(name, 0.0) + predictions * script.energy_mj.get(name, 0.0))
+            for name in ("neural_engine", "gpu", "cpu")
+        }
+        return SimpleNamespace(ane_mj=used["neural_engine"], gpu_mj=used["gpu"], cpu_total_mj=used["cpu"])
 
 
 def _reporting(load: Callable[..., Any]) -> Callable[..., Any]:
@@ -262,6 +305,7 @@ def _system_tools(script: Script, home: Path) -> dict[str, str]:
     }
 
 
+_PROCESS_MIB = 180.0
 _UUID = "0B0D6E7C-0000-5000-8000-00000000ABCD"
 
 

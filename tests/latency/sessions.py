@@ -44,8 +44,14 @@ class InProcess:
 
     def ask(self, step: Step, *arguments: Any) -> list[Any]:
         self.steps.append((step, arguments[0].name))
+        return [self._taken(step, *arguments)]
+
+    def ask_alone(self, step: Step, *arguments: Any, cold: bool = False) -> Any:
+        raise StepFailedError("no process of its own")
+
+    def _taken(self, step: Step, *arguments: Any) -> Any:
         try:
-            return [getattr(self._bench, step)(*arguments)]
+            return getattr(self._bench, step)(*arguments)
         except SleptError as error:
             raise VisitLostError(str(error)) from error
         except Exception as error:
@@ -102,7 +108,11 @@ def measure(
 def run(stand_in: StandIn, targets: list[Target], results: Path, protocol: Protocol, **options: Any) -> Outcome:
     session = Session(machine(stand_in.clock), protocol, results, **options)
     with Reporter().steps("latency", 1) as steps:
-        return session.run(targets, InProcess(Bench(CoreMLRuntime(), stand_in.clock, stand_in.clock.wall)), steps)
+        return session.run(targets, InProcess(_bench(stand_in)), steps)
+
+
+def _bench(stand_in: StandIn) -> Bench:
+    return Bench(CoreMLRuntime(), stand_in.clock, stand_in.clock.wall, sleep=stand_in.world.wait)
 
 
 def scripted_truth(stand_in: StandIn, name: str, record: LatencyRecord, milliseconds: float) -> list[list[float]]:

@@ -17,6 +17,9 @@ class FakeRuntime:
     def reopen(self, target: Target) -> Loaded:
         return _Model(target.package.name)
 
+    def load_ns(self, target: Target) -> int | None:
+        return None
+
     def close(self) -> None:
         if place := os.environ.get("FAKE_CLOSED"):
             Path(place).write_text("closed")

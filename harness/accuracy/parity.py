@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,10 +25,12 @@ _BATCH_SIZE = 32
 
 
 class ParityRecord(Frozen):
-    """Both runtimes on the same images. top1: by image the best class of each; labels: the true ones.
+    """Core ML on one choice of compute units, and the portable runtime, on the same images.
 
-    largest_error, score_range: by image, the largest difference of a score between the two, and the span of the
-    portable runtime's scores, in the unit of the scores (logits, or probabilities of a classifier).
+    top1: by image the best class of each; labels: the true ones. largest_error, score_range: by image, the largest
+    difference of a score between the two, and the span of the portable runtime's scores, in the unit of the scores
+    (logits, or probabilities of a classifier). rounding_error: by image, what rounding to Float16 alone makes of a
+    score: the portable runtime in Float16 beside itself in Float32; empty where a version before 0.2 wrote it.
     """
 
     model_config = ConfigDict(allow_inf_nan=True)
@@ -45,23 +47,26 @@ class ParityRecord(Frozen):
     top1: tuple[tuple[int, ...], tuple[int, ...]]
     largest_error: tuple[float, ...]
     score_range: tuple[float, ...]
+    rounding_error: tuple[float, ...] = ()
 
     def to_json(self) -> str:
         """Indented JSON in which each list stands on one line."""
         content = self.model_dump(mode="json")
-        lists = {name: content.pop(name) for name in ("labels", "top1", "largest_error", "score_range")}
+        names = ("labels", "top1", "largest_error", "score_range", "rounding_error")
+        lists = {name: content.pop(name) for name in names}
         lines = [f' "{name}": {json.dumps(value, separators=(",", ":"))}' for name, value in lists.items()]
         return ",\n".join([json.dumps(content, indent=1)[:-2], *lines]) + "\n}\n"
 
 
 @dataclass(frozen=True)
 class Compared:
-    """Per image: labels and both runtimes' best classes, the largest error of a score, and the scores' span."""
+    """The fields of a `ParityRecord` by these names."""
 
     labels: tuple[int, ...]
     top1: tuple[tuple[int, ...], tuple[int, ...]]
     largest_error: tuple[float, ...]
     score_range: tuple[float, ...]
+    rounding_error: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,35 +90,62 @@ class Agreement:
 def compare(
     package: Path,
     split: Split,
-    loads: tuple[Load, Load],
+    loads: Sequence[Load],
+    references: tuple[Load, Load],
     *,
     limit: int | None = None,
     class_map: ClassMap | None = None,
     skip_bad_images: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Compared:
-    """Both runtimes' scores for the split's images, or its first `limit` ones. class_map, errors: as of `evaluate`."""
-    first, second = (Classifier(package, split, load, class_map) for load in loads)
+) -> list[Compared]:
+    """Each of `loads` beside the reference, over the split's images or its first `limit` ones.
+
+    references: the portable runtime in Float32, and in Float16. class_map, errors: as of `evaluate`.
+    """
+    reference, rounded, *others = (Classifier(package, split, load, class_map) for load in (*references, *loads))
     total = min(len(split), limit or len(split))
     labels: list[int] = []
-    best: tuple[list[int], list[int]] = ([], [])
-    errors: list[float] = []
     spans: list[float] = []
-    for batch in iterate(split, first.image_size, batch_size=_BATCH_SIZE, skip_bad=skip_bad_images):
+    right, rounding = _Beside([], []), _Beside([], [])
+    found = [_Beside([], []) for _ in others]
+    for batch in iterate(split, reference.image_size, batch_size=_BATCH_SIZE, skip_bad=skip_bad_images):
         count = min(len(batch.indices), total - len(labels))
         if count > 0:
-            ours, reference = (one.scores(batch.images[:count]) for one in (first, second))
+            images = batch.images[:count]
+            scores = reference.scores(images)
             labels += split.labels[batch.indices[:count]].tolist()
-            best[0].extend(np.argmax(ours, axis=1).tolist())
-            best[1].extend(np.argmax(reference, axis=1).tolist())
-            errors += np.abs(ours - reference).max(axis=1).astype(float).tolist()
-            spans += np.ptp(reference, axis=1).astype(float).tolist()
+            spans += np.ptp(scores, axis=1).astype(float).tolist()
+            right.add(scores, scores)
+            rounding.add(rounded.scores(images), scores)
+            for model, beside in zip(others, found, strict=True):
+                beside.add(model.scores(images), scores)
         progress(len(labels), total)
         if len(labels) == total:
             break
     if not labels:
         raise PackageError(f"no image of {split.name} could be compared: all are bad")
-    return Compared(tuple(labels), (tuple(best[0]), tuple(best[1])), tuple(errors), tuple(spans))
+    return [
+        Compared(
+            labels=tuple(labels),
+            top1=(tuple(one.best), tuple(right.best)),
+            largest_error=tuple(one.errors),
+            score_range=tuple(spans),
+            rounding_error=tuple(rounding.errors),
+        )
+        for one in found
+    ]
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """By image, the best class and the largest error of a score beside the reference."""
+
+    best: list[int]
+    errors: list[float]
+
+    def add(self, scores: np.ndarray, reference: np.ndarray) -> None:
+        self.best.extend(np.argmax(scores, axis=1).tolist())
+        self.errors.extend(np.abs(scores - reference).max(axis=1).astype(float).tolist())
 
 
 def agreement(record: Compared | ParityRecord) -> Agreement:

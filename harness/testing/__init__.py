@@ -9,7 +9,7 @@ It predicts with the portable runtime, and for all else (how long that took, wha
         assert model.last_predict_duration_in_nano_seconds == 2_000_000
 
     enter(Script())                        # this whole process: also sys.platform, the tools in PATH, and the clock
-    python -m coreml_prune_bench.testing doctor                         # a command on a scripted Mac
+    python -m coreml_prune_bench.testing.on_a_mac doctor      # a command on a scripted Mac
 
 Time is the script's clock, which a prediction moves on by its scripted latency, so no test waits. A process that is
 measured from outside (the worker) has the real clock instead, and scripted latencies are then only what the native

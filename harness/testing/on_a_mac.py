@@ -1,4 +1,4 @@
-"""A command on a scripted Mac: `python -m coreml_prune_bench.testing doctor`, or any other command.
+"""A command on a scripted Mac: `python -m coreml_prune_bench.testing.on_a_mac doctor`, or any other command.
 
 COREML_STAND_IN=FILE.json is the script (the fields of `Script`), else a plausible Mac; STAND_IN_HOME the home folder
 of its user, else a new one. Processes that it starts are on the same Mac, for they import this module too.

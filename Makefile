@@ -14,7 +14,7 @@ help:
 	@echo "make benchmark  speed, as ratios taken in one run"
 	@echo "make conformance  coremltools' tests of operations and torchvision's networks over the portable runtime (an hour)"
 	@echo "make conformance-mac  coremltools' tests that need macOS, over the stand-in (minutes)"
-	@echo "make bounds     time and memory of 3,000 damaged packages and 35 that mean harm (an hour)"
+	@echo "make bounds     time and memory of 3,000 damaged packages and 35 that mean harm (20 minutes)"
 	@echo "make test-versions  a part of the tests at both ends of the ranges in pyproject.toml (10 minutes)"
 	@echo "make lock       constraints.txt anew, keeping what still fits the ranges"
 

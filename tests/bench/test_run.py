@@ -233,7 +233,9 @@ def start(suite: Path, results: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "ctrl-c"])
+@pytest.mark.parametrize(
+    "how", [pytest.param(signal.SIGKILL, id="killed", marks=pytest.mark.slow), pytest.param(signal.SIGINT, id="ctrl-c")]
+)
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_table(tiny_run, tiny_suite, tmp_path, how):
     results = tmp_path / "results"
     process = start(tiny_suite, results)

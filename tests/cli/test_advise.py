@@ -32,6 +32,7 @@ def own_suite(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_a_walk_from_the_command_line(run_bench, own_suite, tmp_path):
     results = tmp_path / "results"
     command = ("advise", "tiny", "--data", "digits", "--suite", own_suite, "--max-drop", 5, "--results", results)

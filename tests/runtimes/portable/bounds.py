@@ -1,4 +1,4 @@
-"""`make bounds`: how long packages of every kind of harm take, and how much memory. An hour.
+"""`make bounds`: how long packages of every kind of harm take, and how much memory. 20 minutes on one core.
 
 3,000 damaged packages and every bomb of `bombs` are inspected, loaded and asked for a prediction, in a process whose
 time is limited as `--time-limit` limits it. The promise (docs/hostile-files.md): each runs or is refused in one line

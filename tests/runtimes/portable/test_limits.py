@@ -51,6 +51,7 @@ def test_a_prediction_that_takes_too_much_is_refused_and_the_next_one_runs(small
     assert model.predict({"x": 3 * X})["y"] == 3
 
 
+@pytest.mark.slow
 def test_a_pool_that_was_full_does_not_free_the_next_package_of_its_limit(tmp_path):
     attempts = Attempts(60.0, 6 << 30)
     try:

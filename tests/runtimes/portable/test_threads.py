@@ -31,7 +31,7 @@ def test_threads_are_as_many_as_this_process_has_cores_and_tied_to_none_of_them(
         del model
 
 
-@pytest.mark.parametrize("images", [1, 5])
+@pytest.mark.parametrize("images", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_predictions_are_the_same_bits_whatever_the_number_of_threads(tmp_path: Path, images: int) -> None:
     model = untrained_model(get_network("mobilenet_v2"), 10).eval()
     to_coreml(model, 64).save(str(tmp_path / "m.mlpackage"))

@@ -65,7 +65,11 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 }
 
 
-_SLOW = {("swin", "float32"), ("maxvit", "float32"), ("swin_v2", "float16"), ("mobilenet_v3", "float16")}
+_SLOW = {
+    *((name, "float32") for name in ("swin", "maxvit", "googlenet", "mnasnet", "shufflenet", "squeezenet", "regnet_y")),
+    ("swin_v2", "float16"),
+    ("mobilenet_v3", "float16"),
+}
 """Those that take longest, and are much like another one: `make test-slow` has them, and `make conformance` has all."""
 
 CASES = [

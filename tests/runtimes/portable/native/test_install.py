@@ -58,7 +58,7 @@ def test_macos_is_refused_unless_forced(monkeypatch: pytest.MonkeyPatch) -> None
         native.install(threads=1)
 
 
-@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize("order", [pytest.param("before", marks=pytest.mark.slow), "after"])
 def test_before_and_after_coremltools_is_imported(order: str, scaled: Path) -> None:
     steps = ["native.install(threads=1)", "import coremltools as ct"]
     script = [

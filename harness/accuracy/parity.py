@@ -1,61 +1,20 @@
 """Core ML beside the portable runtime, image by image: how a Mac vouches for accuracies measured elsewhere."""
 
-import json
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from pydantic import ConfigDict
 
 from coreml_prune_bench.accuracy.class_labels import ClassMap
 from coreml_prune_bench.accuracy.evaluate import Classifier
 from coreml_prune_bench.core.errors import PackageError
-from coreml_prune_bench.core.files import write_atomically
 from coreml_prune_bench.data import Split, iterate
-from coreml_prune_bench.records.accuracy import Provenance, Runtime
-from coreml_prune_bench.records.latency import Device
-from coreml_prune_bench.records.schemas import Frozen
+from coreml_prune_bench.records.parity import ParityRecord
 from coreml_prune_bench.runtimes.protocol import Load
 
 _BATCH_SIZE = 32
-
-
-class ParityRecord(Frozen):
-    """Core ML on one choice of compute units, and the portable runtime, on the same images.
-
-    top1: by image the best class of each; labels: the true ones. largest_error, score_range: by image, the largest
-    difference of a score between the two, and the span of the portable runtime's scores, in the unit of the scores
-    (logits, or probabilities of a classifier). rounding_error: by image, what rounding to Float16 alone makes of a
-    score: the portable runtime in Float16 beside itself in Float32; empty where a version before 0.2 wrote it.
-    """
-
-    model_config = ConfigDict(allow_inf_nan=True)
-
-    schema_version: Literal[1] = 1
-    package: str
-    sha256: str
-    data: str
-    fingerprint: str
-    device: Device
-    runtimes: tuple[Runtime, Runtime]
-    provenance: Provenance
-    labels: tuple[int, ...]
-    top1: tuple[tuple[int, ...], tuple[int, ...]]
-    largest_error: tuple[float, ...]
-    score_range: tuple[float, ...]
-    rounding_error: tuple[float, ...] = ()
-
-    def to_json(self) -> str:
-        """Indented JSON in which each list stands on one line."""
-        content = self.model_dump(mode="json")
-        names = ("labels", "top1", "largest_error", "score_range", "rounding_error")
-        lists = {name: content.pop(name) for name in names}
-        lines = [f' "{name}": {json.dumps(value, separators=(",", ":"))}' for name, value in lists.items()]
-        return ",\n".join([json.dumps(content, indent=1)[:-2], *lines]) + "\n}\n"
 
 
 @dataclass(frozen=True)
@@ -166,13 +125,3 @@ def agreement(record: Compared | ParityRecord) -> Agreement:
         largest_error=float(errors.max()),
         mean_relative_error=float(np.mean(np.divide(errors, spans, out=np.zeros_like(errors), where=spans > 0))),
     )
-
-
-def write_record(results: Path, record: ParityRecord) -> Path:
-    """Write a record into RESULTS/parity in one go; returns its path."""
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(record.package).stem)[:80]
-    name = f"{readable}--{record.runtimes[0].compute_units}--{record.sha256[:12]}.json"
-    path = results / "parity" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, record.to_json())
-    return path

@@ -12,10 +12,8 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
-from coreml_prune_bench.accuracy.parity import Compared, ParityRecord
-
-FACTOR = 4.0
-"""Units may add in another order and round in other places than the portable runtime does."""
+from coreml_prune_bench.accuracy.parity import Compared
+from coreml_prune_bench.records.parity import ParityRecord, off_images, usual_rounding
 
 ALLOWED = 0.05
 """Of the images."""
@@ -49,16 +47,13 @@ def judge(record: Compared | ParityRecord, *, units: int = 1) -> UnitVerdict | N
     """
     if not record.rounding_error:
         return None
-    errors, rounding = np.array(record.largest_error), np.array(record.rounding_error)
-    # Of an image that rounding hardly touches, what it does to a typical one.
-    usual = np.maximum(rounding, np.median(rounding))
-    images, off = len(errors), int((~(errors <= FACTOR * usual)).sum())  # (not a number is off)
+    images, off = len(record.largest_error), off_images(record.largest_error, record.rounding_error)
     alpha = _ALPHA / units
     p_value = float(special.bdtrc(off - 1, images, ALLOWED)) if off else 1.0
     excluded = float(special.bdtr(off, images, ALLOWED)) <= alpha
     verdict: Verdict = "wrong" if p_value <= alpha else "right" if excluded else "cannot tell"
-    typical = float(np.median(usual))
-    factor = float(np.median(errors)) / typical if typical else None
+    typical = float(np.median(usual_rounding(record.rounding_error)))
+    factor = float(np.median(record.largest_error)) / typical if typical else None
     return UnitVerdict(verdict, off, images, factor, p_value, _detectable(images, alpha))
 
 

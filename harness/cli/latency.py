@@ -137,6 +137,7 @@ def latency(
     device and runtime is not measured again, and a stopped run goes on where it was. A row that fails, hangs or ends
     its process is recorded as failed with the reason; the others are measured.
     """
+    from coreml_prune_bench.core.escaping import markdown_line
     from coreml_prune_bench.core.files import refuse_file, refuse_folder, write_atomically
     from coreml_prune_bench.latency.awake import kept_awake
     from coreml_prune_bench.latency.iphone import Credentials
@@ -144,6 +145,7 @@ def latency(
     from coreml_prune_bench.latency.session import Session
     from coreml_prune_bench.latency.targets import Target, package_at, packages_of_suite
     from coreml_prune_bench.latency.worker import Workers
+    from coreml_prune_bench.report.does_it_pay import does_it_pay
     from coreml_prune_bench.report.latency_tables import render, render_operations
 
     refuse_folder(results, f"--results {results}")
@@ -195,6 +197,8 @@ def latency(
         outcome = session.run(targets, workers, steps)
     reporter.say(f"{outcome.measured} of {len(targets)} rows measured now; records in {results / 'latency'}")
     show(render(outcome.records, format, published=compare == "published"))
+    for line in does_it_pay(outcome.records) if format == "md" else ():
+        show(f"\n{markdown_line(line)}")
     for record in outcome.records if per_op else ():
         show(f"\n{render_operations(record, format)}")
     if benchmark_json is not None and len(outcome.failed) < len(outcome.records):

@@ -22,8 +22,9 @@ from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.report.formats import write_cells
 
 if TYPE_CHECKING:
-    from coreml_prune_bench.accuracy.parity import Agreement, ParityRecord
+    from coreml_prune_bench.accuracy.parity import Agreement
     from coreml_prune_bench.accuracy.units import UnitVerdict
+    from coreml_prune_bench.records.parity import ParityRecord
 
 _EACH = ["cpu_only", "cpu_and_gpu", "cpu_and_ne", "all"]
 
@@ -61,17 +62,13 @@ def parity(
     each image is kept in records, RESULTS/parity/*.json.
     """
     from coreml_prune_bench.accuracy.class_labels import read_class_map
-    from coreml_prune_bench.accuracy.parity import (
-        ParityRecord,
-        agreement,
-        compare,
-        write_record,
-    )
+    from coreml_prune_bench.accuracy.parity import agreement, compare
     from coreml_prune_bench.accuracy.units import judge
     from coreml_prune_bench.accuracy.watched import watched_loader
     from coreml_prune_bench.core.files import refuse_folder, tree_hash
     from coreml_prune_bench.data.halves import open_data_or_part
     from coreml_prune_bench.latency.machines import this_machine
+    from coreml_prune_bench.records.parity import ParityRecord, write_parity_record
     from coreml_prune_bench.records.provenance import provenance
 
     refuse_folder(results, f"--results {results}")
@@ -104,7 +101,7 @@ def parity(
         for unit, one in zip(units, compared, strict=True)
     ]
     for record in records:
-        write_record(results, record)
+        write_parity_record(results, record)
     found = [(unit, agreement(one), judge(one, units=len(units))) for unit, one in zip(units, compared, strict=True)]
     if as_json:
         show_json([{"compute_units": unit, **asdict(said), **asdict(judged)} for unit, said, judged in found if judged])

@@ -69,7 +69,7 @@ def render(records: Sequence[LatencyRecord], format: Format = "md", *, published
     table = _BESIDE_PUBLISHED if published else _LATENCY
     return "\n\n".join(
         write_cells(
-            _without_empty([_cells(row, table) for row in _rows(group)]),
+            _without_empty([_cells(row, table) for row in latency_rows(group)]),
             format,
             caption=caption(group, published=published),
             remarks=remarks(group),
@@ -86,10 +86,11 @@ def _cells(row: LatencyRow, table: str) -> dict[str, str]:
 
 def rows(records: Sequence[LatencyRecord]) -> list[dict[str, Any]]:
     """The values of `COLUMNS` by name, a row a record, in their order: what csv and json hold."""
-    return [values(COLUMNS, row) for row in _rows(records)]
+    return [values(COLUMNS, row) for row in latency_rows(records)]
 
 
-def _rows(records: Sequence[LatencyRecord]) -> list[LatencyRow]:
+def latency_rows(records: Sequence[LatencyRecord]) -> list[LatencyRow]:
+    """Each record with the dense one of its network, device, runtime and protocol, if that is among them."""
     dense = {_sibling(record): record for record in records if _is_dense(record) and record.status == "measured"}
     return [LatencyRow(record, dense.get(_sibling(record))) for record in records]
 

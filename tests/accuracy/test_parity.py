@@ -13,18 +13,14 @@ import torch
 from coreml_prune_bench.accuracy import package as package_accuracy
 from coreml_prune_bench.accuracy import runtime, watched
 from coreml_prune_bench.accuracy.evaluate import evaluate
-from coreml_prune_bench.accuracy.parity import (
-    Compared,
-    ParityRecord,
-    agreement,
-    compare,
-)
+from coreml_prune_bench.accuracy.parity import Compared, agreement, compare
 from coreml_prune_bench.accuracy.units import judge
 from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.data import iterate, open_data
 from coreml_prune_bench.models.conversion import to_coreml
 from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.weights import untrained_model
+from coreml_prune_bench.records.parity import ParityRecord
 from coreml_prune_bench.runtimes import coreml, portable
 from coreml_prune_bench.runtimes.protocol import loader
 from coreml_prune_bench.testing import Script, installed

@@ -70,6 +70,7 @@ def _mac_runtime(script: Script) -> Runtime:
     return CoreMLRuntime()
 
 
+@pytest.mark.slow
 def test_memory_and_cold_loads_are_those_of_processes_of_their_own(package: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()

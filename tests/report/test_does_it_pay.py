@@ -23,7 +23,7 @@ THREE_ROUNDS = Protocol(rounds=3, predictions=5, seconds=0)
     ],
 )
 def test_each_network_gets_its_sentence(package: Path, tmp_path: Path, sparse_ms: float, noise: float, words: str):
-    script = Script({"dense": Latency(ms=2, noise=noise), "sparse": Latency(ms=sparse_ms, noise=noise)})
+    script = Script({"dense": Latency(ms=2), "sparse": Latency(ms=sparse_ms, noise=noise)})
     records, _ = measure(script, copies(package, tmp_path, "dense", "sparse"), tmp_path, THREE_ROUNDS)
     of_suite = [
         record.model_copy(update={"package": network_of(record.package, algorithm)})

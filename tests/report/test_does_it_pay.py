@@ -9,7 +9,6 @@ from coreml_prune_bench.report.does_it_pay import does_it_pay
 from coreml_prune_bench.testing import Latency, Script
 from tests.latency.sessions import copies, measure, network_of
 
-
 THREE_ROUNDS = Protocol(rounds=3, predictions=5, seconds=0)
 
 

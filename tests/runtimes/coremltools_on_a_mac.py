@@ -17,11 +17,15 @@ _REGRESSOR = "its model is a linear regressor, and the portable runtime runs ML 
 NOT_OURS = {
     **{
         f"test_modelpackage.py::TestMLModel::test_{name}": _REGRESSOR
-        for name in ("predict_api", "rename_input", "save", "batch_predict", "optimization_hints")
+        for name in (
+            "predict_api", "batch_predict", "rename_input", "rename_input_bad", "save", "save_in_place",
+            "save_EXIR_debug_handle", "optimization_hints",
+        )
     },
     "test_model_structure_path_neural_network": "its model is a neural network, which has no structure here",
-}
-"""By a part of a test's name: why it cannot pass here."""
+    "test_advanced_intermediate_state": "coremltools' converter makes a number of an array, which NumPy 2.4 refuses",
+}  # fmt: skip
+"""By the end of a test's name, without its parameters: why it cannot pass here."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -42,7 +46,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for part, reason in NOT_OURS.items():
-            if part in item.nodeid:
+            if item.nodeid.partition("[")[0].endswith(part):
                 item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
 

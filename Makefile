@@ -1,5 +1,5 @@
 # `make bench` runs the main job on embedded data, `make test` the tests. Both set up .venv first; nothing else is needed.
-.PHONY: help setup bench test test-slow lint benchmark conformance bounds test-versions lock clean
+.PHONY: help setup bench test test-slow test-macos lint benchmark conformance conformance-mac bounds test-versions lock clean
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -10,9 +10,11 @@ help:
 	@echo "make bench      the main job on embedded digits: prune, convert, evaluate, print the table"
 	@echo "make test       the tests"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-macos  the tests as on a Mac, on the stand-in"
 	@echo "make lint       ruff, mypy and the import contracts"
 	@echo "make benchmark  speed, as ratios taken in one run"
 	@echo "make conformance  coremltools' tests of operations and torchvision's networks over the portable runtime (an hour)"
+	@echo "make conformance-mac  coremltools' tests that need macOS, over the stand-in (minutes)"
 	@echo "make bounds     time and memory of 3,000 damaged packages and 35 that mean harm (20 minutes)"
 	@echo "make test-versions  a part of the tests at both ends of the ranges in pyproject.toml (10 minutes)"
 	@echo "make lock       constraints.txt anew, keeping what still fits the ranges"
@@ -44,6 +46,18 @@ conformance: setup
 	$(BIN)/python -m pytest -q -p no:cacheprovider -p tests.runtimes.portable.coremltools_conformance -W ignore \
 	  --pyargs $(foreach version,iOS14 iOS15 iOS16 iOS17 iOS18,$(MIL_TESTS).$(version))
 	$(BIN)/python -m tests.runtimes.portable.zoo
+
+# coremltools' own tests that need macOS, on the stand-in for its native module.
+MAC_TESTS := ml_program.experimental.test_perf_utils ml_program.experimental.test_compute_plan_utils \
+  ml_program.experimental.test_async_wrapper ml_program.experimental.test_remote_device ml_program.test_utils \
+  modelpackage.test_modelpackage modelpackage.test_mlmodel api.test_api_visibilities
+# The tests of this process as on a Mac; those that need one, or Linux, are listed in the plugin.
+test-macos: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -p tests.on_macos
+
+conformance-mac: setup
+	$(BIN)/python -m pytest -q -p no:cacheprovider -p tests.runtimes.coremltools_on_a_mac -W ignore -m '' \
+	  --pyargs $(addprefix coremltools.test.,$(MAC_TESTS))
 
 bounds: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.runtimes.portable.bounds

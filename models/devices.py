@@ -1,24 +1,34 @@
 """Where a training computes: the accelerator if there is one, and what makes it fast there."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
+from coreml_prune_bench.models import mps
 from coreml_prune_bench.models.errors import BenchError
 
 CPU = torch.device("cpu")
 
 
-def choose_device(name: str, *, local_rank: int = 0, processes: int = 1) -> torch.device:
+def choose_device(
+    name: str,
+    *,
+    local_rank: int = 0,
+    processes: int = 1,
+    mps_is_right: Callable[[], bool] = lambda: mps.examine().right,
+) -> torch.device:
     """The device called `name`: "auto", "cpu", "mps", "cuda" or "cuda:N". Raises BenchError if it is not there.
 
-    "auto" is CUDA, else Apple's GPU, else the CPU. Of several processes each takes the GPU of its number.
+    "auto" is CUDA, else Apple's GPU if `mps_is_right` says so (which may take seconds), else the CPU. Of several
+    processes each takes the GPU of its number.
     """
     if name == "auto":
-        available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available() and processes == 1}
-        name = next((kind for kind, there in available.items() if there), "cpu")
+        if torch.cuda.is_available():
+            name = "cuda"
+        else:
+            name = "mps" if processes == 1 and torch.backends.mps.is_available() and mps_is_right() else "cpu"
     kind, _, number = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (":" in name and not (kind == "cuda" and number.isdecimal())):
         raise BenchError(f"--device {name}: expected auto, cpu, cuda, cuda:N or mps")

@@ -77,4 +77,6 @@ def _collect(
 
 def _on_device(batch: Future[tuple[Tensor, Tensor]], device: torch.device) -> tuple[Tensor, Tensor]:
     images, labels = batch.result()
-    return images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+    # Only from pinned memory: Apple's GPU would read what is released meanwhile (pytorch issue 139550).
+    ahead = device.type == "cuda"
+    return images.to(device, non_blocking=ahead), labels.to(device, non_blocking=ahead)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from coreml_prune_bench.accuracy.class_labels import read_class_map
 from coreml_prune_bench.accuracy.evaluate import evaluate
+from coreml_prune_bench.accuracy.watched import watched_loader
 from coreml_prune_bench.core.extras import extras_named
 from coreml_prune_bench.data.halves import open_data_or_part
 from coreml_prune_bench.records.predictions import Precision, Predictions
-from coreml_prune_bench.runtimes.protocol import RuntimeName, loader
+from coreml_prune_bench.runtimes.protocol import RuntimeName
 
 
 @extras_named()
@@ -28,7 +29,7 @@ def evaluate_package(
     `--class-map`.
     Raises BenchError of one line: a package that does not fit the data, a bad image, no Core ML here.
     """
-    load = loader(runtime, precision=precision, compute_units=compute_units)
+    load = watched_loader(runtime, precision=precision, compute_units=compute_units)
     classes = read_class_map(Path(class_map)) if isinstance(class_map, str | Path) else class_map
     (predictions,), _ = evaluate([Path(package)], open_data_or_part(data).val, load=load, class_map=classes)
     return predictions

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from coreml_prune_bench.accuracy.watched import watched_loader
 from coreml_prune_bench.core.keys import code_version, package_versions
 from coreml_prune_bench.models.processors import cores
 from coreml_prune_bench.records.accuracy import Runtime
-from coreml_prune_bench.runtimes.protocol import Load, RuntimeName, loader
+from coreml_prune_bench.runtimes.protocol import Load, RuntimeName
 
 if TYPE_CHECKING:
     from coreml_prune_bench.latency.session import Machine
@@ -56,7 +57,7 @@ class Evaluation:
     @property
     def load(self) -> Load:
         """Loads packages."""
-        return loader(self.runtime, compute_units=self.compute_units)
+        return watched_loader(self.runtime, compute_units=self.compute_units)
 
     @cached_property
     def _machine(self) -> "Machine":

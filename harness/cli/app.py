@@ -60,7 +60,7 @@ COMMANDS = {
     ),
     "parity": (
         "parity:parity",
-        "Compare Core ML with the portable runtime on the same images: top-1 agreement, error of the scores, accuracy.",
+        "Compare Core ML, on each choice of compute units, with the portable runtime on the same images.",
     ),
     "sensitivity": (
         "sensitivity:sensitivity",

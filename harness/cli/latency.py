@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
@@ -16,12 +16,12 @@ from coreml_prune_bench.cli.options import (
 )
 from coreml_prune_bench.cli.output import show
 from coreml_prune_bench.core.cache_folder import cache_folder, use
-from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.errors import BenchError, did_you_mean
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.runtimes.protocol import RuntimeName
 
 if TYPE_CHECKING:
-    from coreml_prune_bench.records.latency import Protocol
+    from coreml_prune_bench.records.latency import Besides, Protocol
 
 _MAC = "mac"
 _ROUNDS, _PREDICTIONS, _SECONDS = 6, 50, 2.0
@@ -85,6 +85,22 @@ def latency(
             callback=finite,
         ),
     ] = 900,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--also",
+            help="Of cold, wake, energy and memory; several with commas, or all: loads that find nothing in the "
+            "system's cache, first predictions after 0, 1, 5 and 30 s of idling, mJ a prediction, the most memory.",
+        ),
+    ] = None,
+    qos: Annotated[
+        str | None,
+        typer.Option(
+            "--qos",
+            help="The class of service that predictions run in: user-interactive, user-initiated, default, utility or "
+            "background.  [as the system starts a process]",
+        ),
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Measure rows again that have a record.")] = False,
     per_op: Annotated[bool, typer.Option("--per-op", help="Also each operation, as the compute plan has it.")] = False,
     compare: Annotated[
@@ -114,17 +130,22 @@ def latency(
 
     For example: `latency --suite imagenet --compare published`, `latency m.mlpackage --compute-units all,cpu_only`
 
+    `latency m.mlpackage --also wake,energy`
+
     Each row (a package on one choice of compute units) is warmed up until it is steady and then visited in rounds, all
     rows in turn. Every sample is kept in a record, RESULTS/latency/*.json. A row with a record of the same protocol,
     device and runtime is not measured again, and a stopped run goes on where it was. A row that fails, hangs or ends
     its process is recorded as failed with the reason; the others are measured.
     """
+    from coreml_prune_bench.core.escaping import markdown_line
     from coreml_prune_bench.core.files import refuse_file, refuse_folder, write_atomically
+    from coreml_prune_bench.latency.awake import kept_awake
     from coreml_prune_bench.latency.iphone import Credentials
     from coreml_prune_bench.latency.machines import mobile_device, this_machine
     from coreml_prune_bench.latency.session import Session
     from coreml_prune_bench.latency.targets import Target, package_at, packages_of_suite
     from coreml_prune_bench.latency.worker import Workers
+    from coreml_prune_bench.report.does_it_pay import does_it_pay
     from coreml_prune_bench.report.latency_tables import render, render_operations
 
     refuse_folder(results, f"--results {results}")
@@ -133,6 +154,11 @@ def latency(
     on_device = device != _MAC
     units = _compute_units(compute_units, runtime, on_device=on_device)
     batches = [_positive("--batch-size", text) for text in split_commas(batch_size) or ["1"]]
+    besides = _besides(also)
+    if besides and concurrency > 1:
+        raise BenchError("--also: of one prediction at a time; leave out --concurrency")
+    if on_device and (besides or qos):
+        raise BenchError("--device: neither --also nor --qos; the app on the device has no such things")
     if on_device and (batches != [1] or concurrency > 1):
         raise BenchError("--device: one sample at a time only; leave out --batch-size and --concurrency")
     if bool(packages) == bool(suite):
@@ -145,12 +171,13 @@ def latency(
         concurrency=concurrency,
         warm_up_calls=_DEVICE_WARM_UP if on_device else None,
         array_inputs=on_device,
+        qos=qos,
     ).model_copy(update={"batch_size": 1})
     if dry_run:
         count, words = _counted(packages, suite)
         rows = len(units) * len(batches) * count
         told = f"{rows}: {words}, compute units {', '.join(units)}, batch size {', '.join(map(str, batches))}"
-        show(_described(rows, told, protocol, seed, units, results, on_device=on_device))
+        show(_described(rows, told, protocol, seed, units, results, besides, on_device=on_device))
         return
     if on_device:
         credentials = Credentials(development_team, provisioning_profile, bundle_identifier)
@@ -160,15 +187,18 @@ def latency(
     found = [(path, package_at(path)) for path in packages or ()] or packages_of_suite(results, suite or "")
     targets = [Target(path, package, unit, batch) for path, package in found for unit in units for batch in batches]
     _in_use = [use(path) for path, _ in found if cache_folder() in path.parents]  # until this function ends
-    session = Session(machine, protocol, results, seed=seed, again=again)
+    session = Session(machine, protocol, results, seed=seed, again=again, besides=besides)
     reporter = Reporter()
     with (
-        reporter.steps("latency", len(session.todo(targets)) * (1 + protocol.rounds)) as steps,
+        kept_awake(),
+        reporter.steps("latency", len(session.todo(targets)) * (1 + protocol.rounds + bool(besides))) as steps,
         Workers(open_runtime, limit_s=time_limit, count=concurrency) as workers,
     ):
         outcome = session.run(targets, workers, steps)
     reporter.say(f"{outcome.measured} of {len(targets)} rows measured now; records in {results / 'latency'}")
     show(render(outcome.records, format, published=compare == "published"))
+    for line in does_it_pay(outcome.records) if format == "md" else ():
+        show(f"\n{markdown_line(line)}")
     for record in outcome.records if per_op else ():
         show(f"\n{render_operations(record, format)}")
     if benchmark_json is not None and len(outcome.failed) < len(outcome.records):
@@ -177,6 +207,17 @@ def latency(
         write_atomically(benchmark_json, json.dumps(to_benchmark_json(outcome.records), indent=1))
     if outcome.failed:
         exit_with_failures([f"{r.package.name}, {r.runtime.compute_units}: {r.reason}" for r in outcome.failed])
+
+
+def _besides(given: list[str] | None) -> "list[Besides]":
+    from coreml_prune_bench.records.latency import Besides
+
+    known: tuple[Besides, ...] = get_args(Besides)
+    named = split_commas(given) or []
+    for name in named:
+        if name not in (*known, "all"):
+            raise BenchError(f"--also {name!r}{did_you_mean(name, known)}: expected one of {', '.join(known)}, all")
+    return [kind for kind in known if kind in named or "all" in named]
 
 
 def _compute_units(given: list[str] | None, runtime: RuntimeName, *, on_device: bool) -> list[str]:
@@ -232,11 +273,19 @@ def _counted(packages: list[Path] | None, suite: str | None) -> tuple[int, str]:
 
 
 def _described(
-    rows: int, told: str, protocol: "Protocol", seed: int, units: list[str], results: Path, *, on_device: bool
+    rows: int,
+    told: str,
+    protocol: "Protocol",
+    seed: int,
+    units: list[str],
+    results: Path,
+    besides: "list[Besides]",
+    *,
+    on_device: bool,
 ) -> str:
     from coreml_prune_bench.latency.plan import describe, estimate
     from coreml_prune_bench.records.latency import read_latency_records
 
     earlier = [r for r in read_latency_records(results) if r.rounds and r.runtime.compute_units in units]
-    plan = estimate(rows, protocol, on_device=on_device, earlier=earlier)
-    return describe(plan, protocol, told, seed=seed, known_times=bool(earlier))
+    plan = estimate(rows, protocol, on_device=on_device, earlier=earlier, besides=besides)
+    return describe(plan, protocol, told, seed=seed, known_times=bool(earlier), besides=besides)

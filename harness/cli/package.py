@@ -107,9 +107,9 @@ def _evaluated(
 ) -> tuple[list[Predictions], tuple[str, ...]]:
     from coreml_prune_bench.accuracy.class_labels import read_class_map
     from coreml_prune_bench.accuracy.evaluate import evaluate
+    from coreml_prune_bench.accuracy.watched import watched_loader
     from coreml_prune_bench.bench.contention import tell_if_busy
     from coreml_prune_bench.data.halves import open_data_or_part
-    from coreml_prune_bench.runtimes.protocol import loader
 
     reporter = Reporter()
     tell_if_busy(reporter.say)
@@ -118,7 +118,7 @@ def _evaluated(
         return evaluate(
             packages,
             open_data_or_part(data).val,
-            load=loader(runtime, precision=precision, compute_units=compute_units),
+            load=watched_loader(runtime, precision=precision, compute_units=compute_units),
             class_map=classes,
             skip_bad_images=skip_bad_images,
             image_cache=image_cache,

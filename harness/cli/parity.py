@@ -1,7 +1,6 @@
 """`parity`: Core ML beside the portable runtime, image by image."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,21 +8,25 @@ import typer
 from coreml_prune_bench.cli.options import (
     RESULTS,
     ClassMapOption,
-    ComputeUnitsOption,
     JsonOption,
     PackageArgument,
-    PrecisionOption,
     ResultsOption,
     SkipOption,
     exit_with_failures,
     finite,
+    split_commas,
 )
 from coreml_prune_bench.cli.output import show, show_json
+from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.report.formats import write_cells
 
 if TYPE_CHECKING:
-    from coreml_prune_bench.accuracy.parity import Agreement, ParityRecord
+    from coreml_prune_bench.accuracy.parity import Agreement
+    from coreml_prune_bench.accuracy.units import UnitVerdict
+    from coreml_prune_bench.records.parity import ParityRecord
+
+_EACH = ["cpu_only", "cpu_and_gpu", "cpu_and_ne", "all"]
 
 
 def parity(
@@ -31,8 +34,13 @@ def parity(
     data: Annotated[
         str, typer.Option("--data", metavar="SPEC", help="`digits`, `imagefolder:PATH`, `hf:NAME` or `hf:PATH`.")
     ],
-    compute_units: ComputeUnitsOption = "all",
-    precision: PrecisionOption = "float32",
+    compute_units: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--compute-units",
+            help="Of cpu_only, cpu_and_gpu, cpu_and_ne and all; several with commas.  [each of them]",
+        ),
+    ] = None,
     class_map: ClassMapOption = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many images of the val split.")] = None,
     min_agreement: Annotated[
@@ -45,78 +53,111 @@ def parity(
     results: ResultsOption = RESULTS,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare Core ML with the portable runtime on the same images: top-1 agreement, error of the scores, accuracy.
+    """Compare Core ML, on each choice of compute units, with the portable runtime on the same images.
 
-    For example: `parity m.mlpackage --data imagefolder:/data/imagenet --limit 5000`
+    For example: `parity m.mlpackage --data imagefolder:/data/imagenet --limit 500`
 
-    It is how a Mac vouches for accuracies that were measured elsewhere. What was found for each image is kept in a
-    record, RESULTS/parity/*.json.
+    For each: top-1 agreement, error of the scores, accuracy, and a verdict. A unit is wrong where more than 5 % of the
+    images are further off than four times what rounding to Float16 makes of them; exit code 1 then. What was found for
+    each image is kept in records, RESULTS/parity/*.json.
     """
     from coreml_prune_bench.accuracy.class_labels import read_class_map
-    from coreml_prune_bench.accuracy.parity import (
-        ParityRecord,
-        agreement,
-        compare,
-        write_record,
-    )
+    from coreml_prune_bench.accuracy.parity import agreement, compare
+    from coreml_prune_bench.accuracy.units import judge
+    from coreml_prune_bench.accuracy.watched import watched_loader
     from coreml_prune_bench.core.files import refuse_folder, tree_hash
     from coreml_prune_bench.data.halves import open_data_or_part
     from coreml_prune_bench.latency.machines import this_machine
+    from coreml_prune_bench.records.parity import ParityRecord, write_parity_record
     from coreml_prune_bench.records.provenance import provenance
-    from coreml_prune_bench.runtimes.protocol import loader
 
     refuse_folder(results, f"--results {results}")
+    units = _units(compute_units)
     core_ml, portable = this_machine("coreml")[0], this_machine("portable")[0]
-    loads = (loader("coreml", compute_units=compute_units), loader("portable", precision=precision))
     classes = read_class_map(class_map) if class_map else None
     split = open_data_or_part(data).val
     with Reporter().steps(package.name, 1) as steps:
         compared = compare(
             package,
             split,
-            loads,
+            [watched_loader("coreml", compute_units=unit) for unit in units],
+            (watched_loader("portable", precision="float32"), watched_loader("portable", precision="float16")),
             limit=limit,
             class_map=classes,
             skip_bad_images=skip_bad_images,
             progress=steps.within("comparing"),
         )
-    record = ParityRecord(
-        package=str(package.name),
-        sha256=tree_hash(package),
-        data=data,
-        fingerprint=split.fingerprint,
-        device=core_ml.device,
-        runtimes=(
-            core_ml.runtime(compute_units),
-            portable.runtime("cpu").model_copy(update={"precision": precision}),
-        ),
-        provenance=provenance(),
-        **asdict(compared),
-    )
-    path = write_record(results, record)
-    found = agreement(record)
-    if as_json:
-        show_json(asdict(found))
-    else:
-        show(_told(record, found, path))
-    if 100 * found.top1_agreement < min_agreement:
-        exit_with_failures(
-            [f"top-1 agreement {100 * found.top1_agreement:.2f} %, expected {min_agreement:g} % or more"]
+    records = [
+        ParityRecord(
+            package=str(package.name),
+            sha256=tree_hash(package),
+            data=data,
+            fingerprint=split.fingerprint,
+            device=core_ml.device,
+            runtimes=(core_ml.runtime(unit), portable.runtime("cpu")),
+            provenance=provenance(),
+            **asdict(one),
         )
+        for unit, one in zip(units, compared, strict=True)
+    ]
+    for record in records:
+        write_parity_record(results, record)
+    found = [(unit, agreement(one), judge(one, units=len(units))) for unit, one in zip(units, compared, strict=True)]
+    if as_json:
+        show_json([{"compute_units": unit, **asdict(said), **asdict(judged)} for unit, said, judged in found if judged])
+    else:
+        show(_told(records[0], found))
+        Reporter().say(f"records in {results / 'parity'}")
+    problems = [
+        f"{unit}: top-1 agreement {100 * said.top1_agreement:.2f} %, expected {min_agreement:g} % or more"
+        for unit, said, _ in found
+        if 100 * said.top1_agreement < min_agreement
+    ]
+    problems += [
+        f"{unit}: wrong: {judged.off:,} of {judged.images:,} images are further off than rounding to Float16 explains"
+        for unit, _, judged in found
+        if judged and judged.verdict == "wrong"
+    ]
+    if problems:
+        exit_with_failures(problems)
 
 
-def _told(record: "ParityRecord", found: "Agreement", path: Path) -> str:
-    core_ml, portable = record.runtimes
-    rows = {
-        "images": f"{found.images:,}",
-        "top-1 agreement": f"{100 * found.top1_agreement:.2f} %",
-        f"top-1, Core ML ({core_ml.compute_units})": f"{100 * found.accuracies[0]:.2f} %",
-        f"top-1, portable runtime ({portable.precision})": f"{100 * found.accuracies[1]:.2f} %",
-        "difference ± standard error": f"{100 * found.difference:+.2f} ± {100 * found.difference_stderr:.2f} points",
-        "largest error of a score, mean over images": f"{found.mean_error:.4g}, "
-        f"{100 * found.mean_relative_error:.3g} % of the scores' span",
-        "largest error of a score, any image": f"{found.largest_error:.4g}",
+def _units(given: list[str] | None) -> list[str]:
+    from coreml_prune_bench.runtimes.protocol import COMPUTE_UNITS
+
+    units = split_commas(given) or _EACH
+    for unit in units:
+        if unit not in COMPUTE_UNITS:
+            raise BenchError(f"--compute-units {unit!r}: expected one of {', '.join(COMPUTE_UNITS)}")
+    return list(dict.fromkeys(units))
+
+
+def _told(record: "ParityRecord", found: "list[tuple[str, Agreement, UnitVerdict | None]]") -> str:
+    said, judged = found[0][1:]
+    head = (
+        f"{record.package} on {record.device.name}, {record.device.chip}, {record.runtimes[0].version}, beside the "
+        f"portable runtime in Float32 on {said.images:,} images (top-1 {100 * said.accuracies[1]:.2f} %)"
+    )
+    table = write_cells([_row(*one) for one in found])
+    if judged is None or judged.detectable is None:
+        return f"{head}\n\n{table}"
+    power = (
+        f"Off: images further off than four times what rounding to Float16 makes of them. Wrong: more than 5 % are. "
+        f"{said.images:,} images find a unit that is off on {100 * judged.detectable:.1f} % with a power of 80 %."
+    )
+    return f"{head}\n\n{table}\n\n{power}"
+
+
+def _row(unit: str, said: "Agreement", judged: "UnitVerdict | None") -> dict[str, str]:
+    factor = "-" if judged is None or judged.factor is None else f"{judged.factor:.2g}"
+    return {
+        "Compute Units": unit,
+        "Verdict": judged.verdict if judged else "-",
+        "Off": f"{judged.off:,}" if judged else "-",
+        "Error, times Rounding": factor,
+        "Mean Error": f"{said.mean_error:.3g} ({100 * said.mean_relative_error:.2g} % of the span)",
+        "Largest Error": f"{said.largest_error:.3g}",
+        "Top-1 Agreement": f"{100 * said.top1_agreement:.2f} %",
+        "Top-1": f"{100 * said.accuracies[0]:.2f} %",
+        "Difference ± Standard Error": f"{100 * said.difference:+.2f} ± {100 * said.difference_stderr:.2f} points",
     }
-    head = f"{record.package} on {record.device.name}, {record.device.chip}, {core_ml.version}"
-    table = write_cells([{"Both runtimes": name, "": told} for name, told in rows.items()])
-    return f"{head}\n\n{table}\n\nrecord: {path}"

@@ -10,6 +10,7 @@ import json
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
@@ -18,10 +19,14 @@ from pydantic import ConfigDict, Field
 
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.files import write_atomically
+from coreml_prune_bench.core.progress import warn
+from coreml_prune_bench.latency.energy import TOTAL, energy_mj
+from coreml_prune_bench.latency.statistics import wake_ns
 from coreml_prune_bench.records.accuracy import Record, Runtime
 from coreml_prune_bench.records.folder import read_folder, refuse_nothing
 from coreml_prune_bench.records.hits import Bits, read_scored, right
 from coreml_prune_bench.records.latency import (
+    IDLE_SECONDS,
     Device,
     LatencyRecord,
     Protocol,
@@ -30,7 +35,8 @@ from coreml_prune_bench.records.latency import (
     latency_files,
 )
 from coreml_prune_bench.records.latest import newest_trials
-from coreml_prune_bench.records.quantities import Bytes, Count, Fraction, PositiveCount
+from coreml_prune_bench.records.parity import off_share, read_parity_records
+from coreml_prune_bench.records.quantities import Bytes, Count, Fraction, Number, PositiveCount
 from coreml_prune_bench.records.quantities import Nanoseconds as Sample
 from coreml_prune_bench.records.schemas import Frozen, read_as
 
@@ -38,6 +44,8 @@ DEFAULT_FILE = Path("results/baseline.json")
 
 _SAMPLE = 200
 """Latency samples kept of a row, evenly spaced over all rounds: enough for a histogram."""
+
+_BESIDES = ("wake_ns", "energy_mj", "predict_peak_bytes", "off_share")
 
 _COOLEST_FIRST: tuple[Thermal, ...] = get_args(Thermal)
 
@@ -117,7 +125,8 @@ class LatencyRow(_Cell):
 
     low_power: whether that mode was ever on; None where unknown. thermal: the hottest state that was met. planned:
     operations by preferred device; None without a compute plan. sample: some durations over all rounds, the model's
-    where known.
+    where known. wake_ns: of the first prediction after 30 s of idling. energy_mj: of a prediction, in total. off_share:
+    the fraction of images that `parity` found off on these units. None, and not in the file: not measured.
     """
 
     sha256: str
@@ -131,6 +140,10 @@ class LatencyRow(_Cell):
     planned: dict[str, Count] | None
     rounds: tuple[RoundSummary, ...] = Field(min_length=1)
     sample: tuple[Sample, ...]
+    wake_ns: Nanoseconds | None = None
+    energy_mj: Number | None = None
+    predict_peak_bytes: Bytes | None = None
+    off_share: Fraction | None = None
 
 
 class Failure(_Frozen):
@@ -155,6 +168,9 @@ class Baseline(_Frozen):
     def to_json(self) -> str:
         """A row a line, in a fixed order: measuring again what did not change leaves its line as it was."""
         content = self.model_dump(mode="json")
+        for row in content["latency"]:
+            for name in [name for name in _BESIDES if row[name] is None]:
+                del row[name]  # so that versions that know nothing of it read the others
         rows = {kind: sorted(map(_compact, content.pop(kind))) for kind in ("accuracy", "latency")}
         head = json.dumps(content, indent=1)[:-2]
         lists = [f' "{kind}": [' + ",".join(f"\n  {line}" for line in lines) + "\n ]" for kind, lines in rows.items()]
@@ -205,7 +221,11 @@ def read_results(folder: Path, *, whole: bool = False) -> Baseline:
         raise BenchError(f"{path} is damaged, and {other} may be an older state of its row: measure it again")
     scored.tell()
     latency.tell()
-    return from_scored(scored.contents, latency.contents)
+    parity = read_parity_records(folder, warn)
+    off = {
+        (one.sha256, one.runtimes[0].compute_units): share for one in parity if (share := off_share(one)) is not None
+    }
+    return from_scored(scored.contents, latency.contents, off)
 
 
 def from_records(records: Iterable[Record], latency: Sequence[LatencyRecord] = ()) -> Baseline:
@@ -213,8 +233,15 @@ def from_records(records: Iterable[Record], latency: Sequence[LatencyRecord] = (
     return from_scored([(r, right(r.predictions) if r.predictions else None) for r in records], latency)
 
 
-def from_scored(scored: Sequence[tuple[Record, Bits | None]], latency: Sequence[LatencyRecord]) -> Baseline:
-    """The same, of records that come with what they got right, bool [images]."""
+def from_scored(
+    scored: Sequence[tuple[Record, Bits | None]],
+    latency: Sequence[LatencyRecord],
+    off: Mapping[tuple[str, str], float] = MappingProxyType({}),
+) -> Baseline:
+    """The same, of records that come with what they got right, bool [images].
+
+    off: the fraction of images that are off, by the hash of the package and the compute units.
+    """
     correct = {record.key: bits for record, bits in scored if bits is not None}
     by_row = newest_trials(record for record, _ in scored)
     newest = list({_latency_identity(r): r for r in sorted(latency, key=lambda r: r.provenance.created)}.values())
@@ -224,7 +251,7 @@ def from_scored(scored: Sequence[tuple[Record, Bits | None]], latency: Sequence[
     return Baseline(
         measured=max([r.provenance.created for r, _ in scored] + [r.provenance.created for r in latency]),
         accuracy=tuple(rows),
-        latency=tuple(_latency_row(r) for r in newest if r.status == "measured"),
+        latency=tuple(_latency_row(r, off) for r in newest if r.status == "measured"),
         failures=(
             *(_accuracy_failure(trials[-1]) for trials in by_row if not any(t.key in correct for t in trials)),
             *(_latency_failure(r) for r in newest if r.status == "failed"),
@@ -276,7 +303,7 @@ def _accuracy_row(trials: list[Record], correct: Mapping[str, Bits]) -> Accuracy
     )
 
 
-def _latency_row(record: LatencyRecord) -> LatencyRow:
+def _latency_row(record: LatencyRecord, off: Mapping[tuple[str, str], float]) -> LatencyRow:
     durations = [_durations(record, one) for one in record.rounds]
     everything = np.concatenate(durations)
     evenly = np.linspace(0, len(everything) - 1, min(_SAMPLE, len(everything))).astype(int)
@@ -306,6 +333,10 @@ def _latency_row(record: LatencyRecord) -> LatencyRow:
             for one in record.rounds
         ),
         sample=tuple(everything[evenly].tolist()),
+        wake_ns=next((wake_ns(one) for one in record.wake if one.idle_s == IDLE_SECONDS[-1]), None),
+        energy_mj=energy[TOTAL].value if (energy := energy_mj(record.energy)) else None,
+        predict_peak_bytes=record.memory.predict_peak_bytes if record.memory else None,
+        off_share=off.get((record.package.sha256, record.runtime.compute_units)),
     )
 
 

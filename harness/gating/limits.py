@@ -12,12 +12,14 @@ from coreml_prune_bench.core.problems import in_one_line, problems_of
 from coreml_prune_bench.core.written_files import read_toml
 
 Verdict = Literal["better", "same", "worse", "cannot tell", "missing", "new", "not comparable"]
-Metric = Literal["accuracy", "size", "sparsity", "latency", "neural_engine", "load"]
+Metric = Literal[
+    "accuracy", "size", "sparsity", "latency", "neural_engine", "load", "wake", "energy", "memory", "units"
+]
 Kind = Literal["accuracy", "latency"]
 
 CHECKS: dict[Kind, tuple[Metric, ...]] = {
     "accuracy": ("accuracy", "size", "sparsity"),
-    "latency": ("latency", "neural_engine", "load"),
+    "latency": ("latency", "neural_engine", "load", "wake", "energy", "memory", "units"),
 }
 """What is compared of each kind of row: the first is tested, the others are single values."""
 
@@ -70,23 +72,52 @@ class LoadRule(_Strict):
     allowed_percent: float = Field(50.0, ge=0)
 
 
+class WakeRule(_Strict):
+    """Per cent of the first prediction after 30 s of idling. A single value, as load time."""
+
+    allowed_percent: float = Field(25.0, ge=0)
+
+
+class EnergyRule(_Strict):
+    """Per cent of the mJ that a prediction takes. A single value, as load time."""
+
+    allowed_percent: float = Field(10.0, ge=0)
+
+
+class MemoryRule(_Strict):
+    """Per cent of the most memory that a process holds which predicts. A single value, as load time."""
+
+    allowed_percent: float = Field(10.0, ge=0)
+
+
+class UnitsRule(_Strict):
+    """Percentage points of images that a unit has wrong, as `parity` tells them. A single value, as load time."""
+
+    allowed_points: float = Field(5.0, ge=0)
+
+
 class Rules(_Strict):
     """What holds for one row.
 
     alpha: the chance that a gate calls something worse though nothing changed, all rows together. fail: verdicts that
-    make it fail. across: conditions that may differ. checks: what is compared; load is not unless it is named here.
+    make it fail. across: conditions that may differ. checks: what is compared; load, wake, energy and memory are not
+    unless they are named here.
     """
 
     alpha: float = Field(0.05, gt=0, lt=0.5)
     fail: tuple[Verdict, ...] = ("worse", "missing")
     across: tuple[Condition, ...] = ()
-    checks: tuple[Metric, ...] = ("accuracy", "size", "sparsity", "latency", "neural_engine")
+    checks: tuple[Metric, ...] = ("accuracy", "size", "sparsity", "latency", "neural_engine", "units")
     accuracy: AccuracyRule = AccuracyRule()
     size: SizeRule = SizeRule()
     sparsity: SparsityRule = SparsityRule()
     latency: LatencyRule = LatencyRule()
     neural_engine: NeuralEngineRule = NeuralEngineRule()
     load: LoadRule = LoadRule()
+    wake: WakeRule = WakeRule()
+    energy: EnergyRule = EnergyRule()
+    memory: MemoryRule = MemoryRule()
+    units: UnitsRule = UnitsRule()
 
 
 @dataclass(frozen=True, order=True)

@@ -19,7 +19,7 @@ from coreml_prune_bench.gating.baseline import (
     Failure,
     LatencyRow,
 )
-from coreml_prune_bench.gating.limits import CHECKS, Key, Kind, Metric, RuleSet, Verdict
+from coreml_prune_bench.gating.limits import CHECKS, Key, Kind, Metric, Rules, RuleSet, Verdict
 from coreml_prune_bench.gating.pairs import Pair, matched_rows
 from coreml_prune_bench.records.statistics import (
     Finding,
@@ -243,6 +243,26 @@ def _checks(pair: Pair, evidence: _Evidence | None) -> Iterator[Check]:
         if "load" in rules.checks and (times := _load_times(old, new)):
             percent = _percent(*times)
             yield _single("load", "ms", *times, "%", percent, rules.load.allowed_percent, worse=1)
+        yield from _besides(old, new, rules)
+
+
+def _besides(old: LatencyRow, new: LatencyRow, rules: Rules) -> Iterator[Check]:
+    """Of what both sides have measured."""
+    measured: list[tuple[Metric, str, float | None, float | None, float]] = [
+        ("wake", "ms", _in_ms(old.wake_ns), _in_ms(new.wake_ns), rules.wake.allowed_percent),
+        ("energy", "mJ", old.energy_mj, new.energy_mj, rules.energy.allowed_percent),
+        ("memory", "bytes", old.predict_peak_bytes, new.predict_peak_bytes, rules.memory.allowed_percent),
+    ]
+    for metric, unit, before, now, allowed in measured:
+        if metric in rules.checks and before is not None and now is not None:
+            yield _single(metric, unit, before, now, "%", _percent(before, now), allowed, worse=1)
+    if "units" in rules.checks and old.off_share is not None and new.off_share is not None:
+        before, now = 100 * old.off_share, 100 * new.off_share
+        yield _single("units", "%", before, now, "points", now - before, rules.units.allowed_points, worse=1)
+
+
+def _in_ms(nanoseconds: float | None) -> float | None:
+    return None if nanoseconds is None else nanoseconds / _NS_PER_MS
 
 
 def _tested(metric: Metric, unit: str, values: tuple[float, float], effect_unit: str, evidence: _Evidence) -> Check:

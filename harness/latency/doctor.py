@@ -4,12 +4,13 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.latency.iphone import MobileDevice, list_devices, refreshed
+from coreml_prune_bench.latency.iphone import MobileDevice, devicectl_path, list_devices, refreshed
 from coreml_prune_bench.latency.mac import (
     Machine,
     Process,
@@ -20,6 +21,7 @@ from coreml_prune_bench.latency.mac import (
     run_tool,
 )
 from coreml_prune_bench.records.latency import State
+from coreml_prune_bench.runtimes.coreml import cache_bytes
 
 PLANS_SINCE = (14, 4)
 """The macOS with compute plans."""
@@ -41,12 +43,16 @@ class Ability:
 
 @dataclass(frozen=True)
 class Report:
-    """compute_devices: as coremltools tells them; None where it does not. disturbances: as things are now."""
+    """compute_devices: as coremltools tells them; None where it does not. disturbances: as things are now.
+
+    cache_bytes: of what Core ML has specialized for this executable.
+    """
 
     machine: Machine
     state: State
     coremltools: str
     compute_devices: tuple[str, ...] | None
+    cache_bytes: int
     devices: tuple[MobileDevice, ...]
     abilities: tuple[Ability, ...]
     disturbances: tuple[str, ...]
@@ -54,25 +60,46 @@ class Report:
 
 def examine(
     tool: Tool = run_tool,
-    system: str = sys.platform,
+    system: str | None = None,
     *,
     compute_devices: "Callable[[], tuple[str, ...] | None] | None" = None,
     which: Callable[[str], str | None] = shutil.which,
 ) -> Report:
     """Read the machine; on a Mac with Xcode, also what devices are there."""
+    system = system or sys.platform
     machine, state = read_machine(tool, system), read_state(tool, system)
     found = (compute_devices or core_ml_devices)() if system == "darwin" else None
+    core_ml_lacks = core_ml_problem() if system == "darwin" and compute_devices is None else None
+    if found == ():
+        core_ml_lacks = "Core ML to list a compute device: it lists none here"
     missing_tools = [name for name in ("xcodebuild", "devicectl") if which(name) is None]
+    if "devicectl" in missing_tools and system == "darwin" and which is shutil.which and devicectl_path():
+        missing_tools.remove("devicectl")  # in Xcode, where xcrun finds it
     devices, lacks_devices = _devices(missing_tools) if system == "darwin" else ((), _NEEDS_MAC)
     return Report(
         machine=machine,
         state=state,
         coremltools=version("coremltools"),
         compute_devices=found,
+        cache_bytes=cache_bytes() if system == "darwin" else 0,
         devices=devices,
-        abilities=_abilities(machine, system, found, lacks_devices),
+        abilities=_abilities(machine, system, found, lacks_devices, core_ml_lacks),
         disturbances=tuple(_disturbances(machine, state, read_busy_processes(tool))),
     )
+
+
+def core_ml_problem() -> str | None:
+    """What keeps Core ML from loading on this Mac, as Python says it; None where it loads."""
+    from coreml_prune_bench.runtimes import coreml
+
+    if coreml.is_available():
+        return None
+    try:
+        import_module(coreml.NATIVE)
+    except ImportError as error:
+        # coremltools swallows it.
+        return f"coremltools' native module, which does not load: {' '.join(str(error).split())}"
+    return "Core ML itself in coremltools: something else stands in its place"
 
 
 def core_ml_devices() -> tuple[str, ...] | None:
@@ -99,9 +126,13 @@ _NEEDS_MAC = "a Mac: Core ML is not on this operating system"
 
 
 def _abilities(
-    machine: Machine, system: str, compute_devices: tuple[str, ...] | None, lacks_devices: str | None
+    machine: Machine,
+    system: str,
+    compute_devices: tuple[str, ...] | None,
+    lacks_devices: str | None,
+    core_ml_lacks: str | None,
 ) -> tuple[Ability, ...]:
-    core_ml = None if system == "darwin" else _NEEDS_MAC
+    core_ml = _NEEDS_MAC if system != "darwin" else core_ml_lacks
     return (
         Ability("accuracy and size, in the portable runtime"),
         Ability("latency of the portable runtime on this processor, which says nothing of Core ML"),

@@ -15,6 +15,7 @@ import asyncio
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import warnings
@@ -42,6 +43,8 @@ NOTES = (
 _TYPES = ("iPhone", "iPad")
 _LIMIT_SECONDS = 60
 _SEED = 0
+_LAST_LINES = 5
+"""Of xcodebuild, which prints thousands before it says what is wrong."""
 
 
 class DeviceError(BenchError):
@@ -55,6 +58,12 @@ class Credentials:
     development_team: str | None = None
     provisioning_profile: str | None = None
     bundle_identifier: str | None = None
+
+    @classmethod
+    def from_environment(cls) -> "Credentials":
+        """Of DEVELOPMENT_TEAM, PROVISIONING_PROFILE and BUNDLE_IDENTIFIER, for what has no options for them."""
+        names = ("DEVELOPMENT_TEAM", "PROVISIONING_PROFILE", "BUNDLE_IDENTIFIER")
+        return cls(*(os.environ.get(name) or None for name in names))
 
 
 @dataclass(frozen=True)
@@ -149,10 +158,28 @@ def _devicectl(*arguments: str) -> dict[str, Any]:
 # --- in the worker process
 
 
+def devicectl_path() -> str | None:
+    """Where devicectl lies, as `xcrun` says: in Xcode, which on a Mac as it comes is not in PATH. None without it."""
+    if found := shutil.which("devicectl"):
+        return found
+    try:
+        done = subprocess.run(("xcrun", "--find", "devicectl"), capture_output=True, text=True, timeout=_LIMIT_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def with_devicectl() -> None:
+    """Let coremltools find devicectl, which it looks for in PATH and calls by name: of this process alone."""
+    if (found := devicectl_path()) and shutil.which("devicectl") is None:
+        os.environ["PATH"] += os.pathsep + str(Path(found).parent)
+
+
 class DeviceRuntime:
     """Packages on a device, through an app that is built (minutes, the first time), signed and started there."""
 
     def __init__(self, identifier: str, credentials: Credentials) -> None:
+        with_devicectl()
         os.environ["TQDM_DISABLE"] = "1"  # a progress bar for every file that is copied
         from coremltools.models.ml_program.experimental import remote_device as remote
 
@@ -192,6 +219,9 @@ class DeviceRuntime:
 
     def reopen(self, target: Target) -> Loaded:
         return self._load(target)
+
+    def load_ns(self, target: Target) -> int | None:
+        return None
 
     def close(self) -> None:
         """Stop the app, and with it what is loaded."""
@@ -264,6 +294,16 @@ def _inputs(spec: Any) -> dict[str, np.ndarray]:
 
 def _told(error: Exception) -> str:
     """In one line; coremltools keeps what a tool printed as bytes."""
-    message = getattr(error, "message", None) or str(error)
+    message = getattr(error, "message", None) or _printed(error) or str(error)
     text = message.decode(errors="replace") if isinstance(message, bytes) else str(message)
     return " ".join(text.split()) or type(error).__name__
+
+
+def _printed(error: Exception) -> str:
+    """The last lines of a tool that failed: coremltools hands on its standard error, which went to standard output."""
+    cause = error.__cause__ or error.__context__
+    if not isinstance(cause, subprocess.CalledProcessError):
+        return ""
+    text = cause.stderr or cause.stdout or b""
+    lines = (text.decode(errors="replace") if isinstance(text, bytes) else text).split("\n")
+    return " ".join(["", *[line for line in lines if line.strip()][-_LAST_LINES:]])

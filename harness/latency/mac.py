@@ -69,9 +69,9 @@ def run_tool(command: Sequence[str]) -> str | None:
     return done.stdout or None
 
 
-def read_machine(tool: Tool = run_tool, system: str = sys.platform) -> Machine:
+def read_machine(tool: Tool = run_tool, system: str | None = None) -> Machine:
     """This machine; on a Mac within about half a second."""
-    if system != "darwin":
+    if (system or sys.platform) != "darwin":
         return _read_linux()
     facts = parse_sysctl(tool(SYSCTL))
     model, called = facts.get("hw.model"), parse_system_profiler(tool(SYSTEM_PROFILER))
@@ -92,10 +92,10 @@ def read_machine(tool: Tool = run_tool, system: str = sys.platform) -> Machine:
     )
 
 
-def read_state(tool: Tool = run_tool, system: str = sys.platform) -> State:
+def read_state(tool: Tool = run_tool, system: str | None = None) -> State:
     """What can slow it down, at this moment; on a Mac within some tens of milliseconds."""
     load = os.getloadavg()[0]
-    if system != "darwin":
+    if (system or sys.platform) != "darwin":
         return State(load_average=load)
     on_battery, percent = parse_power_source(tool(POWER_SOURCE))
     return State(
@@ -136,8 +136,9 @@ def parse_gpu(text: str | None) -> int | None:
 
 
 def parse_neural_engine(text: str | None) -> int | None:
-    """Cores of the Neural Engine, of `ioreg -r -c H11ANEIn`; None where there is none, as on virtual machines."""
-    return _first_number(r'"ANEDevicePropertyNumANECores"\s*=\s*(\d+)', text)
+    """Cores of all Neural Engines (an Ultra has 2), of `ioreg -r -c H11ANEIn`; None without, as in virtual ones."""
+    found = re.findall(r'"ANEDevicePropertyNumANECores"\s*=\s*(\d+)', text or "")
+    return sum(map(int, found)) or None
 
 
 def parse_low_power(text: str | None) -> bool | None:

@@ -21,11 +21,9 @@ from coreml_prune_bench.runtimes.coreml import CoreMLMissingError, missing
 from coreml_prune_bench.runtimes.protocol import RuntimeName
 
 
-def this_machine(
-    runtime: RuntimeName, tool: Tool = run_tool, system: str = sys.platform
-) -> tuple[Machine, OpenRuntime]:
+def this_machine(runtime: RuntimeName, tool: Tool = run_tool, system: str | None = None) -> tuple[Machine, OpenRuntime]:
     """Raises CoreMLMissingError where Core ML was asked for and the operating system has none."""
-    if runtime == "coreml" and system != "darwin":
+    if runtime == "coreml" and (system or sys.platform) != "darwin":
         raise CoreMLMissingError(missing())
     device = read_machine(tool, system).device
     described = functools.partial(_core_ml, device) if runtime == "coreml" else _portable

@@ -4,7 +4,6 @@ The classes are made in the worker (they are the `OpenRuntime` that it is given)
 """
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,13 +30,10 @@ class CoreMLRuntime:
     def open(self, target: Target) -> Opened:
         """The first load specializes the model for the device, the second finds that in the system's cache."""
         first = self._load(target)
-        cold_ns = first.compiled.cold_load_ns(target.compute_units)
-        if cold_ns is None:
-            cold_ns = first.load_ns
-            first.compiled.note_cold_load(target.compute_units, cold_ns)
+        cold_ns = first.compiled.cold_load_ns(target.compute_units)  # its own, or that of whatever loaded it before
         del first
         cached = self._load(target)
-        placed, notes = self._placement(cached.compiled.path, target)
+        placed, notes = self._placement(cached, target)
         return Opened(
             model=_CoreMLLoaded(cached, target),
             compile_ns=cached.compiled.compile_ns,
@@ -50,6 +46,9 @@ class CoreMLRuntime:
     def reopen(self, target: Target) -> Loaded:
         return _CoreMLLoaded(self._load(target), target)
 
+    def load_ns(self, target: Target) -> int | None:
+        return self._load(target).load_ns
+
     def close(self) -> None:
         """Nothing: what it loaded goes with the process."""
 
@@ -58,14 +57,14 @@ class CoreMLRuntime:
 
         return coreml.Model(target.path, compute_units=target.compute_units)
 
-    def _placement(self, compiled: Path, target: Target) -> "tuple[Placement | None, tuple[str, ...]]":
+    def _placement(self, model: "coreml.Model", target: Target) -> "tuple[Placement | None, tuple[str, ...]]":
         from coreml_prune_bench.latency.placement import placement
         from coreml_prune_bench.runtimes import coreml
 
         try:
-            return placement(coreml.compute_plan(compiled, target.compute_units)), ()
+            return placement(coreml.compute_plan(model.compiled.path, target.compute_units), model.function), ()
         except RuntimeError as error:
-            return None, (f"no compute plan: {' '.join(str(error).split())}",)
+            return None, (f"no compute plan: {coreml.said(error)}",)
 
 
 class _CoreMLLoaded:
@@ -96,6 +95,9 @@ class PortableRuntime:
 
     def reopen(self, target: Target) -> Loaded:
         return _PortableLoaded(self._load(target)[1], target)
+
+    def load_ns(self, target: Target) -> int | None:
+        return None
 
     def close(self) -> None:
         """Nothing: what it loaded goes with the process."""

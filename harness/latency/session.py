@@ -7,21 +7,22 @@ where it was.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from typing import Protocol as Typed
 
 from coreml_prune_bench.core.keys import key_of
 from coreml_prune_bench.core.progress import Steps, warn
 from coreml_prune_bench.latency.bench import Prepared, Visit
+from coreml_prune_bench.latency.besides import Asks, Found, found_in, measure
 from coreml_prune_bench.latency.targets import Target
-from coreml_prune_bench.latency.worker import Step, StepFailedError
+from coreml_prune_bench.latency.worker import StepFailedError, VisitLostError
 from coreml_prune_bench.models.processors import cores
 from coreml_prune_bench.records.accuracy import Runtime
 from coreml_prune_bench.records.latency import (
+    Besides,
     Device,
     LatencyRecord,
     Protocol,
@@ -36,12 +37,8 @@ COOL_DOWN_SECONDS = 600.0
 """How long a whole run may wait for the device to cool down; then it measures on, and the records show the state."""
 
 _COOL_DOWN_STEP = 5.0
-
-
-class Asks(Typed):
-    """What does the steps of `Bench`: worker processes, or in tests a bench in this process."""
-
-    def ask(self, step: Step, *arguments: Any) -> list[Any]: ...
+_MOST_LOST = 5
+"""Visits of a row that may be thrown away because the machine slept."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +64,10 @@ class _Row:
     runtime: Runtime
     prepared: Prepared | None = None
     rounds: list[Round] = field(default_factory=list)
+    found: Found = field(default_factory=Found)
     reason: str | None = None
     resumed: bool = False
-    finished: bool = False
+    lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,16 +83,27 @@ class Outcome:
 
 
 class Session:
-    """One run. results: the folder of the records. seed: of the order of visits. again: measure what is measured."""
+    """One run. results: the folder of the records. seed: of the order of visits. again: measure what is measured.
+
+    besides: what is measured of each row when its rounds are over.
+    """
 
     def __init__(
-        self, machine: Machine, protocol: Protocol, results: Path, *, seed: int = 0, again: bool = False
+        self,
+        machine: Machine,
+        protocol: Protocol,
+        results: Path,
+        *,
+        seed: int = 0,
+        again: bool = False,
+        besides: Collection[Besides] = (),
     ) -> None:
         self._machine = machine
         self._protocol = protocol
         self._results = results
         self._seed = seed
         self._again = again
+        self._besides = frozenset(besides)
         self._provenance = provenance()
         self._state: State | None = None
         self._cooled = 0.0
@@ -116,19 +125,25 @@ class Session:
                 # A row that was resumed has some of its rounds already.
                 if row.reason is None and len(row.rounds) <= number:
                     self._attempt(row, self._visit, workers, steps)
-        written = {key: self._finish(row) for key, row in fresh.items()}
+        for row in fresh.values() if self._besides else ():
+            if row.reason is None:
+                self._attempt(row, self._measure_besides, workers, steps)
+        written = {key: self._record(row, reason=row.reason) for key, row in fresh.items()}
         return Outcome([known.get(row.key) or written[row.key] for row in rows], len(fresh))
 
     # --- one target
 
     def _row(self, target: Target) -> _Row:
         protocol = self._protocol.model_copy(update={"batch_size": target.batch_size})
+        given = protocol.model_dump()
+        if protocol.qos is None:
+            del given["qos"]  # keys are those of before there was a choice
         runtime = self._machine.runtime(target.compute_units)
         inputs: dict[str, Any] = {
             "package": target.package.sha256,
             "device": self._machine.device.model_dump(),
             "runtime": runtime.model_dump(),
-            "protocol": protocol.model_dump(),
+            "protocol": given,
         }
         if (threads := _threads(runtime)) is not None:
             inputs["threads"] = threads
@@ -142,7 +157,7 @@ class Session:
         except StepFailedError as error:
             row.reason = str(error)
             self._state = None  # it may have taken minutes
-            self._finish(row)
+            self._write(row)
 
     def _prepare(self, row: _Row, workers: Asks, steps: Steps) -> None:
         steps.update(f"{row.target.name}: compiling, loading, warming up", 0, 1)
@@ -152,7 +167,15 @@ class Session:
     def _visit(self, row: _Row, workers: Asks, steps: Steps) -> None:
         before = self._cool_down(steps)
         steps.update(f"{row.target.name}: round {len(row.rounds) + 1}", 0, 1)
-        visit = _merged(workers.ask("visit", row.target, row.protocol))
+        try:
+            visit = _merged(workers.ask("visit", row.target, row.protocol))
+        except VisitLostError as error:
+            row.lost += 1
+            warn(f"{row.target.name}: {error}; this visit is thrown away")
+            self._state = None
+            if row.lost > _MOST_LOST:
+                raise StepFailedError(f"{row.lost} visits were thrown away: {error}") from error
+            return self._visit(row, workers, steps)
         self._state = self._machine.state()
         row.rounds.append(
             Round(
@@ -164,12 +187,27 @@ class Session:
             )
         )
         if len(row.rounds) == self._protocol.rounds:
-            self._finish(row)
-            with suppress(StepFailedError):  # what cannot be dropped has gone with its process
-                workers.ask("drop", row.target)
+            self._write(row)
+            if not self._besides:
+                self._drop(row, workers)
         else:
             write_latency_record(self._unfinished, self._record(row, reason="not finished"))
         steps.advance()
+        return None
+
+    def _measure_besides(self, row: _Row, workers: Asks, steps: Steps) -> None:
+        def progress(what: str, done: int, total: int) -> None:
+            steps.update(f"{row.target.name}: {what}", done, total)
+
+        row.found = measure(self._besides, row.found, row.target, row.protocol, workers, progress)
+        self._write(row)
+        self._drop(row, workers)
+        steps.advance()
+
+    @staticmethod
+    def _drop(row: _Row, workers: Asks) -> None:
+        with suppress(StepFailedError):  # what cannot be dropped has gone with its process
+            workers.ask("drop", row.target)
 
     def _cool_down(self, steps: Steps) -> State:
         """Wait until the thermal state is nominal or unknown, as long as the run may; returns the state then."""
@@ -196,28 +234,32 @@ class Session:
     def _known(self, row: _Row) -> LatencyRecord | None:
         if self._again:
             return None
-        path = self._results / "latency" / self._record(row, reason="not yet").file_name
+        record = self._recorded(row, self._results)
+        return record if record and self._besides <= found_in(record).kinds else None
+
+    def _recorded(self, row: _Row, folder: Path) -> LatencyRecord | None:
+        path = folder / "latency" / self._record(row, reason="not yet").file_name
         record = latency_record_at(path, row.key, warn)
-        return record if record and record.status == "measured" else None
+        return record if record and (record.status == "measured" or folder == self._unfinished) else None
 
     def _resume(self, row: _Row) -> None:
-        """The rounds that a stopped run took."""
-        path = self._unfinished / "latency" / self._record(row, reason="not yet").file_name
-        if record := latency_record_at(path, row.key, warn):
+        """The rounds that a stopped run took, or one that was asked for less besides."""
+        if not self._again and (record := self._recorded(row, self._results)):
+            row.rounds, row.found = list(record.rounds), found_in(record)
+        elif record := self._recorded(row, self._unfinished):
             row.rounds = list(record.rounds)
             row.resumed = True
 
-    def _finish(self, row: _Row) -> LatencyRecord:
+    def _write(self, row: _Row) -> None:
         record = self._record(row, reason=row.reason)
-        if not row.finished:
-            write_latency_record(self._results, record)
-            (self._unfinished / "latency" / record.file_name).unlink(missing_ok=True)
-            row.finished = True
-        return record
+        write_latency_record(self._results, record)
+        (self._unfinished / "latency" / record.file_name).unlink(missing_ok=True)
 
     def _record(self, row: _Row, *, reason: str | None = None) -> LatencyRecord:
         known = row.prepared
         notes = list(known.notes) if known else []
+        if row.lost:
+            notes.append(f"{row.lost} visits were thrown away and made again: the machine slept meanwhile")
         if row.resumed:
             notes.append("its rounds are of more than one run: the first was stopped")
         if known and not known.steady:
@@ -237,8 +279,13 @@ class Session:
             warm_up_ns=known.warm_up_ns if known else (),
             rounds=tuple(row.rounds),
             placement=known.placement if known else None,
+            qos=known.qos if known else None,
+            cold_loads_ns=row.found.cold_loads_ns,
+            wake=row.found.wake,
+            energy=row.found.energy,
+            memory=row.found.memory,
             seed=self._seed,
-            notes=tuple(notes),
+            notes=(*notes, *row.found.notes),
         )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from coreml_prune_bench.records.latency import LatencyRecord, Round, State
+from coreml_prune_bench.records.latency import LatencyRecord, Round, State, Wake
 
 CONFIDENCE = 0.95
 DISAGREEMENT = 0.05
@@ -93,6 +93,11 @@ def summarize(record: LatencyRecord) -> Summary:
 def durations(one: Round) -> Durations:
     """A round's samples: the model's where the runtime tells them, else the calls'."""
     return np.array(one.call_ns if one.model_ns is None else one.model_ns, np.int64)
+
+
+def wake_ns(one: Wake) -> float:
+    """The median of first predictions after idling: the model's time where the runtime tells it, else the call's."""
+    return float(np.median(one.call_ns if one.model_ns is None else one.model_ns))
 
 
 def median_interval(rounds: Sequence[Durations]) -> tuple[float, float]:

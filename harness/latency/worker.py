@@ -5,25 +5,31 @@ CoreMLPython.mm), so a thread beside a prediction that hangs would never run. Fo
 at a time need several processes.
 """
 
+import functools
 import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Literal
 
 from coreml_prune_bench.core.errors import BenchError, told
-from coreml_prune_bench.latency.bench import Bench, Runtime
+from coreml_prune_bench.latency.bench import Bench, Runtime, SleptError
+from coreml_prune_bench.runtimes.coreml import said
 
 OpenRuntime = Callable[[], Runtime]
 """Makes the runtime in the worker; has to be picklable. BenchError from it ends the run."""
 
-Step = Literal["prepare", "visit", "drop"]
+Step = Literal["prepare", "visit", "drop", "wake", "energy", "memory", "load"]
 """The methods of `Bench`."""
+
+FRESH_HOME = "CFFIXED_USER_HOME"
+"""Core Foundation's, and so the system's caches are then in another home folder."""
 
 START_LIMIT_SECONDS = 900.0
 """Importing takes seconds, building and signing the app for an iPhone minutes."""
@@ -36,13 +42,17 @@ class StepFailedError(Exception):
     """A target that could not be prepared or visited; the message is the reason for its record."""
 
 
+class VisitLostError(Exception):
+    """A visit whose samples are none, because the machine slept meanwhile; it can be made again."""
+
+
 class Workers:
     """`count` processes that do the same steps at the same time. limit_s: of silence, after which a step has hung."""
 
     def __init__(self, open_runtime: OpenRuntime, *, limit_s: float, count: int = 1) -> None:
         self._open_runtime = open_runtime
         self._limit_s = limit_s
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = []
         self._count = count
 
     def __enter__(self) -> "Workers":
@@ -65,21 +75,39 @@ class Workers:
         for worker in self._workers:
             try:
                 results.append(worker.receive(self._limit_s))
-            except (StepFailedError, _GoneError) as error:
+            except (StepFailedError, VisitLostError, GoneError) as error:
                 failures.append(error)
-        if any(isinstance(error, _GoneError) for error in failures):
+        if any(isinstance(error, GoneError) for error in failures):
             self._stop()
+        if failures and all(isinstance(error, VisitLostError) for error in failures):
+            raise failures[0]
         if failures:
             raise StepFailedError(str(failures[0]))
         return results
 
+    def ask_alone(self, step: Step, *arguments: Any, cold: bool = False) -> Any:
+        """What a process that ends after the step returns for it. Raises as `ask`.
+
+        cold: it finds nothing in the system's cache, whose folder is a new one.
+        """
+        with tempfile.TemporaryDirectory() as home, _environment(**({FRESH_HOME: home} if cold else {})):
+            worker = Worker(functools.partial(_bench, self._open_runtime))
+            try:
+                worker.receive(START_LIMIT_SECONDS)
+                worker.send(step, arguments)
+                return worker.receive(self._limit_s)
+            except GoneError as error:
+                raise StepFailedError(str(error)) from error
+            finally:
+                worker.end()
+
     def _start(self) -> None:
         for _ in range(self._count):
-            self._workers.append(_Worker(self._open_runtime))
+            self._workers.append(Worker(functools.partial(_bench, self._open_runtime)))
         for worker in self._workers:
             try:
                 worker.receive(START_LIMIT_SECONDS)
-            except (StepFailedError, _GoneError) as error:
+            except (StepFailedError, GoneError) as error:
                 self._stop()
                 raise BenchError(f"the measuring process could not start: {error}") from error
 
@@ -89,35 +117,41 @@ class Workers:
         self._workers.clear()
 
 
-class _GoneError(Exception):
+class GoneError(Exception):
     """The process hung and was killed, or ended by itself."""
 
 
-class _Worker:
-    def __init__(self, open_runtime: OpenRuntime) -> None:
+class Worker:
+    """One process that does the steps of what `make` makes there. make: gets a function that gives a sign of life."""
+
+    def __init__(self, make: Callable[[Callable[[], None]], Any]) -> None:
         # Spawned, not forked: Apple's frameworks do not survive a fork.
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, open_runtime), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, make), daemon=True)
         self._process.start()
         theirs.close()
 
-    def send(self, step: Step, arguments: tuple[Any, ...]) -> None:
+    def send(self, step: str, arguments: tuple[Any, ...]) -> None:
+        """Ask for a step; `receive` has its result."""
         with suppress(ConnectionError):  # that it is gone, `receive` will tell
             self._connection.send((step, arguments))
 
     def receive(self, limit_s: float) -> Any:
+        """The next result. Raises StepFailedError, GoneError after `limit_s` of silence or when the process ended."""
         while True:
             if not self._connection.poll(limit_s):
-                raise _GoneError(f"hung: no sign of life for {limit_s:g} s, so its process was killed")
+                raise GoneError(f"hung: no sign of life for {limit_s:g} s, so its process was killed")
             try:
                 kind, content = self._connection.recv()
             except (EOFError, ConnectionError) as error:
                 self._process.join(5)
-                raise _GoneError(f"its process ended by itself ({_told_exit(self._process.exitcode)})") from error
+                raise GoneError(f"its process ended by itself ({_told_exit(self._process.exitcode)})") from error
             match kind:
                 case "failed":
                     raise StepFailedError(content)
+                case "lost":
+                    raise VisitLostError(content)
                 case "unusable":
                     raise BenchError(content)
                 case "done":
@@ -131,9 +165,25 @@ class _Worker:
         self._process.join()
 
     def kill(self) -> None:
+        """At once, as one that hangs."""
         self._process.kill()
         self._process.join()
         self._connection.close()
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Variables that processes get which are started inside the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _told_exit(code: int | None) -> str:
@@ -145,38 +195,43 @@ def _told_exit(code: int | None) -> str:
 # --- in the process
 
 
-def _serve(connection: Connection, open_runtime: OpenRuntime) -> None:
+def _bench(open_runtime: OpenRuntime, alive: Callable[[], None]) -> Bench:
+    return Bench(open_runtime(), time.perf_counter_ns, time.time_ns, beat=alive, sleep=time.sleep)
+
+
+def _serve(connection: Connection, make: Callable[[Callable[[], None]], Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to act upon, which then ends this process
-    _spare_imports()
+    spare_imports()
     os.dup2(2, 1)  # Core ML's compiler writes to standard output, which is for tables
     try:
-        runtime = open_runtime()
+        made = make(lambda: connection.send(("alive", None)))
     except Exception as error:
         if (line := told(error)) is None:
             raise
         connection.send(("unusable", line))
         return
-    bench = Bench(runtime, time.perf_counter_ns, beat=lambda: connection.send(("alive", None)))
     connection.send(("done", None))
     try:
         with suppress(EOFError, ConnectionError):  # the parent has closed its end
             while True:
                 step, arguments = connection.recv()
-                connection.send(_outcome(bench, step, arguments))
+                connection.send(_outcome(made, step, arguments))
     finally:
-        runtime.close()
+        made.close()
 
 
-def _spare_imports() -> None:
+def spare_imports() -> None:
     """What coremltools imports wherever it is installed, to convert from it: seconds, and torch's pool of threads."""
     for name in ("torch", "sklearn"):
         if name not in sys.modules:
             sys.modules[name] = None  # type: ignore[assignment]
 
 
-def _outcome(bench: Bench, step: Step, arguments: tuple[Any, ...]) -> tuple[str, Any]:
+def _outcome(made: Any, step: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
     try:
-        return "done", getattr(bench, step)(*arguments)
+        return "done", getattr(made, step)(*arguments)
+    except SleptError as error:
+        return "lost", str(error)
     except ConnectionError:  # a sign of life that the parent does not wait for any more
         raise
     except Exception as error:
@@ -185,5 +240,5 @@ def _outcome(bench: Bench, step: Step, arguments: tuple[Any, ...]) -> tuple[str,
 
 def _told(error: Exception) -> str:
     """In one line. An error of ours is a sentence already."""
-    text = " ".join(str(error).split())
+    text = said(error)
     return text if isinstance(error, BenchError) else f"{type(error).__name__}: {text}"

@@ -77,7 +77,7 @@ def kinds(results: Path) -> list[Kind]:
     """All there are: those of the cache folder, then those of a results folder."""
     cached = [_cached(name, *about) for name, about in _CACHED.items()]
     artifacts = results / "artifacts"
-    records = [results / "records", results / "latency"]
+    records = [results / name for name in ("records", "latency", "parity")]
     trained = [*artifacts.glob(".*.checkpoint")]
     half = [*artifacts.glob(".*.tmp"), *(path for folder in records for path in folder.glob(".*.tmp"))]
     whole = [path for path in artifacts.glob("*") if not path.name.startswith(".")]

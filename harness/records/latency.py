@@ -18,6 +18,15 @@ from coreml_prune_bench.records.folder import RecordFiles, Warn, read_folder, se
 from coreml_prune_bench.records.quantities import Bytes, Count, Nanoseconds, Number, PositiveCount, Seconds
 from coreml_prune_bench.records.schemas import Frozen, read_file_as
 
+Besides = Literal["cold", "wake", "energy", "memory"]
+"""What can be measured of a package beside the latency of predictions that follow each other."""
+
+IDLE_SECONDS = (0.0, 1.0, 5.0, 30.0)
+"""After which waking up is measured: from back to back to an app that predicts now and then."""
+
+ServiceClass = Literal["user-interactive", "user-initiated", "default", "utility", "background"]
+"""Apple's classes of service (QoS), by which macOS chooses cores and clock speeds for a thread."""
+
 Thermal = Literal["nominal", "fair", "serious", "critical"]
 """The words of ProcessInfo.thermalState, the coolest first."""
 
@@ -52,7 +61,8 @@ class Protocol(Frozen):
 
     predictions and seconds: the least of both in a round. concurrency: 1 for one prediction after the other, more for
     so many at a time, each in a process of its own. warm_up_calls: before the first round, None for as many as it takes
-    to be steady. array_inputs: images were given as arrays, without Core ML's conversion of an image.
+    to be steady. array_inputs: images were given as arrays, without Core ML's conversion of an image. qos: the class of
+    service that the predicting thread was set to; None: as the system starts a process.
     """
 
     version: Literal[1] = 1
@@ -63,6 +73,7 @@ class Protocol(Frozen):
     concurrency: PositiveCount = 1
     warm_up_calls: Count | None = None
     array_inputs: bool = False
+    qos: ServiceClass | None = None
 
 
 _Samples = Annotated[tuple[Nanoseconds, ...], Field(min_length=1)]
@@ -80,6 +91,35 @@ class Round(Frozen):
     before: State
     after: State
     warm_up_ns: tuple[Nanoseconds, ...] = ()
+
+
+class Wake(Frozen):
+    """First predictions after so many seconds without one. model_ns: as of a round."""
+
+    idle_s: Seconds
+    call_ns: _Samples
+    model_ns: _Samples | None
+
+
+class EnergyWindow(Frozen):
+    """Energy in mJ by component ("neural_engine", "gpu", "cpu"), over a while of idling and one of predictions."""
+
+    idle_s: Seconds
+    idle_mj: dict[str, Number]
+    predicting_s: Seconds
+    predictions: PositiveCount
+    predicting_mj: dict[str, Number]
+
+
+class Memory(Frozen):
+    """The most that a process held at once, beyond what it held with the runtime imported and no model loaded.
+
+    Of macOS its physical footprint, elsewhere what is resident; what the system's own processes hold for the Neural
+    Engine is in neither. predict_peak_bytes: while it loaded and predicted.
+    """
+
+    load_peak_bytes: Bytes
+    predict_peak_bytes: Bytes
 
 
 class PlannedOperation(Frozen):
@@ -125,7 +165,9 @@ class LatencyRecord(Frozen):
 
     key: hash of package, device, runtime and protocol. compile_ns, cold_load_ns, cached_load_ns: None where there is no
     such step. warm_up_ns: calls before the first round, until they were steady. seed: of the order of visits.
-    notes: what a reader has to know of this record, in sentences.
+    qos: the class of service that the predicting thread was in; None where the system has none. cold_loads_ns: each in
+    a process that finds nothing in the system's cache. cold_loads_ns, wake, energy, memory: empty where they were not
+    asked for, or cannot be measured. notes: what a reader has to know of this record, in sentences.
     """
 
     schema_version: Literal[2] = 2
@@ -143,6 +185,11 @@ class LatencyRecord(Frozen):
     warm_up_ns: tuple[Nanoseconds, ...] = ()
     rounds: tuple[Round, ...] = ()
     placement: Placement | None = None
+    qos: str | None = None
+    cold_loads_ns: tuple[Nanoseconds, ...] = ()
+    wake: tuple[Wake, ...] = ()
+    energy: tuple[EnergyWindow, ...] = ()
+    memory: Memory | None = None
     seed: int = 0
     notes: tuple[str, ...] = ()
 
@@ -155,7 +202,7 @@ class LatencyRecord(Frozen):
     def to_json(self) -> str:
         """Indented JSON in which each round, and each other list of numbers, stands on one line."""
         content = self.model_dump(mode="json")
-        long = {name: content.pop(name) for name in ("warm_up_ns", "placement", "rounds")}
+        long = {name: content.pop(name) for name in ("warm_up_ns", "placement", "wake", "energy", "rounds")}
         rounds = ",\n  ".join(json.dumps(one, separators=(",", ":")) for one in long.pop("rounds"))
         lines = [f' "{name}": {json.dumps(value, separators=(",", ":"))}' for name, value in long.items()]
         text = json.dumps(content, indent=1)[:-2]

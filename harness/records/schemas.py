@@ -17,7 +17,14 @@ from coreml_prune_bench.models.pointers import pointer_text_problem
 _Model = TypeVar("_Model", bound=BaseModel)
 _Content = dict[str, Any]
 
-VERSIONS = {"record": 3, "latency record": 2, "baseline": 1, "lock of published packages": 1}
+VERSIONS = {
+    "record": 3,
+    "latency record": 2,
+    "parity record": 1,
+    "baseline": 1,
+    "lock of published packages": 1,
+    "self-test": 1,
+}
 """The version that is written, by what the file is."""
 
 

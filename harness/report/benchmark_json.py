@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.latency.energy import energy_mj
+from coreml_prune_bench.latency.statistics import wake_ns
 from coreml_prune_bench.records.latency import LatencyRecord
 
 _FORMAT = "5.3.1"
@@ -80,10 +82,22 @@ def _benchmark(record: LatencyRecord) -> dict[str, Any]:
             "rounds": len(record.rounds),
             "package_sha256": package.sha256,
             "weight_bytes": package.weight_bytes,
+            **_besides(record),
         },
         "options": {"disable_gc": False, "timer": "perf_counter_ns", "warmup": bool(record.warm_up_ns)},
         "stats": _statistics([nanoseconds / 1e9 for one in samples for nanoseconds in one]),
     }
+
+
+def _besides(record: LatencyRecord) -> dict[str, Any]:
+    """What was measured besides, in ms, mJ and bytes."""
+    found: dict[str, Any] = {f"wake_{one.idle_s:g}_s_ms": wake_ns(one) / 1e6 for one in record.wake}
+    found |= {f"energy_{name}_mj": one.value for name, one in energy_mj(record.energy).items()}
+    if record.memory is not None:
+        found |= record.memory.model_dump()
+    if record.cold_loads_ns:
+        found["cold_loads_ms"] = [taken / 1e6 for taken in record.cold_loads_ns]
+    return found if record.qos is None else found | {"qos": record.qos}
 
 
 def _statistics(seconds: list[float]) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from coreml_prune_bench.latency.energy import TOTAL, energy_mj
 from coreml_prune_bench.latency.placement import DEVICES, share
-from coreml_prune_bench.latency.statistics import Interval, Summary, speed_up, summarize
+from coreml_prune_bench.latency.statistics import Interval, Summary, speed_up, summarize, wake_ns
 from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES
 from coreml_prune_bench.published.table import published_counterpart, read_table
 from coreml_prune_bench.records.accuracy import Network, Pruning
-from coreml_prune_bench.records.latency import LatencyRecord, Placement, PlannedOperation, State
+from coreml_prune_bench.records.latency import IDLE_SECONDS, LatencyRecord, Memory, Placement, PlannedOperation, State
 from coreml_prune_bench.report.formats import (
     Column,
     Format,
@@ -47,6 +48,11 @@ class LatencyRow:
         return summarize(self.record) if self.record.status == "measured" else None
 
     @cached_property
+    def energy(self) -> dict[str, Interval]:
+        """mJ a prediction, by component and in total; empty where it was not measured."""
+        return energy_mj(self.record.energy)
+
+    @cached_property
     def speed_up(self) -> Interval | None:
         if self.summary is None or self.dense is None or self.dense is self.record:
             return None
@@ -63,7 +69,7 @@ def render(records: Sequence[LatencyRecord], format: Format = "md", *, published
     table = _BESIDE_PUBLISHED if published else _LATENCY
     return "\n\n".join(
         write_cells(
-            _without_empty([_cells(row, table) for row in _rows(group)]),
+            _without_empty([_cells(row, table) for row in latency_rows(group)]),
             format,
             caption=caption(group, published=published),
             remarks=remarks(group),
@@ -80,10 +86,11 @@ def _cells(row: LatencyRow, table: str) -> dict[str, str]:
 
 def rows(records: Sequence[LatencyRecord]) -> list[dict[str, Any]]:
     """The values of `COLUMNS` by name, a row a record, in their order: what csv and json hold."""
-    return [values(COLUMNS, row) for row in _rows(records)]
+    return [values(COLUMNS, row) for row in latency_rows(records)]
 
 
-def _rows(records: Sequence[LatencyRecord]) -> list[LatencyRow]:
+def latency_rows(records: Sequence[LatencyRecord]) -> list[LatencyRow]:
+    """Each record with the dense one of its network, device, runtime and protocol, if that is among them."""
     dense = {_sibling(record): record for record in records if _is_dense(record) and record.status == "measured"}
     return [LatencyRow(record, dense.get(_sibling(record))) for record in records]
 
@@ -156,6 +163,26 @@ def _of_placement(value: Callable[[Placement], Any]) -> Callable[[LatencyRow], A
     return lambda row: value(row.record.placement) if row.record.placement else None
 
 
+def _of_memory(value: Callable[[Memory], Any]) -> Callable[[LatencyRow], Any]:
+    return lambda row: value(row.record.memory) if row.record.memory else None
+
+
+_OF_INTERVAL: dict[str, Callable[[Interval], float]] = {
+    "mj": lambda found: found.value,
+    "low_mj": lambda found: found.low,
+    "high_mj": lambda found: found.high,
+}
+
+
+def _of_energy(value: Callable[[Interval], float], component: str) -> Callable[[LatencyRow], Any]:
+    return lambda row: value(row.energy[component]) if component in row.energy else None
+
+
+def _wake_after(seconds: float) -> Callable[[LatencyRow], Any]:
+    """The median, in ms, of the first predictions after so many seconds."""
+    return lambda row: next((_ms(wake_ns(one)) for one in row.record.wake if one.idle_s == seconds), None)
+
+
 def _planned_share(device: str) -> Callable[[LatencyRow], Any]:
     return _of_placement(lambda placed: share(placed, device))
 
@@ -180,8 +207,22 @@ def _median(row: LatencyRow) -> str:
     return _with_interval(row.summary.median_ns if row.summary else None, ".3f", unit=1e6)
 
 
+def _woken(row: LatencyRow) -> str:
+    return ", ".join(number(".1f")(_wake_after(seconds)(row)) for seconds in IDLE_SECONDS if seconds)
+
+
+def _peak(row: LatencyRow) -> str | None:
+    if row.record.memory is None:
+        return None
+    return ", ".join(f"{peak / 2**20:.0f}" for peak in row.record.memory.model_dump().values())
+
+
 def _load(row: LatencyRow) -> str:
     milliseconds = number(",.0f")
+    if row.record.cold_loads_ns:
+        cold = sorted(row.record.cold_loads_ns)
+        times = f"{milliseconds(_ms(cold[0]))} to {milliseconds(_ms(cold[-1]))}"
+        return f"{times}, {milliseconds(_ms(row.record.cached_load_ns))}"
     return f"{milliseconds(_ms(row.record.cold_load_ns))}, {milliseconds(_ms(row.record.cached_load_ns))}"
 
 
@@ -238,14 +279,24 @@ COLUMNS: list[Column[LatencyRow]] = [
     Column("speed_up_high", _of_speed_up(lambda faster: faster.high)),
     Column("drift", _of_summary(lambda found: found.drift), "Drift", percent("+.1f"), _BOTH, 13),
     Column("disagreement", _of_summary(lambda found: found.disagreement)),
+    _for_readers("Wakes after 1, 5, 30 s", _woken, 14),
+    *(Column(f"wake_{seconds:g}_s_ms", _wake_after(seconds)) for seconds in IDLE_SECONDS),
+    _for_readers("mJ a Prediction", lambda row: _with_interval(row.energy.get(TOTAL), ".2f"), 15),
+    *(Column(f"energy_{name}", _of_energy(part, TOTAL)) for name, part in _OF_INTERVAL.items()),
+    *(Column(f"energy_{name}_mj", _of_energy(_OF_INTERVAL["mj"], name)) for name in DEVICES),
+    _for_readers("Peak Memory, MiB", _peak, 16),
+    Column("load_peak_bytes", _of_memory(lambda memory: memory.load_peak_bytes)),
+    Column("predict_peak_bytes", _of_memory(lambda memory: memory.predict_peak_bytes)),
+    Column("cold_loads_ms", lambda row: [_ms(one) for one in row.record.cold_loads_ns]),
+    Column("qos", lambda row: row.record.qos),
     Column("compile_ms", lambda row: _ms(row.record.compile_ns)),
     Column("cold_load_ms", lambda row: _ms(row.record.cold_load_ns)),
     Column("cached_load_ms", lambda row: _ms(row.record.cached_load_ns)),
-    _for_readers("Planned on Neural Engine, GPU, CPU", _of_placement(_planned), 14),
+    _for_readers("Planned on Neural Engine, GPU, CPU", _of_placement(_planned), 17),
     *(Column(f"planned_{device}", _planned_share(device)) for device in DEVICES),
     *(Column(f"planned_{device}_cost", _planned_cost(device)) for device in DEVICES),
-    _for_readers("Load cold, cached", _load, 15),
-    _for_readers("State", lambda row: _state(row.record), 16),
+    _for_readers("Load cold, cached", _load, 18),
+    _for_readers("State", lambda row: _state(row.record), 19),
     Column("state_before", lambda row: row.record.rounds[0].before.model_dump() if row.record.rounds else None),
     Column("state_after", lambda row: row.record.rounds[-1].after.model_dump() if row.record.rounds else None),
     Column(

@@ -14,8 +14,11 @@ It must import coremltools only when a function is called.
 from __future__ import annotations
 
 import json
+import os
 import platform
+import re
 import shutil
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +40,10 @@ from coreml_prune_bench.models.quiet import quiet_coremltools
 if TYPE_CHECKING:
     from coreml_prune_bench.latency.placement import ComputePlan
 
+NATIVE = "coremltools.libcoremlpython"
+"""The module that coremltools predicts through; it swallows the error if this does not load."""
+
+CACHE = "com.apple.e5rt.e5bundlecache"
 _NOTES = "notes.json"
 
 
@@ -66,6 +73,23 @@ def missing() -> str:
         f"Core ML is not on this machine ({platform.system()}): it predicts on a Mac only; `--runtime portable` takes "
         "the portable runtime on this machine's processor instead, whose times say nothing of Core ML"
     )
+
+
+def system_cache() -> Path:
+    """Where macOS keeps what it specialized for this executable, under the full path of each compiled model."""
+    home = os.environ.get("CFFIXED_USER_HOME") or os.environ.get("HOME") or Path.home()
+    return Path(home) / "Library/Caches" / Path(sys.executable).name / CACHE
+
+
+def cache_bytes() -> int:
+    """The size of that; 0 if there is none."""
+    return sum(file.stat().st_size for file in system_cache().rglob("*") if file.is_file())
+
+
+def said(error: BaseException) -> str:
+    """What an error of the native module says, in one line: of the text of a userInfo dictionary, its description."""
+    found = re.search(r'NSLocalizedDescription = "?(.*?)"?;\s*(?:NS|\}|$)', str(error), re.DOTALL)
+    return " ".join((found[1].replace('\\"', '"') if found else str(error)).split())
 
 
 @dataclass(frozen=True)
@@ -100,7 +124,8 @@ def compile_package(package: Path, sha256: str) -> Compiled:
     """
     from coremltools.models.utils import compile_model
 
-    folder = cache_folder() / "compiled" / f"{sha256[:16]}-{key_of({'os': platform.version()})[:8]}"
+    build = key_of({"os": platform.version()})[:8]
+    folder = cache_folder() / "compiled" / f"{sha256[:16]}-{build}"
     path = folder / "model.mlmodelc"  # by content alone: a copy of the package under another name is the same model
     used = use_new(folder)
     with _lock(folder):
@@ -108,11 +133,14 @@ def compile_package(package: Path, sha256: str) -> Compiled:
             shutil.rmtree(
                 path, ignore_errors=True
             )  # of a run that was killed: the notes, written last, say it is whole
+            for old in folder.parent.glob(f"{sha256[:16]}-*"):
+                if old.is_dir() and old != folder:
+                    shutil.rmtree(old, ignore_errors=True)  # of another build of the system, which never loads it again
             started = time.perf_counter_ns()
             try:
                 compile_model(str(package), str(path))
             except RuntimeError as error:
-                raise PackageError(f"{package}: Core ML does not compile it: {error}") from error
+                raise PackageError(f"{package}: Core ML does not compile it: {said(error)}") from error
             taken = time.perf_counter_ns() - started
             write_atomically(folder / _NOTES, json.dumps({"compile_ns": taken, "cold_load_ns": {}}))
     return Compiled(path, _notes(path)["compile_ns"], used)
@@ -139,6 +167,7 @@ class Model:
 
         self.package = Path(package)
         program = read(self.package, function)
+        self.function = program.function
         self.inputs, self.outputs, self.states = program.inputs, program.outputs, program.states
         self.classes = _classes(program)
         self.compiled = compile_package(self.package, tree_hash(self.package))
@@ -146,7 +175,10 @@ class Model:
         try:
             self._model = ct.models.CompiledMLModel(str(self.compiled.path), units, function)
         except RuntimeError as error:
-            raise PackageError(f"{self.package}: Core ML does not load it: {error}") from error
+            raise PackageError(f"{self.package}: Core ML does not load it: {said(error)}") from error
+        # Whatever loads it first, for whatever reason: afterwards it is warm.
+        if self.compiled.cold_load_ns(compute_units) is None:
+            self.compiled.note_cold_load(compute_units, self.load_ns)
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -181,7 +213,7 @@ class Model:
         try:
             results = self._model.predict(samples)
         except RuntimeError as error:
-            raise PackageError(f"{self.package}: Core ML cannot predict: {error}") from error
+            raise PackageError(f"{self.package}: Core ML cannot predict: {said(error)}") from error
         return {
             feature.name: self._stacked(feature.kind, [r[feature.name] for r in results]) for feature in self.outputs
         }
@@ -206,10 +238,14 @@ class Model:
 
 
 def compute_plan(compiled: Path, compute_units: str) -> ComputePlan:
-    """Where Core ML plans to run each operation. Raises RuntimeError before macOS 14.4."""
+    """Where Core ML plans to run each operation. Raises RuntimeError before macOS 14.4, PackageError
+    for what is no compiled model."""
     import coremltools as ct
     from coremltools.models.compute_plan import MLComputePlan
 
+    if compiled.suffix != ".mlmodelc" or not compiled.is_dir():
+        # Core ML ends the process then: https://github.com/apple/coremltools/issues/2757
+        raise PackageError(f"{compiled}: no compiled model, which a compute plan is made of")
     plan: ComputePlan = MLComputePlan.load_from_path(str(compiled), ct.ComputeUnit[compute_units.upper()])
     return plan
 

@@ -7,27 +7,31 @@ from pathlib import Path
 import coremltools as ct
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
+from coreml_prune_bench.accuracy import package as package_accuracy
+from coreml_prune_bench.accuracy import runtime, watched
 from coreml_prune_bench.accuracy.evaluate import evaluate
-from coreml_prune_bench.accuracy.parity import (
-    Compared,
-    ParityRecord,
-    agreement,
-    compare,
-)
+from coreml_prune_bench.accuracy.parity import Compared, agreement, compare
+from coreml_prune_bench.accuracy.units import judge
+from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.data import iterate, open_data
+from coreml_prune_bench.models.conversion import to_coreml
+from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.weights import untrained_model
+from coreml_prune_bench.records.parity import ParityRecord
 from coreml_prune_bench.runtimes import coreml, portable
 from coreml_prune_bench.runtimes.protocol import loader
-from tests.coreml_stand_in import Script, installed
+from coreml_prune_bench.testing import Script, installed
+from tests.runtimes.fake_runtime import load_and
 from tests.tiny_network import TINY
+
+REFERENCES = loader("portable"), loader("portable", precision="float16")
 
 
 @pytest.fixture(scope="module")
 def digits_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from coreml_prune_bench.models.conversion import to_coreml
-
     path = tmp_path_factory.mktemp("digits") / "digits.mlpackage"
     torch.manual_seed(0)
     to_coreml(untrained_model(TINY, 10).eval(), 32).save(str(path))
@@ -82,14 +86,16 @@ def test_results_of_a_batch_are_stacked_alike(digits_package: Path, classifier_p
 def test_what_is_compared_by_image(digits_package: Path) -> None:
     split = open_data("digits").val
     with installed(Script()):
-        loads = loader("coreml"), loader("portable", precision="float16")
-        found = compare(digits_package, split, loads, limit=50)
+        (found,) = compare(digits_package, split, [loader("coreml")], REFERENCES, limit=50)
     assert found.labels == tuple(split.labels[:50].tolist())
-    reference = portable.load(digits_package, precision="float16")
     batch = next(iterate(split, 32, batch_size=50))
-    scores = reference.predict_batch({"image": batch.images})["logits"]
+    scores, rounded = (
+        portable.load(digits_package, precision=precision).predict_batch({"image": batch.images})["logits"]
+        for precision in ("float32", "float16")
+    )
     assert found.top1[1] == tuple(scores.argmax(axis=1).tolist())
     assert found.score_range == pytest.approx(np.ptp(scores, axis=1), rel=1e-5)
+    assert found.rounding_error == pytest.approx(np.abs(rounded - scores).max(axis=1), rel=0.2, abs=1e-4)
     assert max(found.largest_error) < 0.05 * max(found.score_range)
 
 
@@ -117,6 +123,8 @@ def on_a_mac(monkeypatch: pytest.MonkeyPatch):
 
     here = functools.partial(machines.this_machine, tool=tool_of("m2pro-macos15"), system="darwin")
     monkeypatch.setattr(machines, "this_machine", here)
+    for module in (watched, runtime, package_accuracy):  # in this process, where the stand-in is
+        monkeypatch.setattr(module, "watched_loader", loader)
     with installed(Script()):
         yield
 
@@ -126,15 +134,18 @@ def test_the_command(run_bench, on_a_mac, digits_package: Path, tmp_path: Path) 
     code, output, errors = run_bench(*arguments, "--compute-units", "cpu_only")
     assert code == 0, errors
     assert "Apple M2 Pro" in output
-    assert "| top-1 agreement" in output
+    assert "| cpu_only | right " in " ".join(output.split())
+    assert "100 images find a unit that is off on" in output
     (path,) = (tmp_path / "parity").glob("*.json")
     record = ParityRecord.model_validate_json(path.read_text())
     assert len(record.labels) == 100
     assert [runtime.name for runtime in record.runtimes] == ["coreml", "portable"]
     assert record.runtimes[0].compute_units == "cpu_only"
     found = json.loads(run_bench(*arguments, "--json")[1])
-    assert found["images"] == 100
-    assert found["top1_agreement"] > 0.9
+    assert [one["compute_units"] for one in found] == ["cpu_only", "cpu_and_gpu", "cpu_and_ne", "all"]
+    assert {one["images"] for one in found} == {100}
+    assert min(one["top1_agreement"] for one in found) > 0.9
+    assert len(list((tmp_path / "parity").glob("*.json"))) == 4
 
 
 def test_too_little_agreement_is_exit_code_1(
@@ -146,10 +157,54 @@ def test_too_little_agreement_is_exit_code_1(
     original = coreml.Model.predict_batch
     monkeypatch.setattr(coreml.Model, "predict_batch", other_images)
     arguments = ("parity", digits_package, "--data", "digits", "--limit", 100, "--results", tmp_path)
-    assert run_bench(*arguments)[0] == 0
-    code, _, errors = run_bench(*arguments, "--min-agreement", 99)
+    code, _, errors = run_bench(*arguments, "--min-agreement", 99, "--compute-units", "all")
     assert code == 1
     assert "expected 99 % or more" in errors
+    assert "all: wrong: 100 of 100 images are further off than rounding" in errors
+
+
+def test_a_wrong_neural_engine_is_told_from_right_units(run_bench, on_a_mac, tmp_path: Path) -> None:
+    """MobileNetV3-small as it is reported: 0.2 off on the Neural Engine, which hardly changes a best class."""
+    package = tmp_path / "v3.mlpackage"
+    torch.manual_seed(0)
+    to_coreml(untrained_model(get_network("mobilenet_v3_small"), 10).eval(), 32).save(str(package))
+    arguments = ("parity", package, "--data", "digits", "--limit", 200, "--results", tmp_path)
+    with installed(Script(error={"CPU_AND_NE": 0.2})):
+        code, output, errors = run_bench(*arguments, "--json")
+    assert (code, errors.count("wrong")) == (1, 1)
+    assert {one["compute_units"]: (one["verdict"], one["off"]) for one in json.loads(output)} == {
+        "cpu_only": ("right", 0), "cpu_and_gpu": ("right", 0), "cpu_and_ne": ("wrong", 200), "all": ("right", 0)
+    }  # fmt: skip
+    least = int(scipy.stats.binom.isf(0.05 / 4, 200, 0.05)) + 1  # a quarter of 5 % for each of four
+    detectable = json.loads(output)[0]["detectable"]
+    assert scipy.stats.binom.sf(least - 1, 200, detectable) == pytest.approx(0.8, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("off", "images", "verdict"),
+    [(0, 200, "right"), (2, 200, "right"), (9, 200, "cannot tell"), (20, 200, "wrong"), (0, 20, "cannot tell")],
+)
+def test_verdicts_are_those_of_the_exact_test(off: int, images: int, verdict: str) -> None:
+    errors = [1.0] * off + [0.1] * (images - off)
+    compared = Compared((0,) * images, ((0,) * images,) * 2, tuple(errors), (1.0,) * images, (0.1,) * images)
+    judged = judge(compared)
+    assert judged is not None
+    assert (judged.off, judged.images, judged.verdict) == (off, images, verdict)
+    assert judged.p_value == pytest.approx(scipy.stats.binomtest(off, images, 0.05, alternative="greater").pvalue)
+    if judged.detectable:
+        least = int(scipy.stats.binom.isf(0.05, images, 0.05)) + 1
+        assert scipy.stats.binom.sf(least - 1, images, judged.detectable) == pytest.approx(0.8, abs=1e-6)
+
+
+def test_scores_that_are_not_numbers_are_off() -> None:
+    errors = (float("nan"),) * 30
+    judged = judge(Compared((0,) * 30, ((0,) * 30,) * 2, errors, (1.0,) * 30, (0.1,) * 30))
+    assert judged is not None
+    assert (judged.off, judged.verdict) == (30, "wrong")
+
+
+def test_a_record_of_before_says_nothing_of_units() -> None:
+    assert judge(Compared((0,), ((0,), (0,)), (0.1,), (1.0,))) is None
 
 
 def test_accuracy_of_packages_through_core_ml(run_bench, on_a_mac, digits_package: Path) -> None:
@@ -182,3 +237,26 @@ def test_a_suite_through_core_ml(run_bench, on_a_mac, tmp_path: Path) -> None:
 
 def test_without_core_ml_it_says_so(refused, digits_package: Path) -> None:
     assert "Core ML is not on this machine (Linux)" in refused("parity", digits_package, "--data", "digits")
+
+
+# --- the process that Core ML predicts in
+
+
+def test_a_watched_model_is_the_model(digits_package: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    model = watched.WatchedModel(functools.partial(load_and, "predict"), digits_package)
+    expected = portable.load(digits_package).predict_batch({"image": images})
+    assert (model.output_names, model.classes) == (("logits",), None)
+    np.testing.assert_allclose(model.predict_batch({"image": images})["logits"], expected["logits"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("way", "message"), [("die", "signal SIGSEGV"), ("hang", "no sign of life for 2 s")])
+def test_one_that_dies_or_hangs_is_an_error_of_one_line(digits_package: Path, way: str, message: str) -> None:
+    model = watched.WatchedModel(functools.partial(load_and, way), digits_package, limit_s=2)
+    with pytest.raises(PackageError, match=message):
+        model.predict_batch({"image": np.zeros((1, 32, 32, 3), np.uint8)})
+
+
+def test_what_is_printed_there_is_not_in_a_table(digits_package: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    watched.WatchedModel(functools.partial(load_and, "print"), digits_package)
+    assert capfd.readouterr().out == ""

@@ -65,7 +65,7 @@ def targets(package: Path) -> list[Target]:
 def test_time_outside_of_predictions(benchmark, targets: list[Target], tmp_path: Path) -> None:
     protocol = Protocol(rounds=6, predictions=50, seconds=2.0)  # as by default
     machine = Machine(MAC, runtime, read_state, time.sleep)
-    bench = Bench(Busy(PREDICTION_NS), time.perf_counter_ns)
+    bench = Bench(Busy(PREDICTION_NS), time.perf_counter_ns, time.time_ns)
 
     def measure():
         session = Session(machine, protocol, tmp_path, again=True)
@@ -91,7 +91,9 @@ def test_memory_over_many_predictions(benchmark, targets: list[Target]) -> None:
             return watched
 
     timing = Protocol(rounds=1, predictions=_Watched.LAST, seconds=0)
-    visit = benchmark.pedantic(Bench(Runtime(), time.perf_counter_ns).visit, (targets[0], timing), rounds=1)
+    visit = benchmark.pedantic(
+        Bench(Runtime(), time.perf_counter_ns, time.time_ns).visit, (targets[0], timing), rounds=1
+    )
     assert len(visit.call_ns) == timing.predictions
     grown = (watched.bytes[_Watched.LAST] - watched.bytes[_Watched.FIRST]) / PREDICTIONS
     benchmark.extra_info.update(latency_bytes=grown)

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.gating.baseline import from_records
+from coreml_prune_bench.gating.baseline import from_records, read_results
 from coreml_prune_bench.gating.limits import Rules, RuleSet, read_rules
 from coreml_prune_bench.gating.verdicts import gate
+from coreml_prune_bench.records.latency import write_latency_record
+from coreml_prune_bench.records.parity import ParityRecord, write_parity_record
 from coreml_prune_bench.records.statistics import mcnemar, score_interval, smallest_p
 from tests.factories import accuracy_record, failed_record, latency_record, noisy_rounds
 from tests.gating.samples import bits
@@ -191,6 +193,49 @@ def test_planned_neural_engine_share_and_load_time():
     assert check(report, "neural_engine").verdict == "worse"
     assert check(report, "neural_engine").effect == pytest.approx(-10)
     assert (check(report, "load").verdict, check(report, "load").effect) == ("worse", pytest.approx(100 * 1.6 / 3))
+
+
+def besides(wake_ms: float, mj: float, peak: int):
+    """A latency record with what is measured besides."""
+    wake = [{"idle_s": 30.0, "call_ns": [round(wake_ms * 1e6)] * 3, "model_ns": None}]
+    window = {"idle_s": 2.0, "idle_mj": {"cpu": 400.0}, "predicting_s": 2.0, "predictions": 100}
+    energy = [window | {"predicting_mj": {"cpu": 400.0 + 100 * mj}}] * 2
+    memory = {"load_peak_bytes": peak, "predict_peak_bytes": peak}
+    return latency_record(noisy_rounds(2e6, seed=1), wake=wake, energy=energy, memory=memory)
+
+
+def test_what_is_measured_besides_is_compared_where_the_rules_name_it():
+    old, new = (of(besides(*values)) for values in ((100, 4.0, 50 << 20), (130, 4.2, 56 << 20)))
+    assert [one.metric for one in only_row(gate(old, new)).checks] == ["latency"]
+    report = gate(old, new, rules(checks=["wake", "energy", "memory"]))
+    found = {name: (check(report, name).verdict, check(report, name).effect) for name in ("wake", "energy", "memory")}
+    assert found == {
+        "wake": ("worse", pytest.approx(30)),
+        "energy": ("same", pytest.approx(5)),
+        "memory": ("worse", pytest.approx(12)),
+    }
+
+
+def test_a_unit_that_computes_something_else_is_worse(tmp_path):
+    """Of the parity records of a results folder: images off on the same compute units, of the same package."""
+    folders = tmp_path / "old", tmp_path / "new"
+    for folder, errors in zip(folders, ([0.1] * 20, [0.1] * 14 + [1.0] * 6), strict=True):
+        record = latency_record(noisy_rounds(2e6, seed=1))
+        write_latency_record(folder, record)
+        parity = ParityRecord(
+            package="m.mlpackage", sha256=record.package.sha256, data="d", fingerprint="f", device=record.device,
+            runtimes=(record.runtime, record.runtime.model_copy(update={"name": "portable"})),
+            provenance=record.provenance, labels=(0,) * 20, top1=((0,) * 20,) * 2, largest_error=tuple(errors),
+            score_range=(1.0,) * 20, rounding_error=(0.1,) * 20,
+        )  # fmt: skip
+        write_parity_record(folder, parity)
+    old, new = map(read_results, folders)
+    report = gate(old, new)
+    assert (check(report, "units").verdict, check(report, "units").effect) == ("worse", pytest.approx(30))
+    assert report.exit_code == 1
+    (folders[1] / "parity" / "broken.json").write_text("{")
+    assert read_results(folders[1]) == new
+    assert "off_share" not in of(latency_record(noisy_rounds(2e6, seed=1))).to_json()
 
 
 # --- rows that are not compared

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from coreml_prune_bench.core.progress import Reporter
-from coreml_prune_bench.latency.bench import Bench
+from coreml_prune_bench.latency.bench import Bench, SleptError
 from coreml_prune_bench.latency.runtimes import CoreMLRuntime
 from coreml_prune_bench.latency.session import Machine, Outcome, Session
 from coreml_prune_bench.latency.targets import Target, package_at
-from coreml_prune_bench.latency.worker import Step, StepFailedError
+from coreml_prune_bench.latency.worker import Step, StepFailedError, VisitLostError
 from coreml_prune_bench.records.accuracy import Network, Pruning, Runtime
 from coreml_prune_bench.records.latency import (
     Device,
@@ -19,7 +19,8 @@ from coreml_prune_bench.records.latency import (
     Protocol,
     State,
 )
-from tests.coreml_stand_in import Clock, Script, StandIn, installed
+from coreml_prune_bench.runtimes.coreml import said
+from coreml_prune_bench.testing import Clock, Script, StandIn, installed
 
 MAC = Device(
     name="MacBook Pro (Mac14,9)",
@@ -43,10 +44,18 @@ class InProcess:
 
     def ask(self, step: Step, *arguments: Any) -> list[Any]:
         self.steps.append((step, arguments[0].name))
+        return [self._taken(step, *arguments)]
+
+    def ask_alone(self, step: Step, *arguments: Any, cold: bool = False) -> Any:
+        raise StepFailedError("no process of its own")
+
+    def _taken(self, step: Step, *arguments: Any) -> Any:
         try:
-            return [getattr(self._bench, step)(*arguments)]
+            return getattr(self._bench, step)(*arguments)
+        except SleptError as error:
+            raise VisitLostError(str(error)) from error
         except Exception as error:
-            raise StepFailedError(f"{type(error).__name__}: {error}") from error
+            raise StepFailedError(f"{type(error).__name__}: {said(error)}") from error
 
 
 def runtime(compute_units: str) -> Runtime:
@@ -99,7 +108,11 @@ def measure(
 def run(stand_in: StandIn, targets: list[Target], results: Path, protocol: Protocol, **options: Any) -> Outcome:
     session = Session(machine(stand_in.clock), protocol, results, **options)
     with Reporter().steps("latency", 1) as steps:
-        return session.run(targets, InProcess(Bench(CoreMLRuntime(), stand_in.clock)), steps)
+        return session.run(targets, InProcess(_bench(stand_in)), steps)
+
+
+def _bench(stand_in: StandIn) -> Bench:
+    return Bench(CoreMLRuntime(), stand_in.clock, stand_in.clock.wall, sleep=stand_in.world.wait)
 
 
 def scripted_truth(stand_in: StandIn, name: str, record: LatencyRecord, milliseconds: float) -> list[list[float]]:

@@ -14,7 +14,8 @@ from coreml_prune_bench.latency.runtimes import CoreMLRuntime
 from coreml_prune_bench.latency.targets import packages_of_suite
 from coreml_prune_bench.latency.worker import StepFailedError
 from coreml_prune_bench.records.latency import read_latency_records
-from tests.coreml_stand_in import Clock, Failure, Latency, Script, installed
+from coreml_prune_bench.runtimes.coreml import said
+from coreml_prune_bench.testing import Clock, Failure, Latency, Script, installed
 from tests.latency.macos import tool_of
 
 QUICK = ("--rounds", 2, "--predictions", 20, "--seconds", 0)
@@ -35,11 +36,11 @@ class InThisProcess:
         pass
 
     def ask(self, step, *arguments):
-        self._bench = self._bench or Bench(CoreMLRuntime(), self.clock)
+        self._bench = self._bench or Bench(CoreMLRuntime(), self.clock, self.clock.wall)
         try:
             return [getattr(self._bench, step)(*arguments)]
         except Exception as error:
-            raise StepFailedError(str(error)) from error
+            raise StepFailedError(said(error)) from error
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from coreml_prune_bench.latency.doctor import Report, core_ml_devices, examine
-from tests.coreml_stand_in import Script, installed
-from tests.coreml_stand_in.devices import connect, iphone
+from coreml_prune_bench.testing import Script, installed
+from coreml_prune_bench.testing.devices import connect, iphone
 from tests.latency.macos import tool_of
 
 ENGINE = ("CPU", "GPU", "Neural Engine (16 cores)")

@@ -14,8 +14,8 @@ from coreml_prune_bench.latency.statistics import summarize
 from coreml_prune_bench.latency.targets import Target
 from coreml_prune_bench.latency.worker import StepFailedError, Workers
 from coreml_prune_bench.records.latency import LatencyRecord, Protocol, read_latency_records
-from tests.coreml_stand_in import Clock, Failure, Script
-from tests.coreml_stand_in.worker import on_stand_in
+from coreml_prune_bench.testing import Clock, Failure, Script
+from coreml_prune_bench.testing.worker import on_stand_in
 from tests.latency.sessions import copies, machine
 from tests.runtimes.fake_runtime import FakeRuntime, broken, unusable
 

@@ -22,9 +22,9 @@ from coreml_prune_bench.latency.statistics import summarize
 from coreml_prune_bench.latency.worker import Workers
 from coreml_prune_bench.mlprogram.reader import read
 from coreml_prune_bench.records.latency import Protocol, State
-from tests.coreml_stand_in import Script
-from tests.coreml_stand_in.devices import connect, iphone
-from tests.coreml_stand_in.worker import on_stand_in
+from coreml_prune_bench.testing import Script
+from coreml_prune_bench.testing.devices import connect, iphone
+from coreml_prune_bench.testing.worker import on_stand_in
 from tests.latency.sessions import copies, runtime
 
 PROTOCOL = Protocol(rounds=2, predictions=3, seconds=0, warm_up_calls=1, array_inputs=True)

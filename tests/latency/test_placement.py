@@ -13,7 +13,7 @@ from coreml_prune_bench.latency.placement import placement, share, summed_up
 from coreml_prune_bench.mlprogram.summary import read_package
 from coreml_prune_bench.records.latency import PlannedOperation
 from coreml_prune_bench.runtimes import coreml
-from tests.coreml_stand_in import Script, installed
+from coreml_prune_bench.testing import Script, installed
 
 SCRIPT = Script(placement={"linear": "gpu", "reduce_mean": "cpu", "reshape": "cpu"}, costs={"conv": 0.3, "linear": 0.1})
 

@@ -14,7 +14,7 @@ from coreml_prune_bench.latency.session import COOL_DOWN_SECONDS, Session
 from coreml_prune_bench.latency.statistics import speed_up, summarize
 from coreml_prune_bench.latency.steady import FEWEST, is_steady, truncation
 from coreml_prune_bench.records.latency import Protocol, read_latency_record, read_latency_records
-from tests.coreml_stand_in import Failure, Latency, Script, installed
+from coreml_prune_bench.testing import Failure, Latency, Script, installed
 from tests.latency.sessions import PROTOCOL, InProcess, copies, machine, measure, run, scripted_truth, states
 
 SCRIPTS = {
@@ -106,7 +106,7 @@ def test_every_round_visits_every_row_once_and_backwards_next(package: Path, tmp
     orders = []
     for seed in (0, 0, 1):
         with installed(Script(predicts=False)) as stand_in, Reporter().steps("latency", 1) as steps:
-            asked = InProcess(Bench(CoreMLRuntime(), stand_in.clock))
+            asked = InProcess(Bench(CoreMLRuntime(), stand_in.clock, stand_in.clock.wall))
             session = Session(
                 machine(stand_in.clock), Protocol(rounds=4, predictions=1, seconds=0), tmp_path, seed=seed, again=True
             )
@@ -139,7 +139,7 @@ def test_loads_are_apart_and_the_cold_one_is_remembered(package: Path, tmp_path:
     (again,), stand_in = measure(script, [target], tmp_path, again=True)
     # The second run compiled nothing, and its first load was no cold one, whatever it took.
     assert (again.compile_ns, again.cold_load_ns) == (first.compile_ns, first.cold_load_ns)
-    assert {Path(path).parts[-3] for path, _ in stand_in.world.specialized} == {"compiled"}
+    assert {path.parts[-3] for path in stand_in.world.loaded} == {"compiled"}
 
 
 def test_batches(package: Path, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_stopped_run_goes_on_where_it_was(package: Path, tmp_path: Path) -> No
 
     with installed(Script(predicts=False)) as stand_in, Reporter().steps("latency", 1) as steps:
         for left in (5, 100):
-            asked = Interrupted(Bench(CoreMLRuntime(), stand_in.clock))
+            asked = Interrupted(Bench(CoreMLRuntime(), stand_in.clock, stand_in.clock.wall))
             asked.left = left
             session = Session(machine(stand_in.clock), PROTOCOL, tmp_path)
             if left == 5:
@@ -255,7 +255,7 @@ def test_it_waits_while_the_machine_is_hot(package: Path, tmp_path: Path) -> Non
     hot = states("nominal", "nominal", "serious", "fair", "nominal")
     with installed(Script(predicts=False)) as stand_in, Reporter().steps("latency", 1) as steps:
         session = Session(machine(stand_in.clock, hot, slept.append), PROTOCOL, tmp_path)
-        bench = InProcess(Bench(CoreMLRuntime(), stand_in.clock))
+        bench = InProcess(Bench(CoreMLRuntime(), stand_in.clock, stand_in.clock.wall))
         (record,) = session.run(copies(package, tmp_path, "p"), bench, steps).records
     assert slept == [5.0, 5.0]
     assert all(one.before.thermal == "nominal" for one in record.rounds)
@@ -265,7 +265,7 @@ def test_it_does_not_wait_for_ever(package: Path, tmp_path: Path) -> None:
     slept: list[float] = []
     with installed(Script(predicts=False)) as stand_in, Reporter().steps("latency", 1) as steps:
         session = Session(machine(stand_in.clock, states("critical"), slept.append), PROTOCOL, tmp_path)
-        bench = InProcess(Bench(CoreMLRuntime(), stand_in.clock))
+        bench = InProcess(Bench(CoreMLRuntime(), stand_in.clock, stand_in.clock.wall))
         (record,) = session.run(copies(package, tmp_path, "p"), bench, steps).records
     assert sum(slept) == COOL_DOWN_SECONDS
     assert record.status == "measured"

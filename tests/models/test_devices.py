@@ -31,8 +31,9 @@ def test_auto_is_cuda_then_apples_gpu_then_the_cpu(gpus):
     gpus(cuda=2, mps=True)
     assert choose_device("auto") == torch.device("cuda:0")
     gpus(mps=True)
-    assert choose_device("auto") == torch.device("mps")
-    assert choose_device("auto", processes=2) == CPU
+    assert choose_device("auto", mps_is_right=lambda: True) == torch.device("mps")
+    assert choose_device("auto", mps_is_right=lambda: False) == CPU
+    assert choose_device("auto", processes=2, mps_is_right=lambda: True) == CPU
     gpus()
     assert choose_device("auto") == CPU
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from coreml_prune_bench.core.errors import BenchError, DamagedFileError
 from coreml_prune_bench.gating.baseline import read_baseline
+from coreml_prune_bench.latency.self_test.run import read_self_test
 from coreml_prune_bench.records import schemas
 from coreml_prune_bench.records.accuracy import read_record
 from coreml_prune_bench.records.hits import read_scored
@@ -49,6 +50,12 @@ def test_baselines_of_every_schema_are_read():
     assert schemas.VERSIONS["baseline"] == 1, "a file of each version stands here"
     (row,) = read_baseline(FILES / "baseline-1.json").accuracy
     assert row.correct.tolist() == [[True, False]]
+
+
+def test_a_self_test_of_every_schema_is_read():
+    assert schemas.VERSIONS["self-test"] == 1, "a file of each version stands beside the tests of the stand-in"
+    found = read_self_test(FILES.parents[1] / "latency" / "self_test_of_the_stand_in.json")
+    assert (found.finished, len(found.checks)) == (True, 27)
 
 
 def test_what_is_written_is_of_the_newest_schema_and_read_back_alike():

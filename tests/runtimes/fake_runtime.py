@@ -1,6 +1,7 @@
 """A runtime for worker processes that needs no library: a model does what it is called."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -15,6 +16,9 @@ class FakeRuntime:
 
     def reopen(self, target: Target) -> Loaded:
         return _Model(target.package.name)
+
+    def load_ns(self, target: Target) -> int | None:
+        return None
 
     def close(self) -> None:
         if place := os.environ.get("FAKE_CLOSED"):
@@ -51,3 +55,17 @@ def unusable() -> FakeRuntime:
 
 def broken() -> FakeRuntime:
     raise ZeroDivisionError
+
+
+def load_and(way: str, package: Path):
+    """The portable runtime in the place of Core ML: it predicts, or ends its process, hangs or prints."""
+    from coreml_prune_bench.runtimes import portable
+
+    if way == "print":
+        os.write(1, b"what Core ML's compiler prints\n")
+    model = portable.load(package, threads=1)
+    if way == "die":
+        model.predict_batch = lambda inputs: os.kill(os.getpid(), signal.SIGSEGV)
+    if way == "hang":
+        model.predict_batch = lambda inputs: time.sleep(60)
+    return model

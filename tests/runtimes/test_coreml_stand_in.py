@@ -17,9 +17,9 @@ from coremltools.models.compute_device import MLComputeDevice, MLNeuralEngineCom
 from coremltools.models.compute_plan import MLComputePlan, MLModelStructure
 
 from coreml_prune_bench.runtimes import coreml, portable
-from tests.coreml_stand_in import Failure, Latency, Script, StandIn, installed
-from tests.coreml_stand_in.install import NAME
-from tests.coreml_stand_in.native import CLASSES
+from coreml_prune_bench.testing import Failure, Latency, Script, StandIn, installed
+from coreml_prune_bench.testing.install import NAME
+from coreml_prune_bench.testing.native import CLASSES
 
 MODELS = Path(ct.__file__).parent / "models"
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from coreml_prune_bench.bench.build import apple_gpu
 from coreml_prune_bench.bench.training_options import TrainingOptions
 from coreml_prune_bench.models.checkpoints import Checkpoint
 from coreml_prune_bench.models.devices import choose_device
@@ -95,7 +96,7 @@ def remove_checkpoint(folder: Path, key: str) -> None:
 
 
 def device_called(name: str, team: Team) -> torch.device:
-    return choose_device(name, local_rank=team.local_rank, processes=team.count)
+    return choose_device(name, local_rank=team.local_rank, processes=team.count, mps_is_right=apple_gpu.is_right)
 
 
 class _Pace:

@@ -1,26 +1,37 @@
 """`xcrun devicectl`, `devicectl` and `xcodebuild`, as coremltools calls them. Needs nothing else."""
 
+from __future__ import annotations
+
 import json
 import os
 import shutil
 import sys
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+TYPE_CHECKING = False  # (typing takes a while to import, and this starts often)
+if TYPE_CHECKING:
+    from typing import Any
+
 FOLDER = os.environ["STAND_IN_DEVICES"]
 BUNDLE = "com.coremltools.modelrunnerd"
 
 
-def main(tool, arguments):
+def main(tool: str, arguments: list[str]) -> int:
     if tool == "xcodebuild":
         return build(arguments)
+    if tool == "xcrun" and arguments[0] == "--find":
+        found = shutil.which(arguments[1], path=os.path.join(FOLDER, "Xcode.app", "bin"))
+        if found:
+            sys.stdout.write(found + "\n")
+            return 0
+        return fail(f'xcrun: error: unable to find utility "{arguments[1]}", not a developer tool or in PATH')
     if tool == "xcrun":
         assert arguments[0] == "devicectl", arguments
         arguments = arguments[1:]
     return devicectl(arguments)
 
 
-def build(arguments):
+def build(arguments: list[str]) -> int:
     with open(os.path.join(FOLDER, "devices.json")) as file:
         fails = json.load(file)["behaviour"].get("build_fails")
     settings = dict(
@@ -35,7 +46,7 @@ def build(arguments):
     return 0
 
 
-def devicectl(arguments):
+def devicectl(arguments: list[str]) -> int:
     words = [word for word in arguments if not word.startswith("-")]
     match words[:3]:
         case ["list", "devices", *_]:
@@ -48,14 +59,15 @@ def devicectl(arguments):
             os.makedirs(container(arguments), exist_ok=True)
             return answer(arguments, {"installedApplications": [{"bundleID": BUNDLE, "databaseUUID": "5F1D2C3A"}]})
         case ["device", "process", "launch"]:
-            os.chdir(ROOT)
-            os.execv(sys.executable, [sys.executable, "-m", "tests.coreml_stand_in.app", container(arguments), FOLDER])
+            os.execv(
+                sys.executable, [sys.executable, "-m", "coreml_prune_bench.testing.app", container(arguments), FOLDER]
+            )
         case ["device", "copy", way]:
             return copy(arguments, way)
     raise SystemExit(f"devicectl stand-in: {arguments}")
 
 
-def copy(arguments, way):
+def copy(arguments: list[str], way: str) -> int:
     source, destination = value(arguments, "--source"), value(arguments, "--destination")
     inside = os.path.join(container(arguments), source if way == "from" else destination)
     outside = destination if way == "from" else source
@@ -75,7 +87,7 @@ def copy(arguments, way):
     return answer(arguments, {"source": source, "destination": destination, "bytesTransferred": 1})
 
 
-def take(source, destination):
+def take(source: str, destination: str) -> None:
     if os.path.isdir(source):
         shutil.copytree(source, destination)
     else:
@@ -83,41 +95,41 @@ def take(source, destination):
         os.replace(destination + ".part", destination)
 
 
-def devices():
+def devices() -> list[dict[str, Any]]:
     with open(os.path.join(FOLDER, "devices.json")) as file:
         return json.load(file)["devices"]
 
 
-def public(device):
+def public(device: dict[str, Any]) -> dict[str, Any]:
     return {key: content for key, content in device.items() if not key.startswith("_")}
 
 
-def chosen(arguments):
+def chosen(arguments: list[str]) -> dict[str, Any]:
     wanted = value(arguments, "-d") or value(arguments, "--device")
     return next(device for device in devices() if device["identifier"] == wanted)
 
 
-def container(arguments):
+def container(arguments: list[str]) -> str:
     return os.path.join(FOLDER, chosen(arguments)["identifier"])
 
 
-def value(arguments, option):
+def value(arguments: list[str], option: str) -> str:
     for place, argument in enumerate(arguments):
         if argument == option:
             return arguments[place + 1]
         if argument.startswith(option + "="):
             return argument.split("=", 1)[1]
-    return None
+    return ""
 
 
-def answer(arguments, result):
+def answer(arguments: list[str], result: dict[str, Any]) -> int:
     info = {"arguments": ["devicectl", *arguments], "jsonVersion": 2, "outcome": "success", "version": "397.28"}
     with open(value(arguments, "-j"), "w") as file:
         json.dump({"info": info, "result": result}, file)
     return 0
 
 
-def fail(message):
+def fail(message: str) -> int:
     sys.stderr.write(f"ERROR: {message}\n")
     return 1
 

@@ -1,6 +1,6 @@
 """The app on the device: answers the JSON-RPC requests that coremltools copies into its container.
 
-python -m tests.coreml_stand_in.app CONTAINER FOLDER
+python -m coreml_prune_bench.testing.app CONTAINER FOLDER
 
 Behaviour, in FOLDER/devices.json: latency_ms; refuses="Load" or "Prediction" answers with an error; gone_after=N: after
 N predictions the device is unplugged.
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from coreml_prune_bench.latency.worker import spare_imports
 
 _LONGEST_SECONDS = 300.0
 
@@ -95,7 +97,7 @@ class App:
         }
 
     def plan(self, params: dict[str, Any], resource: Path, to: Path) -> dict[str, Any]:
-        sys.modules.update(dict.fromkeys(("torch", "sklearn")))  # which coremltools would import, for seconds
+        spare_imports()
         from coremltools.models.ml_program.experimental.model_structure_path import map_model_structure_to_path
 
         from coreml_prune_bench.runtimes.portable.native.structure import model_structure

@@ -10,14 +10,14 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest
+if TYPE_CHECKING:
+    import pytest
+
 
 FOLDER_VARIABLE = "STAND_IN_DEVICES"
 """Where the tools find devices.json, and keep each device's files."""
-
-ROOT = Path(__file__).parents[2]
 
 
 def iphone(
@@ -69,17 +69,27 @@ def iphone(
     }
 
 
-def connect(folder: Path, monkeypatch: pytest.MonkeyPatch, *devices: dict[str, Any], **behaviour: Any) -> Path:
+def connect(folder: Path, monkeypatch: "pytest.MonkeyPatch", *devices: dict[str, Any], **behaviour: Any) -> Path:
     """Put the tools into PATH, with these devices. behaviour: see `app.py`, and build_fails=True. Returns `folder`."""
-    tools = folder / "bin"
-    tools.mkdir(parents=True)
+    tools, developer = folder / "bin", folder / "Xcode.app" / "bin"
+    (folder / "devices.json").parent.mkdir(parents=True, exist_ok=True)
     (folder / "devices.json").write_text(json.dumps({"devices": devices, "behaviour": behaviour}))
-    for name in ("xcrun", "devicectl", "xcodebuild"):
+    # On a Mac as it comes, `xcrun` alone finds what lies in Xcode, such as devicectl.
+    for place, name in ((tools, "xcrun"), (tools, "xcodebuild"), (developer, "devicectl")):
+        place.mkdir(parents=True, exist_ok=True)
         # As bare as Python can be: coremltools starts several of these for each prediction.
         script = f'#!/bin/sh\nexec "{sys.executable}" -I -S "{Path(__file__).with_name("tools.py")}" {name} "$@"\n'
-        (tools / name).write_text(script)
-        (tools / name).chmod(stat.S_IRWXU)
+        (place / name).write_text(script)
+        (place / name).chmod(stat.S_IRWXU)
     monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv(FOLDER_VARIABLE, str(folder))
     monkeypatch.setenv("TQDM_DISABLE", "1")  # the stand-in imports coremltools before `DeviceRuntime` can say so
     return folder
+
+
+def put_app_sources(project: Path) -> None:
+    """The wheel for macOS has the app's sources beside its Python files; here stands an empty project."""
+    from coremltools.models.ml_program.experimental.remote_device import _ModelRunnerAppBuilder
+
+    (project / "ModelRunner.xcworkspace").mkdir(parents=True, exist_ok=True)
+    _ModelRunnerAppBuilder._get_project_path = staticmethod(lambda: project)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from coreml_prune_bench.latency.bench import Runtime
 from coreml_prune_bench.latency.worker import OpenRuntime
-from tests.coreml_stand_in.install import installed
-from tests.coreml_stand_in.script import Script
+from coreml_prune_bench.testing.devices import put_app_sources
+from coreml_prune_bench.testing.install import installed
+from coreml_prune_bench.testing.script import Script
 
 _UNTIL_THE_END = contextlib.ExitStack()
 
@@ -23,9 +24,5 @@ def _open(script: Script, open_runtime: Callable[[], Runtime], project: Path | N
 
     _UNTIL_THE_END.enter_context(installed(script))
     if project is not None:
-        # The wheel for macOS has these sources beside its Python files, the one for Linux has not.
-        from coremltools.models.ml_program.experimental.remote_device import _ModelRunnerAppBuilder
-
-        (project / "ModelRunner.xcworkspace").mkdir(parents=True, exist_ok=True)
-        _ModelRunnerAppBuilder._get_project_path = staticmethod(lambda: project)
+        put_app_sources(project)
     return open_runtime()

@@ -1,0 +1,166 @@
+"""SparseGPT's walk, against Core ML Tools' own compressor and against Hessians by its own code."""
+
+import re
+from collections import OrderedDict
+
+import pytest
+import torch
+from coremltools.optimize.torch.layerwise_compression import (
+    LayerwiseCompressor,
+    LayerwiseCompressorConfig,
+    ModuleSparseGPTConfig,
+)
+from coremltools.optimize.torch.layerwise_compression.algorithms import SparseGPT
+from torch import nn
+from torch.nn import functional
+
+from coreml_prune_bench.models.attention import Attention
+from coreml_prune_bench.models.layers import is_depthwise, prunable_layers
+from coreml_prune_bench.models.pruning.sparse_gpt.hessians import Hessian
+from coreml_prune_bench.models.pruning.sparse_gpt.walk import prune_stages
+from coreml_prune_bench.models.stages import sequential_view, split_at
+
+CONFIG = ModuleSparseGPTConfig(target_sparsity=0.5, weight_dtype="float32")
+
+
+class Residual(nn.Module):
+    """Two layers on one input, a kernel with stride, and a sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.narrow = nn.Conv2d(8, 4, 1, bias=False)
+        self.norm = nn.BatchNorm2d(4)
+        self.wide = nn.Conv2d(4, 8, 3, stride=2, padding=1)
+        self.gate = nn.Conv2d(8, 4, 1)
+        self.shortcut = nn.Conv2d(8, 8, 1, stride=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inside = functional.relu(self.norm(self.narrow(x))) * self.gate(x).sigmoid()
+        return functional.relu(self.wide(inside) + self.shortcut(x))
+
+
+class Transformer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.before = nn.LayerNorm(8)
+        self.attention = Attention(nn.MultiheadAttention(8, 2, batch_first=True))
+        self.after = nn.LayerNorm(8)
+        self.mlp = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.before(x)
+        x = x + self.attention(y, y, y, need_weights=False)[0]
+        return x + self.mlp(self.after(x))
+
+
+class Tokens(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(2).transpose(1, 2)
+
+
+class Pooled(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(dim=1)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    blocks = OrderedDict(
+        stem=nn.Conv2d(3, 8, 7, stride=2, padding=3),
+        first=Residual(),
+        depthwise=nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        second=Residual(),
+        tokens=Tokens(),
+        transformer=Transformer(),
+        pooled=Pooled(),
+        head=nn.Linear(8, 5),
+    )
+    return nn.Sequential(blocks).eval()
+
+
+def batches() -> list[torch.Tensor]:
+    torch.manual_seed(1)
+    return [torch.randn(size, 3, 24, 20) for size in (4, 4, 3)]
+
+
+def pruned_by_coremltools(model: nn.Module) -> dict[str, torch.Tensor]:
+    view = sequential_view(model, "network")
+    names = {name: None if is_depthwise(layer) else CONFIG for name, layer in prunable_layers(model).items()}
+    config = LayerwiseCompressorConfig(
+        layers=[re.escape(name) for name, _ in view.named_children()],
+        module_name_configs={rf"[^.]+\.(?:{re.escape(name)})": one for name, one in names.items()},
+        calibration_nsamples=3,
+    )
+    LayerwiseCompressor(view, config).compress(batches(), device="cpu", inplace=True)
+    return {name: layer.weight.detach() for name, layer in prunable_layers(model).items()}
+
+
+def test_every_layer_is_pruned_as_by_coremltools():
+    expected = pruned_by_coremltools(network())
+    model = network()
+    layers = {name: layer for name, layer in prunable_layers(model).items() if not is_depthwise(layer)}
+    steps: list[tuple[int, int]] = []
+    prune_stages(
+        list(sequential_view(model, "network")), batches(), layers, dict.fromkeys(layers, CONFIG),
+        progress=lambda done, total: steps.append((done, total)),
+    )  # fmt: skip
+    assert len(layers) == 15
+    for name, layer in layers.items():
+        assert (layer.weight == 0).equal(expected[name] == 0), name
+        torch.testing.assert_close(layer.weight, expected[name], rtol=1e-3, atol=1e-5)
+        assert (layer.weight == 0).float().mean() == pytest.approx(0.5, abs=0.02)
+    assert steps[-1][0] == steps[-1][1]
+    assert [done for done, _ in steps] == sorted(done for done, _ in steps)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(3, 2, 3),
+        nn.Conv2d(3, 2, 3, padding=1),
+        nn.Conv2d(3, 2, (5, 3), padding=(2, 0)),
+        nn.Conv2d(3, 2, (3, 5), stride=(1, 2), padding=(3, 1)),
+        nn.Conv2d(3, 2, 7, stride=2, padding=3),
+        nn.Conv2d(3, 2, 3, stride=3),
+        nn.Conv2d(3, 2, 3, dilation=2, padding=2),
+        nn.Conv2d(3, 2, 3, stride=2, dilation=(2, 1), padding=(1, 0)),
+        nn.Conv2d(3, 2, 5, stride=2, dilation=3, padding=6),
+        nn.Conv2d(3, 2, (9, 1)),
+        nn.Conv2d(3, 2, (9, 11)),
+        nn.Conv2d(3, 2, 1, stride=2),
+        nn.Conv2d(3, 2, 1, padding=1),
+        nn.Linear(11, 2),
+    ],
+    ids=str,
+)
+def test_a_hessian_is_that_of_coremltools(layer):
+    reference, hessian = SparseGPT(layer, CONFIG), Hessian(layer)
+    torch.manual_seed(0)
+    for number in (2, 3):
+        images = torch.randn(number, 3, 9, 11)
+        outputs = layer(images)
+        hessian.add(images)
+        reference.add_batch(images.flatten(1, -2) if isinstance(layer, nn.Linear) else images, outputs)
+    torch.testing.assert_close(hessian.mean(), reference._hessian, rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_that_came_in_is_zero():
+    assert not Hessian(nn.Conv2d(3, 2, 3)).mean().any()
+    assert Hessian(nn.Linear(3, 2)).mean().shape == (3, 3)
+
+
+def test_a_stage_is_what_pruning_does_not_change_and_the_rest():
+    model = Transformer().eval()
+    (stage,) = sequential_view(nn.Sequential(OrderedDict(block=model)), "network")
+    x = torch.randn(2, 5, 8)
+    parts = split_at(stage, [model.mlp[0], model.mlp[2]])
+    assert parts is not None
+    before, rest = parts
+    with torch.no_grad():
+        values = before(x)
+        torch.testing.assert_close(rest(*values), model(x))
+        model.mlp[0].weight.zero_()
+        torch.testing.assert_close(rest(*values), model(x))
+        torch.testing.assert_close(before(x), values)
+    assert not any(isinstance(module, nn.MultiheadAttention | Attention) for module in rest.modules())
+    assert split_at(stage, [model.before, model.mlp[0]]) is None

@@ -292,9 +292,14 @@ def split_at(stage: nn.Module, layers: Collection[nn.Module]) -> tuple[nn.Module
         copies[node] = rest.placeholder(node.name)
     for node in (*constants, *later):
         copies[node] = rest.node_copy(node, copies.__getitem__)
-    first.eliminate_dead_code()
-    rest.eliminate_dead_code()
-    return fx.GraphModule(stage, first), fx.GraphModule(stage, rest)
+    return _module(stage, first), _module(stage, rest)
+
+
+def _module(owner: nn.Module, graph: fx.Graph) -> fx.GraphModule:
+    module = fx.GraphModule(owner, graph)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module
 
 
 def _parameters_of(stage: fx.GraphModule, node: fx.Node) -> set[int]:

@@ -1,4 +1,4 @@
-"""A network walked stage by stage, as Core ML Tools' LayerwiseCompressor does, each layer pruned by its SparseGPT.
+"""A network walked stage by stage, as Core ML Tools' LayerwiseCompressor does, its layers pruned by SparseGPT.
 
 A stage's layers are pruned with what comes into them while the stage itself is dense and those before it are pruned.
 So a stage runs twice, but not as a whole: what comes before its first pruned layer is the same both times, and the
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from coreml_prune_bench.models.devices import CPU
 from coreml_prune_bench.models.layers import PrunableLayer
 from coreml_prune_bench.models.pruning.sparse_gpt.hessians import Hessian
+from coreml_prune_bench.models.pruning.sparse_gpt.surgery import operate
 from coreml_prune_bench.models.stages import split_at
 from coreml_prune_bench.models.training import Progress
 
@@ -54,7 +55,8 @@ def prune_stages(
             if own:
                 hessians = _hessians(rest, values, own, advance)
                 for name, layer in own.items():
-                    _prune(layer, hessians.pop(name), configs[name])
+                    _prune(layer, hessians[name].clone(), configs[name])
+                del hessians
             else:
                 done += len(batches)
             _run(rest, values, advance)
@@ -146,9 +148,13 @@ def _given_the_same(layers: Mapping[str, PrunableLayer], seen: _Seen) -> dict[st
 
 
 def _prune(layer: PrunableLayer, hessian: Tensor, config: ModuleSparseGPTConfig) -> None:
-    """Choose and correct as Core ML Tools does, with its own code."""
+    """hessian: is worked in."""
+    if config.weight_n_bits == 32:
+        layer.weight.copy_(operate(layer.weight.flatten(1), hessian, config).reshape(layer.weight.shape))
+        return
+    # What is quantized too is chosen and corrected by Core ML Tools' own code.
     algorithm = SparseGPT(layer, config)
-    algorithm._hessian = hessian.clone()  # it works in it
+    algorithm._hessian = hessian
     # It would measure the error of the outputs for its log; of no image, that costs nothing.
     algorithm._inp1 = _no_image(layer)
     algorithm._out1 = layer(algorithm._inp1)

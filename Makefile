@@ -1,5 +1,5 @@
 # `make bench` runs the main job on embedded data, `make test` the tests. Both set up .venv first; nothing else is needed.
-.PHONY: help setup bench test test-slow lint benchmark conformance test-versions lock clean
+.PHONY: help setup bench test test-slow lint benchmark conformance bounds test-versions lock clean
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -13,6 +13,7 @@ help:
 	@echo "make lint       ruff, mypy and the import contracts"
 	@echo "make benchmark  speed, as ratios taken in one run"
 	@echo "make conformance  coremltools' tests of operations and torchvision's networks over the portable runtime (an hour)"
+	@echo "make bounds     time and memory of 3,000 damaged packages and 35 that mean harm (an hour)"
 	@echo "make test-versions  a part of the tests at both ends of the ranges in pyproject.toml (10 minutes)"
 	@echo "make lock       constraints.txt anew, keeping what still fits the ranges"
 
@@ -43,6 +44,9 @@ conformance: setup
 	$(BIN)/python -m pytest -q -p no:cacheprovider -p tests.runtimes.portable.coremltools_conformance -W ignore \
 	  --pyargs $(foreach version,iOS14 iOS15 iOS16 iOS17 iOS18,$(MIL_TESTS).$(version))
 	$(BIN)/python -m tests.runtimes.portable.zoo
+
+bounds: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.runtimes.portable.bounds
 
 # uv alone can ask for the lowest versions. `highest` is what a user gets today, constraints.txt what the tests get.
 UV = $(or $(shell command -v uv),$(BIN)/uv)

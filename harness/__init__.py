@@ -7,7 +7,7 @@ docs/api.md has an example of each.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from coreml_prune_bench.core import telemetry
+from coreml_prune_bench.core import telemetry, waiting
 from coreml_prune_bench.models.quiet import quiet_coremltools
 
 if TYPE_CHECKING:
@@ -54,8 +54,9 @@ _PLACES = {
 }
 
 # Here, so that no module of the project can import ONNX Runtime before, whether a command, the API or `portable` is
-# used, or coremltools: off macOS it warns eight times.
+# used, or coremltools: off macOS it warns eight times. Or torch, which brings OpenMP.
 telemetry.turn_off()
+waiting.wait_briefly()
 quiet_coremltools()
 
 

@@ -82,8 +82,11 @@ def unpack(data: bytes) -> State:
     return state
 
 
+_STOPS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
+
+
 class StopRequest:
-    """SIGTERM or Ctrl-C, held back until what is at hand is done."""
+    """SIGTERM, SIGHUP or Ctrl-C, held back until what is at hand is done."""
 
     def __init__(self) -> None:
         self._signal: int | None = None
@@ -101,7 +104,9 @@ class StopRequest:
 
     def hold(self) -> None:
         """From now on, signals are only noted."""
-        self._former = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number in _STOPS:
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                self._former[number] = signal.signal(number, self._note)
 
     def release(self) -> None:
         """From now on they take effect, and one that was noted does so now."""

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from coreml_prune_bench.models.batchnorm import fold_batchnorm
 from coreml_prune_bench.models.coremltools_fixes import mended_converter
-from coreml_prune_bench.models.layers import prunable_layers
+from coreml_prune_bench.models.errors import BenchError, CellFailedError
+from coreml_prune_bench.models.layers import names_by_weight, prunable_layers
+from coreml_prune_bench.models.plain import spelt_out
 from coreml_prune_bench.models.quiet import silenced
 from coreml_prune_bench.models.training import IMAGE_MEAN, IMAGE_STD
 from coreml_prune_bench.models.weight_names import WEIGHT, called_alike, marked, marks_in, quantized_name, weight_name
@@ -53,18 +55,24 @@ def to_coreml(model: nn.Module, image_size: int, *, joint: bool = False) -> ct.m
             _rename_weight(layer, parameter)
     for name, scale in scales.items():
         _store_quantized(folded.get_submodule(name), scale, parameters.get(name, WEIGHT))
-    with silenced(), mended_converter(), torch.no_grad():
-        # The check runs the network again, and takes attention's two ways to compute the same for a difference.
-        traced = torch.jit.trace(_with_pixel_input(folded), example, check_trace=False)
-        return ct.convert(
-            traced,
-            inputs=[ct.ImageType(INPUT_NAME, shape=example.shape, color_layout=ct.colorlayout.RGB)],
-            outputs=[ct.TensorType(OUTPUT_NAME)],
-            convert_to="mlprogram",
-            minimum_deployment_target=ct.target.iOS18 if joint else ct.target.iOS17,
-            compute_precision=ct.precision.FLOAT16,
-            skip_model_load=True,
-        )
+    with silenced(), mended_converter(), spelt_out(), torch.no_grad():
+        try:
+            # The check runs the network again, and takes attention's two ways to compute the same for a difference.
+            traced = torch.jit.trace(_with_pixel_input(_without_backward_hooks(folded)), example, check_trace=False)
+            return ct.convert(
+                traced,
+                inputs=[ct.ImageType(INPUT_NAME, shape=example.shape, color_layout=ct.colorlayout.RGB)],
+                outputs=[ct.TensorType(OUTPUT_NAME)],
+                convert_to="mlprogram",
+                minimum_deployment_target=ct.target.iOS18 if joint else ct.target.iOS17,
+                compute_precision=ct.precision.FLOAT16,
+                skip_model_load=True,
+                pass_pipeline=_passes(folded),
+            )
+        except (BenchError, MemoryError, OSError):
+            raise
+        except Exception as error:  # of the network's own code, or of operations that Core ML Tools does not know
+            raise CellFailedError(_not_convertible(error)) from error
 
 
 @torch.no_grad()
@@ -81,7 +89,7 @@ def zero_what_float16_loses(model: nn.Module, image_size: int) -> None:
 
 def quantization_scale(layer: nn.Module) -> Tensor | None:
     """The scales [C_out, 1] with which SparseGPT has quantized this layer of a network; None if it has not."""
-    return layer._buffers.get(_SCALE)
+    return dict(layer.named_buffers(recurse=False)).get(_SCALE)
 
 
 def folded_scales(model: nn.Module, folded: nn.Module) -> dict[str, Tensor]:
@@ -152,25 +160,62 @@ def palettize_kept(model: ct.models.MLModel, layers: list[str], bits: int) -> ct
         return cto.palettize_weights(model, _of_sparse(model, layers, config), joint_compression=True)
 
 
+def _passes(model: nn.Module) -> ct.PassPipeline:
+    """Core ML Tools' own, without those that would give each of several layers of one weight another one."""
+    passes = ct.PassPipeline.DEFAULT
+    if any(len(names) > 1 for names in names_by_weight(model)):
+        passes.remove_passes({"common::fuse_conv_batchnorm", "common::fuse_conv_scale"})
+    return passes
+
+
+_CURES = {
+    "dynamo-optimized": "leave torch.compile out of the network's code",
+    "'pythonop'": "leave torch.utils.checkpoint and a torch.autograd.Function of your own out of forward in eval mode",
+    "that requires grad as a constant": "forward calls another network than its own copy; make what is in place of "
+    "forward a method of a class",
+    "not consistent between torch ir and state_dict": "it has weights that are no numbers (NaN)",
+    "Tracer cannot infer type": "return the logits alone, a tensor",
+}
+"""By a part of the error: what can be done about it."""
+
+
+def _not_convertible(error: Exception) -> str:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    cure = next((cure for part, cure in _CURES.items() if part in reason), "let forward compute it in another way")
+    return f"torch.jit.trace and Core ML Tools cannot convert it: {type(error).__name__}: {reason[:400]}; {cure}"
+
+
+def _without_backward_hooks(model: nn.Module) -> nn.Module:
+    """Remove, in place, hooks on gradients: there are none, and the tracer refuses them."""
+    for module in model.modules():
+        module._backward_hooks.clear()
+        module._backward_pre_hooks.clear()
+        module._is_full_backward_hook = None
+    return model
+
+
 def _with_pixel_input(model: nn.Module) -> nn.Module:
-    """Let `model` take RGB pixels in [0, 255]. By its class: in a module around it, weights would have other names."""
+    """Let `model` take RGB pixels in [0, 255], before what else it hooks to its call.
+
+    In a module around it, weights would have other names.
+    """
     # Subtract, then multiply: pixels are exact in Float16, and the mean's rounding error then stays below 0.03 levels.
     mean = 255 * torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1)
     scale = 1 / (255 * torch.tensor(IMAGE_STD).view(1, 3, 1, 1))
-    network = type(model)
 
-    def forward(self: nn.Module, image: Tensor) -> Tensor:
-        return network.forward(self, (image - mean) * scale)
+    def normalized(module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        return (inputs[0] - mean) * scale
 
-    model.__class__ = type(network.__name__, (network,), {"forward": forward})
+    model.register_forward_pre_hook(normalized, prepend=True)
     return model
 
 
 def without_metadata(model: nn.Module) -> nn.Module:
     """Remove, in place, the `_COREML_` buffers that coremltools' torch optimizers leave behind."""
     for module in model.modules():
-        for name in [name for name in module._buffers if name.startswith("_COREML_")]:
-            del module._buffers[name]
+        for name, _ in list(module.named_buffers(recurse=False)):
+            if name.startswith("_COREML_"):
+                del module._buffers[name]
     return model
 
 

@@ -35,9 +35,18 @@ def choose_device(name: str, *, local_rank: int = 0, processes: int = 1) -> torc
     return torch.device("cuda", index)
 
 
-def describe(device: torch.device) -> str:
-    """For provenance, such as "cuda (NVIDIA H100 80GB HBM3)"."""
-    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+def describe(device: torch.device, processes: int = 1) -> str:
+    """For provenance, such as "cuda (NVIDIA H100 80GB HBM3)" or "cpu (2 threads)": what a sum is rounded by.
+
+    processes: that train together, each with such a device or so many threads.
+    """
+    if device.type == "cuda":
+        told = f"cuda ({torch.cuda.get_device_name(device)})"
+    elif device.type == "cpu":
+        told = f"cpu ({torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''})"
+    else:
+        told = device.type
+    return f"{processes} x {told}" if processes > 1 else told
 
 
 def low_precision(device: torch.device) -> torch.dtype | None:

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from coreml_prune_bench.models.processors import processors
+
 _BATCHES_AHEAD = 3
 _CHUNK = 16
 """Images that a thread makes in a row, so that the cost of handing over is hidden even behind tiny ones."""
@@ -43,7 +45,7 @@ def load_ahead(
     To be closed where it is not read to its end. Raises what `data` raises.
     """
     ahead: deque[Future[tuple[Tensor, Tensor]]] = deque()
-    makers = ThreadPoolExecutor(min(_MOST_THREADS, _cores()), "load")
+    makers = ThreadPoolExecutor(min(_MOST_THREADS, _processors()), "load")
     collector = ThreadPoolExecutor(1, "collect")  # a pool of its own: it waits for the makers
     try:
         for epoch, indices in batches:
@@ -59,9 +61,9 @@ def load_ahead(
         collector.shutdown(cancel_futures=True)
 
 
-def _cores() -> int:
+def _processors() -> int:
     """Those for this process: torchrun starts several on one machine."""
-    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, len(processors()) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _collect(

@@ -34,7 +34,8 @@ class Network:
     name: the identifier in suites, records and weight file names, such as "mobilenet_v2".
     title: the name in tables.
     build: number of classes -> untrained network in torchvision's layout; takes normalized float32 [N, 3, H, W].
-    head: dotted name of the last linear layer, replaced when the data has other classes; None: the last one there is.
+    head: dotted name of the linear layer that makes the output, replaced when the data has other classes; None: found
+    by running the network (models/heads.py).
     scope: the layers pruned by default.
     pretrained: torchvision's name of the weights that are downloaded when no folder is given; None if there are none.
     own: for a network that is no part of the project; its weights then come from there.

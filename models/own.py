@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coreml_prune_bench.models.config import Scope
+from coreml_prune_bench.models.download_limits import bytes_of, limited
 from coreml_prune_bench.models.errors import BenchError, WeightsError, did_you_mean
 from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES
 from coreml_prune_bench.models.network import Network, Own
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _FILE = re.compile(r"(?P<path>.+\.py):(?P<function>[^:]*)")
+_LONGEST_NAME = 100
 SPECS = "torchvision:NAME, timm:NAME or PATH.py:FUNCTION"
 _SCOPE = Scope()
 
@@ -60,16 +62,6 @@ def in_folder(spec: str, folder: Path) -> str:
     return f"{folder / Path(found['path']).expanduser()}:{found['function']}" if found else spec
 
 
-def last_linear(model: nn.Module, name: str) -> str:
-    """The dotted name of the last linear layer of `model`. Raises BenchError where there is none."""
-    from torch import nn
-
-    linear = [layer for layer, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        raise BenchError(f"{name} has no linear layer: its classes cannot be told, and it cannot get a new head")
-    return linear[-1]
-
-
 # --- torchvision
 
 _WITHOUT_EXTRA_HEADS: dict[str, Any] = {"aux_logits": False, "transform_input": True, "init_weights": True}
@@ -90,7 +82,8 @@ def _of_torchvision(name: str) -> Network:
 
         layers = build(IMAGENET_CLASSES).state_dict().keys()
         best = get_model_weights(name).DEFAULT
-        state = _downloaded(lambda: dict(best.get_state_dict(check_hash=True)), best.url, f"torchvision-{name}")
+        size = bytes_of(best)
+        state = _downloaded(lambda: dict(best.get_state_dict(check_hash=True)), best.url, f"torchvision-{name}", size)
         return {key: value for key, value in state.items() if key in layers or not key.lower().startswith("aux")}
 
     sources = {"torchvision": version("torchvision")}
@@ -178,7 +171,12 @@ def _of_file(spec: str, path: Path, function: str) -> Network:
         return f"as {function} returns them: {digest.hexdigest()}"
 
     own = Own(spec, lambda: _sources(path), weights, weights_name)
-    return Network(f"{path.stem}-{function}", f"{function} ({path.name})", build, None, _SCOPE, own=own)
+    name = f"{path.stem}-{function}"
+    if len(name.encode(errors="surrogateescape")) > _LONGEST_NAME:
+        raise BenchError(
+            f"--model {spec}: the names of file and function together are longer than {_LONGEST_NAME} bytes"
+        )
+    return Network(name, f"{function} ({path.name})", build, None, _SCOPE, own=own)
 
 
 def _takes_classes(spec: str, path: Path, function: str) -> str:
@@ -249,8 +247,10 @@ def _called(spec: str, path: Path, function: str, options: dict[str, Any]) -> nn
     """The network that the function returns. Raises BenchError that names the line of the user's file."""
     import torch
 
+    from coreml_prune_bench.models.plain import code_as_written, outside_inference, problem_of_network, unwrapped
+
     try:
-        with _importable(path.parent):
+        with _importable(path.parent), code_as_written():
             module = _executed(path)
             # Seeded, so that weights that are drawn at random are the same ones in the next run.
             with torch.random.fork_rng(devices=[]):
@@ -258,11 +258,14 @@ def _called(spec: str, path: Path, function: str, options: dict[str, Any]) -> nn
                 model = getattr(module, function)(**options)
     except BenchError:
         raise
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything, and a script ends by itself
         raise BenchError(f"{spec}: {_place(error, path)}{type(error).__name__}: {_one_line(error)}") from error
     if not isinstance(model, torch.nn.Module):
         raise BenchError(f"{spec}: expected {function} to return a torch.nn.Module, got {type(model).__name__}")
-    return model.float().cpu()
+    model = unwrapped(model)
+    if problem := problem_of_network(model):
+        raise BenchError(f"{spec}: {problem}")
+    return outside_inference(model).float().cpu()
 
 
 @cache
@@ -311,9 +314,9 @@ def _check_known(spec: str, known: list[str]) -> None:
         raise BenchError(f"{kind} has no classification network {name!r}{hint}")
 
 
-def _downloaded(download: Callable[[], Any], what: str, name: str) -> Any:
+def _downloaded(download: Callable[[], Any], what: str, name: str, size_bytes: int | None = None) -> Any:
     try:
-        return download()
+        return limited(download, size_bytes)
     except BenchError:
         raise
     except OSError as error:  # no network, no space, no such file

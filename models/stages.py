@@ -40,7 +40,9 @@ def sequential_view(model: nn.Module, name: str) -> nn.Sequential:
     source = next(node for node in graph.nodes if node.op == "placeholder")
     for first, *joined in _joined(_pieces(nodes, 0, cuts, places, model), model):
         piece = [node for piece in (first, *joined) for node in piece]
-        name = next(name for name in _numbered(_name(first, nodes, places)) if name not in stages)
+        # A stage is an attribute: x.half() may not be called as what every module has.
+        free = (name for name in _numbered(_name(first, nodes, places)) if not hasattr(nn.Sequential, name))
+        name = next(name for name in free if name not in stages)
         result = cuts[piece[-1]]
         stages[name] = _stage(model, piece, source, result)
         source = result
@@ -164,9 +166,14 @@ def _cuts(graph: fx.Graph, nodes: Sequence[fx.Node], model: nn.Module) -> _Cuts:
 
 
 def _last_calls(nodes: Sequence[fx.Node], model: nn.Module) -> dict[Any, int]:
-    """By the names of modules that have parameters."""
-    last = {str(node.target): number for number, node in enumerate(nodes) if node.op == "call_module"}
-    return {name: number for name, number in last.items() if any(True for _ in model.get_submodule(name).parameters())}
+    """By the names of modules that have parameters: of the last call of one that has any of them."""
+    last: dict[nn.Parameter, int] = {}
+    called: dict[str, list[nn.Parameter]] = {}
+    for number, node in enumerate(nodes):
+        if node.op == "call_module":
+            called[str(node.target)] = list(model.get_submodule(str(node.target)).parameters())
+            last.update(dict.fromkeys(called[str(node.target)], number))
+    return {name: max(last[one] for one in parameters) for name, parameters in called.items() if parameters}
 
 
 def _is_taken_apart(node: fx.Node) -> bool:

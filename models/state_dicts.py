@@ -7,7 +7,7 @@ none, nothing is guessed.
 """
 
 import argparse
-import pickle
+import errno
 import re
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -73,7 +73,11 @@ def _load(path: Path) -> Any:
         # What training programs keep their options in. It holds values and does nothing.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged pickle is another program, and raises what it likes
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # that one is of a place outside of the file
+            raise
         raise WeightsError(f"{path} {_problem(path, error)}") from error
 
 
@@ -95,7 +99,7 @@ def _is_torchscript(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # no archive, or a damaged one, of which zipfile raises what it likes
         return False
 
 
@@ -153,6 +157,27 @@ def _without(state: StateDict, parts: Collection[str]) -> StateDict:
     if len(named) < len(state) or named.keys() == state.keys():
         return state
     return {name: state[key] for name, key in named.items() if name not in _COUNTERS}
+
+
+def refuse_values(state: StateDict, parameters: Collection[str], whose: str) -> None:
+    """Raise WeightsError of one line for a tensor that holds no weights: sparse, without values, not of finite floats.
+
+    parameters: the names of what is trained; other tensors may hold whole numbers and infinities, as masks do. whose:
+    begins the line.
+    """
+    for name, value in state.items():
+        if value.is_meta:
+            raise WeightsError(f"{whose} lack the values of {name!r}: saved on the meta device, it is a shape")
+        if value.layout != torch.strided or value.is_nested:
+            raise WeightsError(f"{whose} hold {name!r} as a sparse or nested tensor; save it as value.to_dense()")
+        if name in parameters and not value.is_floating_point():
+            raise WeightsError(f"{whose} hold {name!r} as {value.dtype}; expected floats, such as torch.float32")
+        if not value.is_floating_point():
+            continue
+        values = value.float()
+        wrong = int((~torch.isfinite(values) if name in parameters else torch.isnan(values)).sum())
+        if wrong:
+            raise WeightsError(f"{whose} are NaN or infinite in {wrong:,} of the {value.numel():,} values of {name!r}")
 
 
 def _equal(one: StateDict, other: StateDict) -> bool:

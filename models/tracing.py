@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from coreml_prune_bench.models.plain import spelt_out
+
 
 @dataclass(frozen=True)
 class Observation:
@@ -51,16 +53,18 @@ def observe(model: nn.Module, image_size: int) -> Observation:
 
     hooks = [module.register_forward_hook(note(name)) for name, module in watched.items()]
     try:
-        with uses:
+        with spelt_out(), uses:
             output = model(torch.zeros(1, 3, image_size, image_size))
     finally:
         for hook in hooks:
             hook.remove()
+    users = Counter(id(tensor) for module in model.modules() for tensor in module._parameters.values())
     foldable = [
         (convolution, norm)
         for convolution, norm, between in pairs
         if calls[convolution] == calls[norm] == uses.of[between] == 1
         and _is_plain(watched[convolution])
+        and users[id(watched[convolution].weight)] == 1  # else each layer would get a weight of its own
         and _can_be_folded(watched[norm])
     ]
     return Observation(output, calls, foldable)

@@ -2,7 +2,8 @@
 
 Runs that differ only in `order_seed` start from the same weights, see the same images with the same augmentation and
 draw the same dropout masks: they differ in the order of the data and in nothing else. Where a training runs and whether
-it was interrupted is no part of what it is: on a CPU it gives the same bits, elsewhere the same up to rounding.
+it was interrupted is no part of what it is: on a CPU with as many threads it gives the same bits, elsewhere the same up
+to rounding.
 """
 
 import math
@@ -30,7 +31,7 @@ from coreml_prune_bench.models.devices import (
     tuned,
 )
 from coreml_prune_bench.models.distributed import ALONE, Team, training_together
-from coreml_prune_bench.models.errors import BenchError
+from coreml_prune_bench.models.errors import BenchError, CellFailedError
 from coreml_prune_bench.models.loading import LabelledImages, load_ahead
 from coreml_prune_bench.models.schedules import rate_and_momentum
 
@@ -40,6 +41,11 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
+
+_NOTHING_TO_TRAIN = (
+    "it cannot be trained: no parameter that its output depends on has requires_grad, or forward runs under no_grad; "
+    "call requires_grad_(True) on what may change"
+)
 
 
 class Pruner(Protocol):
@@ -97,7 +103,7 @@ def train(
     share = team.share_of(config.batch_size)
     # Seeded: every trial draws the same dropout masks.
     with team.at_work(session.order), own_random_numbers(device, seed=0), tuned(device):
-        training = _Training(model, config, total, device, pruner, teacher)
+        training = _Training(model, config, total, session, pruner, teacher)
         _begin(training, session)
         batches = load_ahead(data, _batches(len(data), config, order_seed, training.step, share), device)
         model.train()
@@ -176,15 +182,16 @@ class _Training:
         model: nn.Module,
         config: TrainingConfig,
         total: int,
-        device: torch.device,
+        session: Session,
         pruner: Pruner | None,
         teacher: Teacher | None,
     ) -> None:
+        device = session.device
         to_device(model, device)
         if teacher is not None:
             to_device(teacher.network, device)
         self.step = 0
-        self.devices = [describe(device)]
+        self.devices = [describe(device, session.team.count)]
         self._model = model
         self._config = config
         self._total = total
@@ -204,7 +211,14 @@ class _Training:
         inputs = _normalized(images, *self._statistics)
         with torch.autocast(self._device.type, self._precision, enabled=self._precision is not None):
             outputs = network(inputs)
+            if not isinstance(outputs, Tensor):
+                raise CellFailedError(
+                    f"it returns {type(outputs).__name__} while it is trained, expected logits alone, a tensor: make "
+                    "it without auxiliary outputs (aux_logits=False), or return the logits in training too"
+                )
             loss = self._loss(outputs.float(), labels, inputs)
+            if not loss.requires_grad:
+                raise CellFailedError(_NOTHING_TO_TRAIN)
         self._optimizer.zero_grad()
         self._scaler.scale(loss).backward()
         self._scaler.step(self._optimizer)
@@ -267,6 +281,8 @@ def _begin(training: _Training, session: Session) -> None:
 
 def _optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise CellFailedError(_NOTHING_TO_TRAIN)
     groups: list[dict[str, Any]] = [{"params": parameters}]
     if not config.decay_all:
         weights = [parameter for parameter in parameters if parameter.ndim > 1]

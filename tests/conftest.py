@@ -4,7 +4,7 @@ import random
 import shutil
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import coreml_prune_bench.cli.app
+from coreml_prune_bench.bench import contention
 from coreml_prune_bench.bench.cells import lay_out
 from coreml_prune_bench.bench.run import Outcome, RunOptions, run
 from coreml_prune_bench.bench.suite import load_suite
@@ -64,6 +65,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nobody_else_is_busy() -> Iterator[None]:
+    """What a command says does not depend on what else the machine does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contention, "busy_processors", lambda: 0.0)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_seed(request: pytest.FixtureRequest) -> int:
     """Random numbers are the test's own, whichever tests run before it: all streams start from a hash of its name."""
@@ -72,6 +81,14 @@ def own_seed(request: pytest.FixtureRequest) -> int:
     np.random.seed(seed)
     torch.manual_seed(seed)
     return seed
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets with how many threads torch computes in this test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

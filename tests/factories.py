@@ -61,7 +61,7 @@ def accuracy_record(
         },
         "provenance": {
             "created": created, "host": "h", "os": "o", "machine": "m", "cpu_count": 2, "python": "3", "packages": {},
-            "git_commit": None, "build_seconds": 1.0, "evaluate_seconds": 1.0,
+            "git_commit": None, "build_seconds": 1.0, "evaluate_seconds": 1.0, "build_threads": 2, "predict_threads": 2,
         },
         "package": {
             "sha256": sha256 or f"{model}{algorithm}{trial}{created}", "weight_bytes": weight_bytes,
@@ -163,7 +163,7 @@ def latency_record(
         "protocol": Protocol(**{"rounds": len(rounds), "predictions": 20, "seconds": 1.0, **(protocol or {})}),
         "provenance": Provenance(
             created=created, host="h", os="o", machine="arm64", cpu_count=8, python="3.11.7", packages={},
-            git_commit="abc+", build_seconds=None, evaluate_seconds=None,
+            git_commit="abc+", build_seconds=None, evaluate_seconds=None, build_threads=None, predict_threads=None,
         ),
         "cold_load_ns": 9_000_000,
         "cached_load_ns": 3_000_000,

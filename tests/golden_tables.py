@@ -48,7 +48,8 @@ def main() -> None:
     parser.add_argument("--checkout", type=Path, default=ROOT)
     given = parser.parse_args()
     given.out.mkdir(parents=True)
-    sys.path.insert(0, str(given.checkout.resolve()))
+    checkout = given.checkout.resolve()
+    sys.path[:0] = [str(checkout / "src"), str(checkout)]  # before what is installed, which is this checkout
     program = runpy.run_path(str(given.checkout / "run_bench.py"))["main"]
     for name, arguments in tables():
         text = io.StringIO()

@@ -1,7 +1,9 @@
 """What one package predicts for a data set that is named by its spec."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from coreml_prune_bench.accuracy.class_labels import read_class_map
 from coreml_prune_bench.accuracy.evaluate import evaluate
 from coreml_prune_bench.core.extras import extras_named
 from coreml_prune_bench.data.halves import open_data_or_part
@@ -17,12 +19,16 @@ def evaluate_package(
     precision: Precision = "float32",
     runtime: RuntimeName = "portable",
     compute_units: str = "all",
+    class_map: Mapping[str, str] | str | Path | None = None,
 ) -> Predictions:
     """The predictions of an image classification package, ours or not, for the val split of `data`.
 
     data: a spec such as "imagefolder:/data/x". precision is the portable runtime's, compute_units are Core ML's.
+    class_map: by class of the data the package's label, or where it has none the position of its score, or the file of
+    `--class-map`.
     Raises BenchError of one line: a package that does not fit the data, a bad image, no Core ML here.
     """
     load = loader(runtime, precision=precision, compute_units=compute_units)
-    (predictions,), _ = evaluate([Path(package)], open_data_or_part(data).val, load=load)
+    classes = read_class_map(Path(class_map)) if isinstance(class_map, str | Path) else class_map
+    (predictions,), _ = evaluate([Path(package)], open_data_or_part(data).val, load=load, class_map=classes)
     return predictions

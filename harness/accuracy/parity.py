@@ -2,33 +2,36 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
+from coreml_prune_bench.accuracy.class_labels import ClassMap
 from coreml_prune_bench.accuracy.evaluate import Classifier
 from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.core.files import write_atomically
 from coreml_prune_bench.data import Split, iterate
 from coreml_prune_bench.records.accuracy import Provenance, Runtime
 from coreml_prune_bench.records.latency import Device
+from coreml_prune_bench.records.schemas import Frozen
 from coreml_prune_bench.runtimes.protocol import Load
 
 _BATCH_SIZE = 32
 
 
-class ParityRecord(BaseModel):
+class ParityRecord(Frozen):
     """Both runtimes on the same images. top1: by image the best class of each; labels: the true ones.
 
     largest_error, score_range: by image, the largest difference of a score between the two, and the span of the
     portable runtime's scores, in the unit of the scores (logits, or probabilities of a classifier).
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(allow_inf_nan=True)
 
     schema_version: Literal[1] = 1
     package: str
@@ -85,11 +88,12 @@ def compare(
     loads: tuple[Load, Load],
     *,
     limit: int | None = None,
+    class_map: ClassMap | None = None,
     skip_bad_images: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Compared:
-    """Both runtimes' scores for the split's images, or its first `limit` ones. Raises as `evaluate` does."""
-    first, second = (Classifier(package, split, load) for load in loads)
+    """Both runtimes' scores for the split's images, or its first `limit` ones. class_map, errors: as of `evaluate`."""
+    first, second = (Classifier(package, split, load, class_map) for load in loads)
     total = min(len(split), limit or len(split))
     labels: list[int] = []
     best: tuple[list[int], list[int]] = ([], [])
@@ -134,7 +138,8 @@ def agreement(record: Compared | ParityRecord) -> Agreement:
 
 def write_record(results: Path, record: ParityRecord) -> Path:
     """Write a record into RESULTS/parity in one go; returns its path."""
-    name = f"{Path(record.package).stem}--{record.runtimes[0].compute_units}--{record.sha256[:12]}.json"
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(record.package).stem)[:80]
+    name = f"{readable}--{record.runtimes[0].compute_units}--{record.sha256[:12]}.json"
     path = results / "parity" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, record.to_json())

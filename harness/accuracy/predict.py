@@ -6,10 +6,9 @@ set. What was done to an input is told beside the result.
 
 import json
 import math
-import os
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,10 @@ import numpy as np
 import PIL.Image
 
 from coreml_prune_bench.core.errors import BenchError, DataError
+from coreml_prune_bench.core.files import refuse_folder, write_atomically
 from coreml_prune_bench.data import preprocess
+from coreml_prune_bench.data.scaling import scaled_part
+from coreml_prune_bench.data.transform import ORIENTATION, shallow
 from coreml_prune_bench.mlprogram.program import Feature
 from coreml_prune_bench.models.pointers import pointer_problem
 from coreml_prune_bench.records.predictions import Precision
@@ -27,9 +29,11 @@ if TYPE_CHECKING:
     from coreml_prune_bench.runtimes.portable.session import Model
 
 _MODES = {"RGB": "RGB", "BGR": "RGB", "GRAYSCALE": "L", "GRAYSCALE_FLOAT16": "F"}
-_BAD_IMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, PIL.Image.DecompressionBombError)
-_EXIF_ORIENTATION = 0x0112
 _FIRST_VALUES = 8
+_MOST_PIXELS = 1 << 24
+"""Of an image that is made to fit: 4,096 by 4,096."""
+_PART = 1 << 20
+"""Elements of an output that are looked at at once."""
 
 Plain = dict[str, Any]
 """What JSON can hold of an output."""
@@ -58,6 +62,8 @@ def predict(
     A stateful package starts from its initial state. Images and arrays among the outputs are written to `output_dir`.
     Raises DataError for an input that cannot be read, PackageError for one that is not what the package declares.
     """
+    if output_dir:
+        refuse_folder(output_dir, f"--output-dir {output_dir}")
     model = portable.load(package, function=function, precision=precision)
     given = read_inputs(model, inputs, resize=resize)
     state = model.make_state() if model.states else None
@@ -99,19 +105,22 @@ def _declared(feature: Feature) -> str:
 
 def _image(feature: Feature, value: str, *, resize: bool) -> InputValue:
     """The decoded image in the mode that the package takes, of the size that it has or, where asked for, fitted."""
-    _refuse_pointer(feature, value)
+    _refuse_no_file(feature, value)
     try:
         image: PIL.Image.Image = PIL.Image.open(value)
         image.load()
-    except _BAD_IMAGE as error:
+    except Exception as error:  # Pillow's readers raise errors of every kind
         raise DataError(f"--input {feature.name}={value}: cannot be read as an image: {error}") from error
     done = [f"{image.width}x{image.height} {image.mode}"]
-    if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+    if image.getexif().get(ORIENTATION, 1) != 1:
         done.append("EXIF orientation not applied")
     mode = _MODES[feature.color_space or ""]
     if image.mode != mode:
-        image = image.convert(mode)
-        done.append(f"converted to {mode}")
+        try:
+            image, cut = _in_mode(image, mode)
+        except ValueError as error:
+            raise DataError(f"--input {feature.name}={value}: {error}") from error
+        done.append(f"converted to {mode}{cut}")
     channels = feature.default_shape[2]
     if resize and (image.height, image.width) != feature.default_shape[:2]:
         image = fit(image, *feature.default_shape[:2])
@@ -124,28 +133,47 @@ def _image(feature: Feature, value: str, *, resize: bool) -> InputValue:
     return InputValue(image, f"{value}, " + ", ".join(done))
 
 
+def _in_mode(image: PIL.Image.Image, mode: str) -> tuple[PIL.Image.Image, str]:
+    """The image in another mode, and what that cost. Raises ValueError as `shallow`.
+
+    Numbers stay what they are where the package takes numbers (F), but 16 bits are put on the scale of 8 there.
+    """
+    if mode == "F" and image.mode in ("I", "F"):
+        return image.convert(mode), ""
+    eight = shallow(image)
+    if eight is image:
+        return image.convert(mode), ""
+    if mode == "F":
+        return PIL.Image.fromarray(np.asarray(image, np.float32) / 257), ", 65,535 as 255"
+    return eight.convert(mode), ", of 16 bits the upper 8"
+
+
 def fit(image: PIL.Image.Image, height: int, width: int) -> PIL.Image.Image:
     """The image scaled to cover `height` x `width`, and the centre of that.
 
     A square of colour is what `accuracy` feeds: torchvision's evaluation, Resize(256) and CenterCrop(224) at size 224.
     """
+    if height * width > _MOST_PIXELS:
+        raise BenchError(f"--resize makes images of at most {_MOST_PIXELS:,} pixels, not {width}x{height}")
     if image.mode == "RGB" and height == width:
         return PIL.Image.fromarray(preprocess(image, height))
     scale = max(height / image.height, width / image.width)
     size = max(width, round(scale * image.width)), max(height, round(scale * image.height))
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    scaled = image.resize(size, PIL.Image.Resampling.BILINEAR)
-    return scaled.crop((left, top, left + width, top + height))
+    return scaled_part(image, size, (left, top, left + width, top + height))
 
 
-def _refuse_pointer(feature: Feature, value: str) -> None:
-    if problem := pointer_problem(Path(value)):
+def _refuse_no_file(feature: Feature, value: str) -> None:
+    path = Path(value)
+    if path.exists() and not path.is_file():  # to open a pipe is to wait for who writes into it
+        raise DataError(f"--input {feature.name}={value}: it is no file, but a folder, a pipe or a device")
+    if problem := pointer_problem(path):
         raise DataError(f"--input {feature.name}={value}: {problem}")
 
 
 def _array(feature: Feature, value: str) -> InputValue:
     """From a .npy file, a .json file, or a number, which is enough for an input of one element."""
-    _refuse_pointer(feature, value)
+    _refuse_no_file(feature, value)
     try:
         if value.endswith(".npy"):
             # Mapped, so that a header of any size allocates nothing; the package says whether the shape is right.
@@ -182,18 +210,31 @@ def describe(value: Any, top: int) -> Plain:
 
 def _described_array(array: np.ndarray, top: int) -> Plain:
     flat = array.reshape(-1)
-    finite = flat[np.isfinite(flat)]
+    extremes: list[Any] = []
+    finite = 0
+    for start in range(0, flat.size, _PART):  # an output can be as large as memory holds once
+        part = flat[start : start + _PART]
+        kept = part[np.isfinite(part)]
+        finite += kept.size
+        extremes += [kept.min(), kept.max()] if kept.size else []
     row: Plain = {"kind": "array", "dtype": str(array.dtype), "shape": list(array.shape)}
-    if finite.size:
-        row |= {"min": _number(finite.min()), "max": _number(finite.max())}
-    if finite.size < flat.size:
-        row["not_finite"] = int(flat.size - finite.size)
+    if extremes:
+        row |= {"min": _number(min(extremes)), "max": _number(max(extremes))}
+    if finite < flat.size:
+        row["not_finite"] = flat.size - finite
     row["first"] = [_number(element) for element in flat[:_FIRST_VALUES]]
     if array.dtype.kind == "f" and flat.size > 1 and array.shape[-1] == flat.size:
         # A vector may be scores: which positions are highest is a fact, what they mean the package does not say.
-        order = np.argsort(-flat, kind="stable")[:top]
-        row["top"] = [{"index": int(position), "value": _number(flat[position])} for position in order]
+        row["top"] = [{"index": position, "value": _number(flat[position])} for position in _highest(flat, top)]
     return row
+
+
+def _highest(flat: np.ndarray, top: int) -> list[int]:
+    """The positions of the highest elements, the highest first, and of equal ones the first first."""
+    starts = range(0, flat.size, _PART)
+    best = [start + np.argsort(-flat[start : start + _PART], kind="stable")[:top] for start in starts]
+    positions = np.sort(np.concatenate(best))
+    return [int(position) for position in positions[np.argsort(-flat[positions], kind="stable")][:top]]
 
 
 def _number(value: Any) -> float | int | bool | None:
@@ -206,10 +247,7 @@ def _number(value: Any) -> float | int | bool | None:
 
 def _save(results: Mapping[str, Any], folder: Path) -> dict[str, Plain]:
     """Images as PNG (TIFF where pixels are floats), arrays as .npy; files of the same names are replaced."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise BenchError(f"{folder} is not a folder") from error
+    folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, Plain] = {}
     for name, value in results.items():
         if isinstance(value, PIL.Image.Image):
@@ -218,12 +256,11 @@ def _save(results: Mapping[str, Any], folder: Path) -> dict[str, Plain]:
             path = folder / f"{name}.npy"
         else:
             continue
-        unfinished = folder / f".{path.name}.tmp"
-        with unfinished.open("wb") as file:
-            if isinstance(value, np.ndarray):
-                np.save(file, value)
-            else:
-                value.save(file, path.suffix[1:].upper())
-        os.replace(unfinished, path)
+        content = BytesIO()
+        if isinstance(value, np.ndarray):
+            np.save(content, value)
+        else:
+            value.save(content, path.suffix[1:].upper())
+        write_atomically(path, content.getvalue())
         files[name] = {"file": str(path)}
     return files

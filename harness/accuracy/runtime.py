@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from coreml_prune_bench.core.keys import code_version, package_versions
+from coreml_prune_bench.models.processors import cores
 from coreml_prune_bench.records.accuracy import Runtime
 from coreml_prune_bench.runtimes.protocol import Load, RuntimeName, loader
 
@@ -46,6 +47,11 @@ class Evaluation:
     def described(self) -> Runtime:
         """As records name it. Raises CoreMLMissingError where it is not on this operating system."""
         return self._machine.runtime(self.compute_units)
+
+    @property
+    def threads(self) -> int | None:
+        """Those of a prediction; Core ML's are not known."""
+        return cores() if self.runtime == "portable" else None
 
     @property
     def load(self) -> Load:

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from coreml_prune_bench.records.accuracy import Record
 from coreml_prune_bench.records.hits import right
+from coreml_prune_bench.records.schemas import Frozen
 from coreml_prune_bench.records.statistics import score_interval
 
 ALPHA = 0.2
@@ -14,8 +15,8 @@ ALPHA = 0.2
 INTERVAL = f"{100 * (1 - 2 * ALPHA):g} % interval"
 
 
-class _Data(BaseModel):
-    model_config = ConfigDict(frozen=True)
+class _Data(Frozen):
+    model_config = ConfigDict(allow_inf_nan=True)
 
 
 class Goal(_Data):

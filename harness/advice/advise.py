@@ -9,10 +9,11 @@ from coreml_prune_bench.advice.output import check_folder, write_advice
 from coreml_prune_bench.advice.search import Search
 from coreml_prune_bench.bench.build.builder import Builder
 from coreml_prune_bench.bench.cells import Cell, Subject, lay_out
+from coreml_prune_bench.bench.contention import tell_if_busy
 from coreml_prune_bench.bench.run import RunOptions, run
 from coreml_prune_bench.bench.suite import DEFAULT_DATA, load_suite
 from coreml_prune_bench.bench.training_options import TrainingOptions
-from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.errors import BenchError, CellFailedError
 from coreml_prune_bench.core.extras import extras_named
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.data.halves import PARTS, part_of
@@ -55,6 +56,8 @@ def advise(
     reporter = Reporter()
     limit = Budget(read_duration(budget))
     store = Store(results)
+    if out:
+        check_folder(Path(out))
     selection, final = _subjects(model, data, suite, weights, reporter)
     folder = Path(out) if out else results / "advice" / selection.network.name
     check_folder(folder)
@@ -79,6 +82,7 @@ def advise(
         budget=limit,
         say=reporter.say,
     )
+    tell_if_busy(reporter.say)
     advice = search.run()
     package, yaml = _package(search, advice, store)
     write_advice(folder, advice, search.attempts, selection, package, yaml)
@@ -94,7 +98,7 @@ class _Silent(Reporter):
 
 def _subjects(model: str, spec: str, suite: str, weights: Path | None, reporter: Reporter) -> tuple[Subject, Subject]:
     """The network on the images to choose by, and on those that judge."""
-    given = load_suite(suite)
+    given = load_suite(suite, keeping=())
     if given.packages:
         raise BenchError(f"--suite {suite} measures packages as they are; expected one that builds networks")
     own = given.model_copy(update={"models": (get_network(model).spec,), "data": {DEFAULT_DATA: spec}, "configs": ()})
@@ -114,7 +118,11 @@ def _check_classes(subject: Subject, spec: str, suite: str) -> None:
     """Raises BenchError where the data needs a new head and nothing says how it is trained."""
     if not subject.pretrained or subject.training is not None:
         return
-    classes = head_classes(subject.network, load_pretrained(subject.network, subject.weights_folder))
+    state = load_pretrained(subject.network, subject.weights_folder)
+    try:
+        classes = head_classes(subject.network, state, subject.data.image_size)
+    except CellFailedError as error:  # there is nothing to search among
+        raise BenchError(str(error)) from error
     if classes != len(subject.data.classes):
         raise BenchError(
             f"{spec} has {len(subject.data.classes)} classes, the weights of {subject.network.name} {classes}; name a "
@@ -125,7 +133,10 @@ def _check_classes(subject: Subject, spec: str, suite: str) -> None:
 def _fitted(config: PruningConfig, subject: Subject) -> PruningConfig:
     if config.pattern is None:
         return config
-    return fitted_to(config, subject.network, untrained_model(subject.network, len(subject.data.classes)))
+    data = subject.data
+    return fitted_to(
+        config, subject.network, untrained_model(subject.network, len(data.classes), image_size=data.image_size)
+    )
 
 
 def latencies(results: Path) -> dict[str, float]:

@@ -11,7 +11,8 @@ from coreml_prune_bench.advice.advice import Advice
 from coreml_prune_bench.advice.search import Attempt
 from coreml_prune_bench.bench.cells import Subject
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.core.files import is_foreign, write_atomically
+from coreml_prune_bench.core.files import is_foreign, refuse_folder, write_atomically
+from coreml_prune_bench.data.halves import from_any_folder
 from coreml_prune_bench.models.pruning.config import PruningConfig
 from coreml_prune_bench.models.pruning.coremltools_yaml import PRUNING, STORAGE
 
@@ -20,9 +21,7 @@ ADVICE, SUITE = "advice.json", "advise.toml"
 
 def check_folder(folder: Path) -> None:
     """Raises BenchError where an advice cannot be written, or something else lies."""
-    for place in (folder, *folder.parents):
-        if place.exists() and not place.is_dir():
-            raise BenchError(f"--out {folder}: {place} is a file, expected a folder")
+    refuse_folder(folder, f"--out {folder}")
     others = folder.is_dir() and any(not is_foreign(path.name) for path in folder.iterdir())
     if others and not (folder / ADVICE).is_file():
         raise BenchError(f"{folder} holds something else than an advice: name another folder with --out")
@@ -64,7 +63,7 @@ def _suite(configs: list[PruningConfig], subject: Subject, data: str) -> str:
         "weights": "pretrained" if subject.pretrained else "none",
         "trials": 1,
         "image_size": subject.data.image_size,
-        "data": {"default": f"{data}#selection"},
+        "data": {"default": from_any_folder(f"{data}#selection")},
     }
     if subject.training is not None:
         content["training"] = subject.training.model_dump(exclude_defaults=True)

@@ -30,6 +30,7 @@ from coreml_prune_bench.models.pruning.algorithm import Algorithm, algorithm_of,
 from coreml_prune_bench.models.pruning.config import PruningConfig
 from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig
 from coreml_prune_bench.records.accuracy import Record
+from coreml_prune_bench.records.chance import guesses
 from coreml_prune_bench.records.statistics import score_interval
 
 _DATA_FREE = algorithm_of(PostTrainingConfig(sparsity=0.5))
@@ -136,6 +137,8 @@ class Search:
         record = self._measure(Cell(subject, None, 0))
         if record.predictions is None:
             raise BenchError(f"{subject.network.name} cannot be measured: {record.brief_reason}")
+        if told := guesses(record.predictions, record.data.classes):
+            raise BenchError(f"{subject.network.name} before pruning, {subject.data.val.name}: {told}")
         top1 = 100 * record.predictions.top1
         self._say(f"Dense: top-1 {top1:.2f} % of {len(record.predictions.labels):,} images, {subject.data.val.name}")
         return record

@@ -18,7 +18,7 @@ from coreml_prune_bench.bench.suite import Suite
 from coreml_prune_bench.core.errors import DataError, SuiteError, WeightsError
 from coreml_prune_bench.core.keys import code_behind, code_version, key_of, package_versions
 from coreml_prune_bench.data import DataSet
-from coreml_prune_bench.data.halves import open_data_or_part
+from coreml_prune_bench.data.halves import from_any_folder, open_data_or_part
 from coreml_prune_bench.models.config import TrainingConfig
 from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES
 from coreml_prune_bench.models.network import Network
@@ -34,6 +34,8 @@ _DENSE_PACKAGE_CODE = ("bench.build.saving",)
 _PRUNED_CODE = ("bench.build.pruned", "models.pruning.algorithm")
 _TRAINING_CODE = ("bench.training_images",)
 _ALLOCATION_CODE = (*SENSITIVITY_CODE, "models.pruning.allocation")
+
+_MOST_CELLS = 100_000
 
 Inputs = dict[str, Any]
 
@@ -266,19 +268,21 @@ def lay_out(
             )
         raise WeightsError(f"no folder of weights at {weights_folder}")
     _check_names(suite)
+    _check_count(suite)
     written = get_format(package_format)
     opened: dict[str, DataSet] = {}
     cells = []
     for name in suite.models:
         spec = suite.data_for(name)
-        if spec not in opened:
+        one = from_any_folder(spec)  # however it is spelled
+        if one not in opened:
             data = open_data_or_part(spec)
-            opened[spec] = replace(data, image_size=suite.image_size or data.image_size)
-            fingerprinting(opened[spec])
+            opened[one] = replace(data, image_size=suite.image_size or data.image_size)
+            fingerprinting(opened[one])
         subject = Subject(
             suite=suite.name,
             network=get_network(name),
-            data=opened[spec],
+            data=opened[one],
             published=suite.packages == "published",
             pretrained=suite.weights == "pretrained",
             weights_folder=weights_folder,
@@ -298,6 +302,16 @@ def lay_out(
                 Cell(subject, config, trial, evaluation=evaluation, package_format=written) for trial in range(trials)
             ]
     return cells
+
+
+def _check_count(suite: Suite) -> None:
+    """Raises SuiteError for more cells than anybody will measure."""
+    each = [len(config.models or suite.models) * (suite.trials if config.has_trials else 1) for config in suite.configs]
+    if sum(each) > _MOST_CELLS:
+        raise SuiteError(
+            f"suite {suite.name} has {sum(each):,} cells (networks x configs x trials), expected at most "
+            f"{_MOST_CELLS:,}"
+        )
 
 
 def _check_names(suite: Suite) -> None:

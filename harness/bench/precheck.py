@@ -29,7 +29,7 @@ def refuse_impossible(cells: Iterable[Cell]) -> None:
     for config, subject in asked:
         network = subject.network
         if network not in models:
-            models[network] = _made(network, len(subject.data.classes))
+            models[network] = _made(network, len(subject.data.classes), subject.data.image_size)
         model = models[network]
         if model is not None and network.own is None:
             layer_sparsities(config, network, model)
@@ -37,10 +37,10 @@ def refuse_impossible(cells: Iterable[Cell]) -> None:
         _check_names(config, subject.network, models)
 
 
-def _made(network: Network, classes: int) -> nn.Module | None:
+def _made(network: Network, classes: int, image_size: int) -> nn.Module | None:
     """The network, untrained; None for one of the user's that cannot be made."""
     try:
-        return untrained_model(network, classes)
+        return untrained_model(network, classes, image_size=image_size)
     except Exception:  # the user's code may raise anything; it is told when the network is built
         if network.own is None:
             raise

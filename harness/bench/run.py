@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coreml_prune_bench.bench.cells import Cell
+from coreml_prune_bench.bench.contention import tell_if_busy
 from coreml_prune_bench.bench.staleness import what_is_missing
 from coreml_prune_bench.bench.training_options import TrainingOptions
 from coreml_prune_bench.core.errors import BenchError, CellFailedError, PackageError
@@ -68,6 +69,8 @@ def run(cells: list[Cell], options: RunOptions) -> Outcome:
     _refuse_impossible(missing)
     for line in what_is_missing(missing, store):
         reporter.say(line)
+    if missing:
+        tell_if_busy(reporter.say)
     with reporter.steps("cells", len(missing)) as steps:
         for cell in missing:
             started = time.perf_counter()
@@ -90,6 +93,7 @@ def build_all(cells: list[Cell], options: RunOptions) -> tuple[list[tuple[Cell, 
     built: list[tuple[Cell, Path]] = []
     problems: list[str] = []
     _refuse_impossible(cells)
+    tell_if_busy(options.reporter.say)
     with options.reporter.steps("packages", len(cells)) as steps:
         for cell in cells:
             try:
@@ -149,6 +153,8 @@ def _measure(cell: Cell, options: RunOptions, steps: Steps) -> Record:
         build_seconds=build_seconds,
         evaluate_seconds=time.perf_counter() - started,
         trained_on=built.made.devices,
+        build_threads=built.made.threads,
+        predict_threads=cell.evaluation.threads,
     )
     package = Package(
         sha256=tree_hash(built.path),
@@ -180,7 +186,7 @@ def _build(cell: Cell, options: RunOptions, steps: Steps) -> "Built":
 
     if cell.published:
         cell.published.check()
-        nothing = PackageManifest(targets={}, scope="", trained=False, train_skipped=(), devices=())
+        nothing = PackageManifest(targets={}, scope="", trained=False, train_skipped=(), devices=(), threads=None)
         return Built(cell.published.path, nothing)
     from coreml_prune_bench.bench.build.builder import Builder
 
@@ -254,6 +260,8 @@ def _record(
                 image_size=subject.data.image_size,
                 skipped=skipped,
                 train_skipped=train_skipped,
+                revision=subject.data.revision,
+                place=subject.data.place,
             ),
             **rest,
         }

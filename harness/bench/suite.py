@@ -3,18 +3,18 @@
 This module imports neither torch nor coremltools.
 """
 
-import tomllib
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 import coreml_prune_bench.models.networks  # registers the networks
 import coreml_prune_bench.models.pruning  # noqa: F401  (registers the algorithms)
 from coreml_prune_bench.core.errors import BenchError, SuiteError, did_you_mean
 from coreml_prune_bench.core.problems import in_one_line, problems_of
+from coreml_prune_bench.core.written_files import read_toml, read_yaml
 from coreml_prune_bench.models.config import Distillation, Scope, TrainingConfig
 from coreml_prune_bench.models.own import in_folder, is_spec
 from coreml_prune_bench.models.pruning.algorithm import algorithms
@@ -24,6 +24,10 @@ from coreml_prune_bench.models.registry import get_network
 _SHIPPED = Path(__file__).parent / "suites"
 
 DEFAULT_DATA = "default"
+
+
+_MOST_NETWORKS, _MOST_CONFIGS = 500, 2_000
+"""Of a suite: each network is pruned with each config, and somebody looks at the table."""
 
 
 class Suite(BaseModel):
@@ -41,14 +45,14 @@ class Suite(BaseModel):
 
     name: str
     description: str
-    models: tuple[str, ...] = Field(min_length=1)
+    models: tuple[str, ...] = Field(min_length=1, max_length=_MOST_NETWORKS)
     weights: Literal["pretrained", "none"] = "pretrained"
     data: dict[str, str] = Field(default_factory=dict)
     image_size: int | None = Field(None, ge=32, le=1024)
     training: TrainingConfig | None = None
     trials: int = Field(3, ge=1)
     packages: Literal["published"] | None = None
-    configs: tuple[SerializeAsAny[PruningConfig], ...] = ()
+    configs: tuple[SerializeAsAny[PruningConfig], ...] = Field((), max_length=_MOST_CONFIGS)
 
     @field_validator("data", mode="before")
     @classmethod
@@ -99,16 +103,19 @@ def shipped_suites() -> list[str]:
     return sorted(path.stem for path in _SHIPPED.glob("*.toml"))
 
 
-def load_suite(name: str) -> Suite:
-    """The shipped suite called `name`, or the TOML file at that path. Raises SuiteError of one line."""
+def load_suite(name: str, *, keeping: Collection[str] | None = None) -> Suite:
+    """The shipped suite called `name`, or the TOML file at that path. Raises SuiteError of one line.
+
+    keeping: those of its networks that are not replaced, and have to be there; all if None.
+    """
     path = Path(name) if name.endswith(".toml") else _SHIPPED / f"{name}.toml"
     if not path.is_file():
         raise SuiteError(
             f"no suite {name!r}: give one of {', '.join(shipped_suites())}, or the path of a .toml file{_meant(name)}"
         )
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        content = read_toml(path)
+    except ValueError as error:
         raise SuiteError(f"{path}: not TOML: {error}") from error
     tables = content.pop("configs", [])
     configs, problems = _read_configs(path.parent, tables)
@@ -122,6 +129,8 @@ def load_suite(name: str) -> Suite:
         found = [] if problems and whole else problems_of(error, Suite, _known_key)
         raise SuiteError(f"{path}: {in_one_line([*found, *problems])}") from error
     for model in (*suite.models, *(key for key in suite.data if key != DEFAULT_DATA)):
+        if keeping is not None and model not in keeping:
+            continue
         try:
             get_network(model)
         except BenchError as error:
@@ -268,11 +277,11 @@ def _with_coremltools_yaml(folder: Path, table: dict[str, Any]) -> dict[str, Any
         return table
     file = folder / str(name)
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = read_yaml(file)
     except OSError as error:
         raise SuiteError(f"coremltools_yaml: cannot read {file}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SuiteError(f"coremltools_yaml: {file} is not YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise SuiteError(f"coremltools_yaml: {file} is not YAML: {error}") from error
     return {"label": file.stem, **table, "coremltools": content}
 
 

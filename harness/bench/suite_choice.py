@@ -12,6 +12,7 @@ from coreml_prune_bench.bench.training_options import TrainingOptions
 from coreml_prune_bench.core.extras import extras_named
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.data import DataSet
+from coreml_prune_bench.records.chance import chance_levels
 from coreml_prune_bench.records.store import Store
 from coreml_prune_bench.report.results import Results
 
@@ -36,8 +37,9 @@ class SuiteChoice:
 
     def load(self) -> Suite:
         """The suite as chosen. Raises SuiteError of one line."""
+        keeping = (self.models or ()) if self.own else None
         return choose(
-            load_suite(self.suite) if isinstance(self.suite, str) else self.suite,
+            load_suite(self.suite, keeping=keeping) if isinstance(self.suite, str) else self.suite,
             models=self.models,
             own=self.own,
             algorithms=self.algorithms,
@@ -100,7 +102,10 @@ def run_suite(
     )
     reporter = Reporter()
     training = TrainingOptions(device, say=reporter.say)
-    outcome = run(choice.cells(reporter), RunOptions(Store(Path(results)), reporter, training=training))
+    store = Store(Path(results))
+    outcome = run(choice.cells(reporter), RunOptions(store, reporter, training=training))
+    for line in chance_levels(outcome.records):
+        reporter.warn(line)
     return Results(tuple(outcome.records))
 
 

@@ -14,7 +14,9 @@ from coreml_prune_bench.cli.options import (
     ResultsOption,
     SkipOption,
     WeightsOption,
+    finite,
 )
+from coreml_prune_bench.cli.output import show, show_json
 from coreml_prune_bench.report.formats import write_cells
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def advise(
         ),
     ],
     max_drop: Annotated[
-        float, typer.Option("--max-drop", min=0, help="Points of top-1 that may be lost, above 0.")
+        float, typer.Option("--max-drop", min=0, help="Points of top-1 that may be lost, above 0.", callback=finite)
     ] = 1.0,
     min_ratio: Annotated[
         float | None,
@@ -42,6 +44,7 @@ def advise(
             min=1,
             help="How many times smaller weight.bin has to be: the first package that meets both ends the search. "
             "Without it, the budget is used to find the smallest one.",
+            callback=finite,
         ),
     ] = None,
     budget: Annotated[str, typer.Option("--budget", metavar="TIME", help="Such as 90s, 30m or 2h.")] = "30m",
@@ -97,7 +100,10 @@ def advise(
         checkpoint_minutes=checkpoint_minutes,
     )
     folder = out or results / "advice" / advice.network
-    typer.echo(advice.model_dump_json(indent=1) if as_json else _told(advice, folder))
+    if as_json:
+        show_json(advice.model_dump_json(indent=1))
+    else:
+        show(_told(advice, folder))
     if not advice.met:
         raise typer.Exit(1)
 

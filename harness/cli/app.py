@@ -1,23 +1,21 @@
-"""The command line. Errors of the user's end in one line and exit code 2; a run with failed cells in exit code 1.
+"""The command line: its commands by name. How they end, and with which exit codes, is ending.py's.
 
 A command's module is imported when the command is called: `--help` and the other commands do not wait for it.
 """
 
-import errno
-import os
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.core.extras import extras_named
+from coreml_prune_bench.cli.ending import EXIT_CODES, end_with
+from coreml_prune_bench.cli.output import show
 
-_INTERRUPTED = 130  # how Typer ends on Ctrl-C
+_ENDS = "Exit codes: " + "; ".join(f"**{code}** {meaning}" for code, meaning in EXIT_CODES.items()) + "."
 
 COMMANDS = {
     "run": ("suite:run", "Build and evaluate every cell of a suite and print its tables."),
@@ -72,6 +70,7 @@ COMMANDS = {
         "doctor:doctor",
         "What this machine can measure, what is missing for the rest and what to do, and what would disturb it now.",
     ),
+    "cache": ("cache:app", "What this project keeps on disk, with sizes; `cache clear` and `cache bound` make room."),
     "baseline": ("baseline:app", "Baselines for `gate`: small files, fit for git."),
 }
 """By name: "module:function" in this folder, and its line in the list of `--help`, the first of its docstring."""
@@ -103,7 +102,7 @@ def _show_version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
-        typer.echo(f"coreml-prune-bench {version('coreml-prune-bench')}")
+        show(f"coreml-prune-bench {version('coreml-prune-bench')}")
         raise typer.Exit
 
 
@@ -116,36 +115,15 @@ def _whole(
 
 
 def main() -> None:
-    """Run the command line and turn what the user can mend into one line and exit code 2."""
+    """Run the command line, and end the program with its exit code."""
     called = "python run_bench.py" if Path(sys.argv[0]).name == "run_bench.py" else "coreml-prune-bench"
     app = typer.Typer(
         cls=_Commands,
         callback=_whole,
-        epilog=f"Start with: {called} run",
+        epilog=f"Start with: {called} run\n\n{_ENDS}",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="markdown",
     )
-    try:
-        with extras_named():
-            app(prog_name=called)
-    except SystemExit as end:
-        if end.code == _INTERRUPTED:
-            _fail("interrupted; what was finished is kept, the same command goes on from there")
-        raise
-    except BenchError as error:
-        _fail(str(error))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        _fail(f"{os.strerror(error.errno)}: {error.filename or 'while writing'}; what was finished is kept")
-
-
-def _fail(message: str) -> NoReturn:
-    from rich.console import Console
-
-    # A damaged package may bring line ends and control characters into the one line.
-    line = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in message)
-    Console(stderr=True).print(f"error: {line}", markup=False, highlight=False, soft_wrap=True)
-    sys.exit(2)
+    end_with(lambda: app(prog_name=called))

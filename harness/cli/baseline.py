@@ -1,14 +1,14 @@
 """`baseline`: save, list, show and compare what a gate compares with."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from coreml_prune_bench.cli.options import RESULTS, JsonOption, ResultsOption
+from coreml_prune_bench.cli.output import show, show_json
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.core.files import is_foreign
+from coreml_prune_bench.core.files import is_foreign, refuse_file
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.report.formats import write_cells
 
@@ -35,15 +35,14 @@ def save(
     """Write the newest state of every row of a results folder as a baseline."""
     from coreml_prune_bench.gating.baseline import read_results, write_baseline
 
-    if file.exists() and not force:
-        raise BenchError(f"{file} exists: give --force to replace it, or another name")
+    refuse_file(file, str(file), replace=force)
     baseline = read_results(results, whole=True)
     write_baseline(file, baseline)
     for failure in baseline.failures:
         cell = ", ".join(part for part in (failure.model, failure.algorithm, failure.config) if part)
         Reporter().say(f"left out, because it failed: {failure.kind} of {cell}: {failure.reason}")
     rows = len(baseline.accuracy) + len(baseline.latency)
-    typer.echo(f"{file}: {rows} rows, {file.stat().st_size:,} bytes")
+    show(f"{file}: {rows} rows, {file.stat().st_size:,} bytes")
 
 
 @app.command(name="list")
@@ -70,8 +69,8 @@ def list_(
     _print(found, as_json)
 
 
-@app.command()
-def show(source: Source = str(_FILE), as_json: JsonOption = False) -> None:
+@app.command(name="show")
+def show_(source: Source = str(_FILE), as_json: JsonOption = False) -> None:
     """The rows of a baseline."""
     from coreml_prune_bench.gating.baseline import load_baseline
     from coreml_prune_bench.gating.baseline_tables import overview
@@ -90,12 +89,12 @@ def diff(first: Source, second: Source, as_json: JsonOption = False) -> None:
 
 def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        show_json(rows)
     elif not rows:
-        typer.echo("none")
+        show("none")
     else:
         shown = [{name: _worded(value) for name, value in row.items()} for row in rows]
-        typer.echo(write_cells(shown))
+        show(write_cells(shown))
 
 
 def _worded(value: object) -> str:

@@ -1,16 +1,17 @@
 """`compare`: two packages on the same images."""
 
-import json
 from typing import Annotated, Any
 
 import typer
 
 from coreml_prune_bench.cli.options import (
+    ClassMapOption,
     JsonOption,
     PackageArgument,
     PrecisionOption,
     SkipOption,
 )
+from coreml_prune_bench.cli.output import show, show_json
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.report.formats import write_cells
 
@@ -24,24 +25,36 @@ def compare(
         str, typer.Option("--data", metavar="SPEC", help="`digits`, `imagefolder:PATH`, `hf:NAME` or `hf:PATH`.")
     ],
     precision: PrecisionOption = "float32",
+    class_map: ClassMapOption = None,
     skip_bad_images: SkipOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Two packages side by side on the val split: which images changed, classes, size, sparsity by layer, verdict.
 
-    The verdict is that of `gate` with its default rules, the first package as the baseline.
+    The verdict is that of `gate` with its default rules, the first package as the baseline. The exit code is 0 whatever
+    it is.
     """
+    from coreml_prune_bench.accuracy.class_labels import read_class_map
     from coreml_prune_bench.data.halves import open_data_or_part
     from coreml_prune_bench.gating.compare import compare as compare_measured
     from coreml_prune_bench.gating.compare import measure
 
+    classes = read_class_map(class_map) if class_map else None
     opened = open_data_or_part(data)
     with Reporter().steps("comparing", 1) as steps:
         measured = measure(
-            [first, second], opened, precision=precision, skip_bad_images=skip_bad_images, progress=steps.update
+            [first, second],
+            opened,
+            precision=precision,
+            class_map=classes,
+            skip_bad_images=skip_bad_images,
+            progress=steps.update,
         )
     found = compare_measured(measured[0], measured[1], opened, precision)
-    typer.echo(json.dumps(found.as_dict(), indent=2) if as_json else _told(found))
+    if as_json:
+        show_json(found.as_dict())
+    else:
+        show(_told(found))
 
 
 def _told(found: Any) -> str:

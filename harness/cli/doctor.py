@@ -1,11 +1,9 @@
 """`doctor`: what this machine can measure."""
 
-import json
 from dataclasses import asdict
 
-import typer
-
 from coreml_prune_bench.cli.options import JsonOption
+from coreml_prune_bench.cli.output import show, show_json, show_line
 
 
 def doctor(as_json: JsonOption = False) -> None:
@@ -19,30 +17,30 @@ def doctor(as_json: JsonOption = False) -> None:
             "state": report.state.model_dump(),
             "devices": [asdict(device) | {"facts": device.facts.model_dump()} for device in report.devices],
         }
-        typer.echo(json.dumps(content, indent=2))
+        show_json(content)
         return
     machine, device = report.machine, report.machine.device
-    typer.echo(f"machine: {device.name}, {device.chip}{', virtual' if machine.virtual else ''}")
-    typer.echo(
+    show_line(f"machine: {device.name}, {device.chip}{', virtual' if machine.virtual else ''}")
+    show_line(
         f"memory: {_gib(device.memory_bytes)}; cores: {_cores(machine.performance_cores, machine.efficiency_cores)}"
     )
-    typer.echo(f"GPU: {_count(machine.gpu_cores)}; Neural Engine: {_count(device.neural_engine_cores)}")
-    typer.echo(f"system: {device.os} {device.os_version}, build {device.os_build or 'unknown'}")
-    typer.echo(
+    show_line(f"GPU: {_count(machine.gpu_cores)}; Neural Engine: {_count(device.neural_engine_cores)}")
+    show_line(f"system: {device.os} {device.os_version}, build {device.os_build or 'unknown'}")
+    show_line(
         f"coremltools {report.coremltools}; its compute devices: {', '.join(report.compute_devices or ['unknown'])}"
     )
-    typer.echo(f"state: {_state(report.state.model_dump())}")
+    show_line(f"state: {_state(report.state.model_dump())}")
     for mobile in report.devices:
         facts = mobile.facts
-        typer.echo(f"device: {mobile.name!r}, {facts.name}, {facts.os} {facts.os_version}: {mobile.problem or 'ready'}")
-    typer.echo()
+        show_line(f"device: {mobile.name!r}, {facts.name}, {facts.os} {facts.os_version}: {mobile.problem or 'ready'}")
+    show()
     for ability in report.abilities:
-        typer.echo(
+        show_line(
             f"{'no ' if ability.lacks else 'yes'}  {ability.name}"
             + (f"; needs {ability.lacks}" if ability.lacks else "")
         )
-    typer.echo()
-    typer.echo("\n".join(f"disturbs: {told}" for told in report.disturbances) or "nothing disturbs a measurement now")
+    show()
+    show("\n".join(f"disturbs: {told}" for told in report.disturbances) or "nothing disturbs a measurement now")
 
 
 def _gib(size_bytes: int | None) -> str:

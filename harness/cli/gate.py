@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from coreml_prune_bench.cli.options import RESULTS, ResultsOption
+from coreml_prune_bench.cli.output import show
 
 
 def gate(
@@ -59,9 +60,9 @@ def gate(
             with Path(summary).open("a", encoding="utf-8") as file:
                 file.write(as_github_summary(report))
         else:
-            typer.echo(as_github_summary(report))
+            show(as_github_summary(report))
         if annotations := as_github_annotations(report):
-            typer.echo(annotations)
+            show(annotations)
     else:
-        typer.echo({"table": as_table, "junit": as_junit, "json": as_json}[format](report))
+        show({"table": as_table, "junit": as_junit, "json": as_json}[format](report))
     raise typer.Exit(report.exit_code)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -11,8 +11,11 @@ from coreml_prune_bench.cli.options import (
     FormatOption,
     ResultsOption,
     exit_with_failures,
+    finite,
     split_commas,
 )
+from coreml_prune_bench.cli.output import show
+from coreml_prune_bench.core.cache_folder import cache_folder, use
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.runtimes.protocol import RuntimeName
@@ -58,7 +61,8 @@ def latency(
         ),
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option("--seconds", min=0, help=f"The least in a visit.  [{_SECONDS:g}; 0 on a device]")
+        float | None,
+        typer.Option("--seconds", min=0, help=f"The least in a visit.  [{_SECONDS:g}; 0 on a device]", callback=finite),
     ] = None,
     batch_size: Annotated[
         list[str] | None, typer.Option("--batch-size", help="Samples a prediction; several with commas.  [1]")
@@ -75,7 +79,10 @@ def latency(
     time_limit: Annotated[
         float,
         typer.Option(
-            "--time-limit", min=1, help="Seconds for one compilation, load or prediction, after which it has hung."
+            "--time-limit",
+            min=1,
+            help="Seconds for one compilation, load or prediction, after which it has hung.",
+            callback=finite,
         ),
     ] = 900,
     again: Annotated[bool, typer.Option("--again", help="Measure rows again that have a record.")] = False,
@@ -112,15 +119,17 @@ def latency(
     device and runtime is not measured again, and a stopped run goes on where it was. A row that fails, hangs or ends
     its process is recorded as failed with the reason; the others are measured.
     """
-    from coreml_prune_bench.core.files import write_atomically
+    from coreml_prune_bench.core.files import refuse_file, refuse_folder, write_atomically
     from coreml_prune_bench.latency.iphone import Credentials
     from coreml_prune_bench.latency.machines import mobile_device, this_machine
     from coreml_prune_bench.latency.session import Session
     from coreml_prune_bench.latency.targets import Target, package_at, packages_of_suite
     from coreml_prune_bench.latency.worker import Workers
-    from coreml_prune_bench.records.latency import Protocol
     from coreml_prune_bench.report.latency_tables import render, render_operations
 
+    refuse_folder(results, f"--results {results}")
+    if benchmark_json is not None:
+        refuse_file(benchmark_json, f"--benchmark-json {benchmark_json}", replace=True)
     on_device = device != _MAC
     units = _compute_units(compute_units, runtime, on_device=on_device)
     batches = [_positive("--batch-size", text) for text in split_commas(batch_size) or ["1"]]
@@ -128,19 +137,20 @@ def latency(
         raise BenchError("--device: one sample at a time only; leave out --batch-size and --concurrency")
     if bool(packages) == bool(suite):
         raise BenchError("give packages or --suite, one of both")
-    protocol = Protocol(
+    protocol = _protocol(
         rounds=rounds or (_DEVICE_ROUNDS if on_device else _ROUNDS),
         predictions=predictions or (_DEVICE_PREDICTIONS if on_device else _PREDICTIONS),
         seconds=(0.0 if on_device else _SECONDS) if seconds is None else seconds,
+        batch_size=max(batches),
         concurrency=concurrency,
         warm_up_calls=_DEVICE_WARM_UP if on_device else None,
         array_inputs=on_device,
-    )
+    ).model_copy(update={"batch_size": 1})
     if dry_run:
         count, words = _counted(packages, suite)
         rows = len(units) * len(batches) * count
         told = f"{rows}: {words}, compute units {', '.join(units)}, batch size {', '.join(map(str, batches))}"
-        typer.echo(_described(rows, told, protocol, seed, units, results, on_device=on_device))
+        show(_described(rows, told, protocol, seed, units, results, on_device=on_device))
         return
     if on_device:
         credentials = Credentials(development_team, provisioning_profile, bundle_identifier)
@@ -149,6 +159,7 @@ def latency(
         machine, open_runtime = this_machine(runtime)
     found = [(path, package_at(path)) for path in packages or ()] or packages_of_suite(results, suite or "")
     targets = [Target(path, package, unit, batch) for path, package in found for unit in units for batch in batches]
+    _in_use = [use(path) for path, _ in found if cache_folder() in path.parents]  # until this function ends
     session = Session(machine, protocol, results, seed=seed, again=again)
     reporter = Reporter()
     with (
@@ -157,9 +168,9 @@ def latency(
     ):
         outcome = session.run(targets, workers, steps)
     reporter.say(f"{outcome.measured} of {len(targets)} rows measured now; records in {results / 'latency'}")
-    typer.echo(render(outcome.records, format, published=compare == "published"))
+    show(render(outcome.records, format, published=compare == "published"))
     for record in outcome.records if per_op else ():
-        typer.echo(f"\n{render_operations(record, format)}")
+        show(f"\n{render_operations(record, format)}")
     if benchmark_json is not None and len(outcome.failed) < len(outcome.records):
         from coreml_prune_bench.report.benchmark_json import to_benchmark_json
 
@@ -182,6 +193,20 @@ def _compute_units(given: list[str] | None, runtime: RuntimeName, *, on_device: 
         if unit not in COMPUTE_UNITS:
             raise BenchError(f"--compute-units {unit!r}: expected one of {', '.join(COMPUTE_UNITS)}")
     return list(dict.fromkeys(units or ("all", "cpu_and_ne")))
+
+
+def _protocol(**given: Any) -> "Protocol":
+    """Raises BenchError for a number that no record can hold."""
+    from pydantic import ValidationError
+
+    from coreml_prune_bench.records.latency import Protocol
+
+    try:
+        return Protocol(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).replace("_", "-")
+        raise BenchError(f"--{name} {first['input']}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
 
 
 def _positive(option: str, text: str) -> int:

@@ -1,16 +1,25 @@
 """Options that several commands take, and what they mean."""
 
+import math
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
+from coreml_prune_bench.core.progress import say
 from coreml_prune_bench.records.predictions import Precision
 from coreml_prune_bench.report.formats import Format
 from coreml_prune_bench.runtimes.protocol import RuntimeName
 
 RESULTS = Path("results/local")
+
+
+def finite(value: float | None) -> float | None:
+    """A number of an option: NaN and infinity, which are within every limit, are none."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
+
 
 SuiteOption = Annotated[
     str,
@@ -73,7 +82,12 @@ DeviceOption = Annotated[
 ]
 CheckpointOption = Annotated[
     float,
-    typer.Option("--checkpoint-minutes", min=0, help="How often a training's state is saved, to go on from if killed."),
+    typer.Option(
+        "--checkpoint-minutes",
+        min=0,
+        help="How often a training's state is saved, to go on from if killed.",
+        callback=finite,
+    ),
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="How tables are written to standard output.")]
 FunctionOption = Annotated[
@@ -94,8 +108,26 @@ RuntimeOption = Annotated[
 ComputeUnitsOption = Annotated[
     str, typer.Option("--compute-units", help="Core ML's: all, cpu_and_ne, cpu_and_gpu or cpu_only.")
 ]
+TimeLimitOption = Annotated[
+    float | None,
+    typer.Option(
+        "--time-limit",
+        metavar="SECONDS",
+        min=0,
+        help="End with an error when it takes longer, whatever the package computes: it runs in a process of its own.",
+    ),
+]
 PackageArgument = Annotated[
     Path, typer.Argument(metavar="PACKAGE", help="A .mlpackage folder that holds an ML program.")
+]
+ClassMapOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--class-map",
+        metavar="FILE",
+        help='Which label of the package is which class of the data: JSON, {"class": "label"}, or CSV whose first line '
+        "is class,label. For a package without labels: the position of the score, from 0.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
@@ -108,5 +140,5 @@ def split_commas(values: list[str] | None) -> list[str] | None:
 def exit_with_failures(problems: list[str]) -> NoReturn:
     """End with exit code 1, a line for each thing that failed."""
     for problem in problems:
-        Console(stderr=True).print(f"failed: {problem}", markup=False, highlight=False, soft_wrap=True)
+        say(f"failed: {problem}")
     raise typer.Exit(1)

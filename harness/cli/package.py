@@ -1,12 +1,12 @@
 """`accuracy`, `inspect`, `predict` and `export-onnx`: any package, ours or not."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from coreml_prune_bench.cli.options import (
+    ClassMapOption,
     ComputeUnitsOption,
     FunctionOption,
     JsonOption,
@@ -15,9 +15,14 @@ from coreml_prune_bench.cli.options import (
     PrecisionOption,
     RuntimeOption,
     SkipOption,
+    TimeLimitOption,
 )
+from coreml_prune_bench.cli.output import show, show_json, show_line
 from coreml_prune_bench.core.progress import Reporter
+from coreml_prune_bench.core.time_limit import within
+from coreml_prune_bench.records.predictions import Precision, Predictions
 from coreml_prune_bench.report.formats import write_cells
+from coreml_prune_bench.runtimes.protocol import RuntimeName
 
 
 def accuracy(
@@ -33,29 +38,29 @@ def accuracy(
     runtime: RuntimeOption = "portable",
     compute_units: ComputeUnitsOption = "all",
     precision: PrecisionOption = "float32",
+    class_map: ClassMapOption = None,
     skip_bad_images: SkipOption = False,
     no_image_cache: NoImageCacheOption = False,
+    time_limit: TimeLimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Top-1 and top-5 of any image classification packages, ours or not, on the val split of a data set.
 
-    Several packages share one pass over the images.
+    Several packages share one pass over the images. A package that names its classes is matched to the data's by name,
+    whatever their order; one with some of the names and others is refused.
     """
-    from coreml_prune_bench.accuracy.evaluate import evaluate
-    from coreml_prune_bench.data.halves import open_data_or_part
-    from coreml_prune_bench.runtimes.protocol import loader
-
-    reporter = Reporter()
-    with reporter.steps(f"{len(packages)} packages", 1) as steps:
-        every, skipped = evaluate(
-            packages,
-            open_data_or_part(data).val,
-            load=loader(runtime, precision=precision, compute_units=compute_units),
-            skip_bad_images=skip_bad_images,
-            image_cache=not no_image_cache,
-            say=reporter.say,
-            progress=steps.update,
-        )
+    every, skipped = within(
+        time_limit,
+        _evaluated,
+        packages,
+        data,
+        runtime=runtime,
+        precision=precision,
+        compute_units=compute_units,
+        class_map=class_map,
+        skip_bad_images=skip_bad_images,
+        image_cache=not no_image_cache,
+    )
     images = len(every[0].labels)
     found = [
         {
@@ -73,7 +78,7 @@ def accuracy(
         for package, predictions in zip(packages, every, strict=True)
     ]
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        show_json(found)
         return
     shown = [
         {
@@ -86,7 +91,40 @@ def accuracy(
         }
         for row in found
     ]
-    typer.echo(write_cells(shown))
+    show(write_cells(shown))
+
+
+def _evaluated(
+    packages: list[Path],
+    data: str,
+    *,
+    runtime: RuntimeName,
+    precision: Precision,
+    compute_units: str,
+    class_map: Path | None,
+    skip_bad_images: bool,
+    image_cache: bool,
+) -> tuple[list[Predictions], tuple[str, ...]]:
+    from coreml_prune_bench.accuracy.class_labels import read_class_map
+    from coreml_prune_bench.accuracy.evaluate import evaluate
+    from coreml_prune_bench.bench.contention import tell_if_busy
+    from coreml_prune_bench.data.halves import open_data_or_part
+    from coreml_prune_bench.runtimes.protocol import loader
+
+    reporter = Reporter()
+    tell_if_busy(reporter.say)
+    classes = read_class_map(class_map) if class_map else None
+    with reporter.steps(f"{len(packages)} packages", 1) as steps:
+        return evaluate(
+            packages,
+            open_data_or_part(data).val,
+            load=loader(runtime, precision=precision, compute_units=compute_units),
+            class_map=classes,
+            skip_bad_images=skip_bad_images,
+            image_cache=image_cache,
+            say=reporter.say,
+            progress=steps.update,
+        )
 
 
 def inspect(
@@ -99,16 +137,14 @@ def inspect(
     with Reporter().steps("reading", 1):
         summary = read_package(package)
     if as_json:
-        typer.echo(summary.model_dump_json(indent=2))
+        show_json(summary.model_dump_json(indent=2))
         return
     for kind, features in (("input", summary.inputs), ("output", summary.outputs)):
         for feature in features:
             space = f" {feature.color_space}" if feature.color_space else ""
-            typer.echo(f"{kind}: {feature.name}, {feature.kind}{space} {list(feature.shape)} {feature.dtype}")
-    typer.echo(
-        f"deployment target: {summary.deployment_target} (specification version {summary.specification_version})"
-    )
-    typer.echo("operations: " + ", ".join(f"{name} {count}" for name, count in summary.operations.items()))
+            show_line(f"{kind}: {feature.name}, {feature.kind}{space} {list(feature.shape)} {feature.dtype}")
+    show(f"deployment target: {summary.deployment_target} (specification version {summary.specification_version})")
+    show_line("operations: " + ", ".join(f"{name} {count}" for name, count in summary.operations.items()))
     shown = [
         {
             "Weight": weight.name,
@@ -121,13 +157,13 @@ def inspect(
         }
         for weight in summary.weights
     ]
-    typer.echo()
-    typer.echo(write_cells(shown))
+    show()
+    show(write_cells(shown))
     whole = summary.whole_model_sparsity
-    typer.echo()
-    typer.echo(f"elements: {summary.elements:,}; weight.bin: {summary.weight_bytes:,} bytes; ", nl=False)
-    typer.echo(f"package: {summary.package_bytes:,} bytes")
-    typer.echo(f"whole-model sparsity (weights of rank 2 and more): {'?' if whole is None else f'{100 * whole:.2f} %'}")
+    show()
+    sizes = f"weight.bin: {summary.weight_bytes:,} bytes; package: {summary.package_bytes:,} bytes"
+    show(f"elements: {summary.elements:,}; {sizes}")
+    show(f"whole-model sparsity (weights of rank 2 and more): {'?' if whole is None else f'{100 * whole:.2f} %'}")
 
 
 def predict(
@@ -158,6 +194,7 @@ def predict(
         Path | None,
         typer.Option("--output-dir", metavar="DIR", help="Write outputs there: images as PNG, arrays as .npy."),
     ] = None,
+    time_limit: TimeLimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """One prediction of any package, ours or not, in the portable runtime.
@@ -171,7 +208,9 @@ def predict(
     from coreml_prune_bench.accuracy.predict import predict as run_once
 
     with Reporter().steps("predicting", 1):
-        result = run_once(
+        result = within(
+            time_limit,
+            run_once,
             package,
             inputs or [],
             function=function,
@@ -181,16 +220,16 @@ def predict(
             output_dir=output_dir,
         )
     if as_json:
-        typer.echo(json.dumps(result, indent=2))
+        show_json(result)
         return
-    typer.echo(f"runtime: {result['runtime']}, {result['precision']}")
+    show_line(f"runtime: {result['runtime']}, {result['precision']}")
     for name, told in result["inputs"].items():
-        typer.echo(f"input {name}: {told}")
+        show_line(f"input {name}: {told}")
     for name, output in result["outputs"].items():
-        typer.echo(f"output {name}: {_told(output)}")
+        show_line(f"output {name}: {_told(output)}")
         if rows := output.get("top"):
             shown = [{key.capitalize(): _digits(value) for key, value in row.items()} for row in rows]
-            typer.echo(f"\n{write_cells(shown)}\n")
+            show(f"\n{write_cells(shown)}\n")
 
 
 def _digits(value: object) -> object:
@@ -236,10 +275,10 @@ def export_onnx(
     with Reporter().steps("exporting", 1):
         exported = write(package, out, function=function, precision=precision, force=force)
     for value in exported.inputs:
-        typer.echo(f"input {value}")
+        show_line(f"input {value}")
     for value in exported.outputs:
-        typer.echo(f"output {value}")
+        show_line(f"output {value}")
     if exported.classes:
-        typer.echo(f"classes: {exported.classes:,}, in the model's metadata as `classes` (JSON)")
+        show(f"classes: {exported.classes:,}, in the model's metadata as `classes` (JSON)")
     for file in exported.files:
-        typer.echo(f"{file}: {file.stat().st_size:,} bytes")
+        show_line(f"{file}: {file.stat().st_size:,} bytes")

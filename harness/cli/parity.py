@@ -1,6 +1,5 @@
 """`parity`: Core ML beside the portable runtime, image by image."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +8,7 @@ import typer
 
 from coreml_prune_bench.cli.options import (
     RESULTS,
+    ClassMapOption,
     ComputeUnitsOption,
     JsonOption,
     PackageArgument,
@@ -16,7 +16,9 @@ from coreml_prune_bench.cli.options import (
     ResultsOption,
     SkipOption,
     exit_with_failures,
+    finite,
 )
+from coreml_prune_bench.cli.output import show, show_json
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.report.formats import write_cells
 
@@ -31,9 +33,13 @@ def parity(
     ],
     compute_units: ComputeUnitsOption = "all",
     precision: PrecisionOption = "float32",
+    class_map: ClassMapOption = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many images of the val split.")] = None,
     min_agreement: Annotated[
-        float, typer.Option("--min-agreement", min=0, max=100, help="Exit code 1 below this top-1 agreement, in %.")
+        float,
+        typer.Option(
+            "--min-agreement", min=0, max=100, help="Exit code 1 below this top-1 agreement, in %.", callback=finite
+        ),
     ] = 0.0,
     skip_bad_images: SkipOption = False,
     results: ResultsOption = RESULTS,
@@ -46,24 +52,33 @@ def parity(
     It is how a Mac vouches for accuracies that were measured elsewhere. What was found for each image is kept in a
     record, RESULTS/parity/*.json.
     """
+    from coreml_prune_bench.accuracy.class_labels import read_class_map
     from coreml_prune_bench.accuracy.parity import (
         ParityRecord,
         agreement,
         compare,
         write_record,
     )
-    from coreml_prune_bench.core.files import tree_hash
+    from coreml_prune_bench.core.files import refuse_folder, tree_hash
     from coreml_prune_bench.data.halves import open_data_or_part
     from coreml_prune_bench.latency.machines import this_machine
     from coreml_prune_bench.records.provenance import provenance
     from coreml_prune_bench.runtimes.protocol import loader
 
+    refuse_folder(results, f"--results {results}")
     core_ml, portable = this_machine("coreml")[0], this_machine("portable")[0]
     loads = (loader("coreml", compute_units=compute_units), loader("portable", precision=precision))
+    classes = read_class_map(class_map) if class_map else None
     split = open_data_or_part(data).val
     with Reporter().steps(package.name, 1) as steps:
         compared = compare(
-            package, split, loads, limit=limit, skip_bad_images=skip_bad_images, progress=steps.within("comparing")
+            package,
+            split,
+            loads,
+            limit=limit,
+            class_map=classes,
+            skip_bad_images=skip_bad_images,
+            progress=steps.within("comparing"),
         )
     record = ParityRecord(
         package=str(package.name),
@@ -80,7 +95,10 @@ def parity(
     )
     path = write_record(results, record)
     found = agreement(record)
-    typer.echo(json.dumps(asdict(found), indent=2) if as_json else _told(record, found, path))
+    if as_json:
+        show_json(asdict(found))
+    else:
+        show(_told(record, found, path))
     if 100 * found.top1_agreement < min_agreement:
         exit_with_failures(
             [f"top-1 agreement {100 * found.top1_agreement:.2f} %, expected {min_agreement:g} % or more"]

@@ -1,10 +1,7 @@
 """`fetch-published`: the packages and config files that the published table links."""
 
-import json
 from collections.abc import Callable
 
-import typer
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -21,6 +18,9 @@ from coreml_prune_bench.cli.options import (
     exit_with_failures,
     split_commas,
 )
+from coreml_prune_bench.cli.output import show, show_json
+from coreml_prune_bench.core.escaping import message
+from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.report.formats import write_cells
 
 
@@ -33,16 +33,16 @@ def fetch_published(models: ModelsOption = None, as_json: JsonOption = False) ->
     from coreml_prune_bench.published.packages import fetch, published_folder, rows_of
 
     rows = rows_of(split_commas(models))
-    console = Console(stderr=True)
+    reporter = Reporter()
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        fetched, problems = fetch(rows, published_folder(), progress=_bars(bars), say=lambda line: console.print(line))
+    with reporter.bars(*columns) as bars:
+        fetched, problems = fetch(rows, published_folder(), progress=_bars(bars), say=reporter.say)
     found = [
         {
             "file": file.path.name,
@@ -54,7 +54,7 @@ def fetch_published(models: ModelsOption = None, as_json: JsonOption = False) ->
         for file in fetched
     ]
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        show_json(found)
     else:
         shown = [
             {
@@ -65,8 +65,8 @@ def fetch_published(models: ModelsOption = None, as_json: JsonOption = False) ->
             }
             for file in fetched
         ]
-        typer.echo(write_cells(shown))
-        typer.echo(f"\nin {published_folder()}")
+        show(write_cells(shown))
+        show(f"\nin {published_folder()}")
     if problems:
         exit_with_failures(problems)
 
@@ -77,7 +77,7 @@ def _bars(progress: Progress) -> Callable[[str, int, int | None], None]:
 
     def update(file: str, done: int, total: int | None) -> None:
         if file not in tasks:
-            tasks[file] = progress.add_task(file, total=total)
+            tasks[file] = progress.add_task(message(file), total=total)
         progress.update(tasks[file], completed=done, total=total)
 
     return update

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from coreml_prune_bench.cli.options import RESULTS, ResultsOption
+from coreml_prune_bench.cli.output import show
 
 
 def report(
@@ -24,4 +25,4 @@ def report(
     from coreml_prune_bench.report.page import write_report
 
     write_report(results, out, format, shipped_suites=shipped_suites(), force=force)
-    typer.echo(out)
+    show(out)

@@ -14,7 +14,9 @@ from coreml_prune_bench.cli.options import (
     SkipOption,
     WeightsOption,
 )
+from coreml_prune_bench.cli.output import show
 from coreml_prune_bench.core.errors import BenchError, CellFailedError, fraction_hint
+from coreml_prune_bench.core.files import refuse_file
 from coreml_prune_bench.core.progress import Reporter
 
 if TYPE_CHECKING:
@@ -72,24 +74,28 @@ def sensitivity(
             + fraction_hint(sparsity)
         )
     for option, file in (("--out", out), ("--plot", plot)):
-        if file is not None and not file.parent.is_dir():
-            raise BenchError(f"{option} {file}: {file.parent} is not a folder")
+        if file is not None:
+            refuse_file(file, f"{option} {file}", replace=True)
     chosen = _levels(levels)
 
-    from coreml_prune_bench.bench.build.builder import Builder
+    from coreml_prune_bench.bench.contention import tell_if_busy
     from coreml_prune_bench.records.store import Store
+
+    store = Store(results)
+    from coreml_prune_bench.bench.build.builder import Builder
 
     reporter = Reporter()
     subject = _subject(model, data, weights)
+    tell_if_busy(reporter.say)
     with reporter.steps(subject.network.name, 1) as steps:
-        builder = Builder(Store(results), steps.update, skip_bad_images=skip_bad_images)
+        builder = Builder(store, steps.update, skip_bad_images=skip_bad_images)
         try:
             found = builder.sensitivity(subject, samples, chosen)
         except CellFailedError as error:
             raise BenchError(str(error)) from error
     layers = _allocation(subject, found, sparsity) if sparsity is not None else None
     text = _as_json(found, layers) if as_json else _told(found, layers, sparsity)
-    typer.echo(text)
+    show(text)
     if out is not None:
         out.write_text(text + "\n", encoding="utf-8")
     if plot is not None:
@@ -116,7 +122,10 @@ def _subject(model: str, spec: str, weights: Path | None) -> "Subject":
     from coreml_prune_bench.models.weights import head_classes, load_pretrained
 
     network, data = get_network(model), open_data_or_part(spec)
-    classes = head_classes(network, load_pretrained(network, weights))
+    try:
+        classes = head_classes(network, load_pretrained(network, weights), data.image_size)
+    except CellFailedError as error:
+        raise BenchError(str(error)) from error
     if classes != len(data.classes):
         raise BenchError(
             f"{spec} has {len(data.classes)} classes, the weights of {network.name} {classes}; expected data of the "
@@ -139,7 +148,8 @@ def _allocation(subject: "Subject", found: "Sensitivity", sparsity: float) -> di
     from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig
     from coreml_prune_bench.models.weights import untrained_model
 
-    model = untrained_model(subject.network, len(subject.data.classes))
+    data = subject.data
+    model = untrained_model(subject.network, len(data.classes), image_size=data.image_size)
     leave_dense(model, prunable_layers(model).keys() - found.losses().keys())
     config = allocated(PostTrainingConfig(sparsity=sparsity), subject.network, model, found.losses())
     return dict(config.layers)
@@ -150,11 +160,14 @@ def _as_json(found: "Sensitivity", layers: dict[str, float] | None) -> str:
 
 
 def _told(found: "Sensitivity", layers: dict[str, float] | None, sparsity: float | None) -> str:
+    import tomli_w
+
     from coreml_prune_bench.report.sensitivity import table
 
     if layers is None or sparsity is None:
         return table(found)
-    lines = [f'"{name}" = {own:g}' for name, own in layers.items()]
+    keys = {name: tomli_w.dumps({name: 0}).removesuffix(" = 0\n") for name in layers}  # as TOML has names
+    lines = [f"{keys[name]} = {own:g}" for name, own in layers.items()]
     percent = f"{100 * sparsity:g}%"
     head = [
         f"# As large as {percent} for all layers; of a [[configs]] table of post-training or magnitude-pruner.",

@@ -1,6 +1,5 @@
 """`run` and `build`: the cells of a suite."""
 
-import json
 from typing import Annotated
 
 import typer
@@ -27,6 +26,7 @@ from coreml_prune_bench.cli.options import (
     exit_with_failures,
     split_commas,
 )
+from coreml_prune_bench.cli.output import show, show_json
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.models.pruning.algorithm import algorithms
 from coreml_prune_bench.report.formats import write_cells
@@ -66,6 +66,7 @@ def run(
     from coreml_prune_bench.bench.run import RunOptions
     from coreml_prune_bench.bench.run import run as run_cells
     from coreml_prune_bench.bench.suite_choice import SuiteChoice
+    from coreml_prune_bench.records.chance import chance_levels
     from coreml_prune_bench.records.store import Store
     from coreml_prune_bench.report.accuracy_tables import render
 
@@ -74,22 +75,24 @@ def run(
         if team is not None and not team.leads:
             chosen.take_part(team, device)
             return
-        reporter = Reporter()
+        reporter, store = Reporter(), Store(results)
         evaluation = Evaluation(runtime, compute_units) if runtime == "coreml" else PORTABLE
         cells = chosen.cells(reporter, evaluation)
         options = RunOptions(
-            Store(results),
+            store,
             reporter,
             skip_bad_images=skip_bad_images,
             image_cache=not no_image_cache,
             training=TrainingOptions(device, checkpoint_minutes, reporter.say, team),
         )
         outcome = run_cells(cells, options)
+    for line in chance_levels(outcome.records):
+        reporter.warn(line)
     reporter.say(f"{outcome.measured} of {len(cells)} cells measured now; records in {results / 'records'}")
-    typer.echo(render(outcome.records, "accuracy", format))
+    show(render(outcome.records, "accuracy", format))
     if format in ("md", "latex"):
-        typer.echo()
-        typer.echo(render(outcome.records, "size", format))
+        show()
+        show(render(outcome.records, "size", format))
     if outcome.failed:
         exit_with_failures([f"{r.network.name}, {r.pruning.config}: {r.reason}" for r in outcome.failed])
 
@@ -118,15 +121,18 @@ def build(
         if team is not None and not team.leads:
             chosen.take_part(team, device)
             return
-        reporter = Reporter()
+        reporter, store = Reporter(), Store(results)
         options = RunOptions(
-            Store(results),
+            store,
             reporter,
             skip_bad_images=skip_bad_images,
             training=TrainingOptions(device, checkpoint_minutes, reporter.say, team),
         )
         built, problems = build_all(chosen.cells(reporter), options)
     found = [{"cell": cell.name, "package": str(path)} for cell, path in built]
-    typer.echo(json.dumps(found, indent=2) if as_json else write_cells(found))
+    if as_json:
+        show_json(found)
+    else:
+        show(write_cells(found))
     if problems:
         exit_with_failures(problems)

@@ -1,10 +1,12 @@
 """`table`: what the records of a results folder say."""
 
+from itertools import chain
 from typing import Annotated, Literal
 
 import typer
 
 from coreml_prune_bench.cli.options import RESULTS, FormatOption, ResultsOption
+from coreml_prune_bench.cli.output import show
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.report.accuracy_tables import Kind
 
@@ -31,7 +33,10 @@ def table(
     results: ResultsOption = RESULTS,
 ) -> None:
     """Tables from the records of a results folder; nothing is measured."""
+    from coreml_prune_bench.core.progress import warn
     from coreml_prune_bench.records.accuracy import read_records
+    from coreml_prune_bench.records.chance import chance_levels
+    from coreml_prune_bench.records.latest import newest_trials
     from coreml_prune_bench.report.accuracy_tables import render, render_comparison
 
     if against is not None and (compare or kind):
@@ -39,6 +44,8 @@ def table(
     if compare and kind:
         raise BenchError("--compare published is a table of accuracy and size: leave out --kind")
     records = read_records(results)
+    for line in chance_levels(chain.from_iterable(newest_trials(records))):
+        warn(line)
     if against is not None:
         from coreml_prune_bench.report.paired_tables import render_pairs  # with scipy, which takes a second
 
@@ -47,4 +54,4 @@ def table(
         text = render_comparison(records, format)
     else:
         text = render(records, kind or "accuracy", format)
-    typer.echo(text)
+    show(text)

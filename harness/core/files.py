@@ -4,14 +4,18 @@ Of a folder count the files that its maker put there. Systems leave files of the
 shared or copied, and people leave notes; neither changes what a package or an artifact is.
 """
 
+import errno
 import hashlib
 import json
 import mmap
 import os
 import re
+import stat
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+
+from coreml_prune_bench.core.errors import BenchError
 
 MANIFEST = "manifest.json"
 """In the folder of an artifact: it says what the other files are, and is not among them."""
@@ -70,12 +74,54 @@ def are_there(folder: Path, hashes: Mapping[str, str]) -> bool:
     return all((folder / name).is_file() and file_hash(folder / name) == digest for name, digest in hashes.items())
 
 
+def refuse_folder(folder: Path, told: str) -> None:
+    """Raise BenchError of one line where `folder` is not there and cannot be made, or is no folder. Makes nothing.
+
+    told: what the line begins with, such as the option that names it.
+    """
+    for place in (folder, *folder.parents):
+        try:
+            if not stat.S_ISDIR(place.stat().st_mode):
+                raise BenchError(f"{told}: {place} is a file; expected a folder")
+            if place != folder and not os.access(place, os.W_OK | os.X_OK):
+                raise BenchError(f"{told}: nothing can be written in {place}")
+            return
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if os.path.islink(place):
+                raise BenchError(f"{told}: {place} is a link that leads nowhere") from error
+        except OSError as error:
+            raise BenchError(f"{told}: {error.strerror}; expected a folder") from error
+
+
+def refuse_file(path: Path, told: str, *, replace: bool = False) -> None:
+    """Raise BenchError of one line where no file can be written to `path`, or, without `replace`, one is there.
+
+    told: what the line begins with. Makes nothing; the folder has to be there.
+    """
+    try:
+        if path.is_dir():
+            raise BenchError(f"{told}: it is a folder, expected the name of a file")
+        if not path.parent.is_dir():
+            raise BenchError(f"{told}: {path.parent} is not a folder")
+        if os.path.lexists(path) and not replace:
+            raise BenchError(f"{told} exists; --force replaces it")
+        with suppress(FileNotFoundError):
+            path.lstat()
+    except OSError as error:
+        raise BenchError(f"{told}: {error.strerror}") from error
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise BenchError(f"{told}: nothing can be written in {path.parent}")
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write `path` so that a reader finds the whole of `content` (text as UTF-8) or what was there before.
 
     So it is after a power failure too: the content is on the disk before its name is, and the name when this returns.
     """
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.tmp")  # not tempfile's: those only their owner can read
+    # Of a length of its own, so that it is no longer than the longest name. Not tempfile's, which only their owner can
+    # read.
+    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
+    unfinished = path.with_name(f".{short}.{os.getpid()}.tmp")
     try:
         with unfinished.open("wb") as file:
             file.write(content if isinstance(content, bytes) else content.encode())
@@ -83,6 +129,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             os.fsync(file.fileno())
         os.replace(unfinished, path)
         _sync_folder(path.parent)
+    except OSError as error:
+        error.filename = str(path)  # a full disk names none
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -95,6 +144,13 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a file. OSError for what is none: a pipe lets its reader wait, and a device may never end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no file, but a folder, a pipe or a device", str(path))
+    return path.read_bytes()
 
 
 def file_hash(path: Path) -> str:

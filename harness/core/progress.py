@@ -16,13 +16,20 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from coreml_prune_bench.core.escaping import message
+
 Watch = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""
 
 
+def say(text: str) -> None:
+    """One line on standard error."""
+    _print(Console(stderr=True), text)
+
+
 def warn(line: str) -> None:
     """Tell, on standard error, what a reader has to know and can go on without."""
-    _print(Console(stderr=True), f"warning: {line}")
+    say(f"warning: {line}")
 
 
 class Reporter:
@@ -34,7 +41,7 @@ class Reporter:
 
     def say(self, line: str) -> None:
         """One line that stays."""
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        _print(self._console, line)
 
     def warn(self, line: str) -> None:
         """As `warn`, between bars: told where nothing else is."""
@@ -45,15 +52,18 @@ class Reporter:
         """Progress over `total` steps of which each has its own bar."""
         columns = (
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             _SpeedColumn(),
             TimeRemainingColumn(),
         )
-        # Off a terminal the bars would fill a log with their every state.
-        with Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal) as bars:
+        with self.bars(*columns) as bars:
             yield Steps(bars, title, total, self._watch)
+
+    def bars(self, *columns: ProgressColumn) -> Progress:
+        """Bars between which lines can be said. Off a terminal they would fill a log with their every state."""
+        return Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
 
 
 class _SpeedColumn(ProgressColumn):
@@ -69,7 +79,7 @@ class Steps:
     def __init__(self, bars: Progress, title: str, total: int, watch: Watch) -> None:
         self._bars = bars
         self._watch = watch
-        self._outer = bars.add_task(title, total=total)
+        self._outer = bars.add_task(message(title), total=total)
         self._inner = bars.add_task("", total=None, visible=False)
         self._description = ""
 
@@ -77,7 +87,9 @@ class Steps:
         """The step in hand is `done` of `total` through what `description` says."""
         if description != self._description:
             self._description = description
-            self._bars.reset(self._inner, description=f"  {description}", visible=True)  # so that time starts anew
+            self._bars.reset(
+                self._inner, description=f"  {message(description)}", visible=True
+            )  # so that time starts anew
         self._bars.update(self._inner, completed=done, total=total)
         self._watch(description, done, total)
 
@@ -93,6 +105,4 @@ class Steps:
 
 
 def _print(console: Console, line: str) -> None:
-    # A damaged file may bring line ends and control characters into the one line.
-    shown = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in line)
-    console.print(shown, markup=False, highlight=False, soft_wrap=True)
+    console.print(message(line), markup=False, highlight=False, soft_wrap=True)

@@ -4,8 +4,10 @@ A spec is `digits`, `imagefolder:PATH`, `imagenet:PATH`, `hf:NAME` or `hf:PATH`,
 nothing. This package must not import torch, and imports scikit-learn, scipy and `datasets` only when a spec needs them.
 """
 
+import hashlib
 import os
 import statistics
+import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
 from difflib import get_close_matches
@@ -24,8 +26,9 @@ from coreml_prune_bench.data.images import (
     iterate,
     load_images,
 )
-from coreml_prune_bench.data.split import DataSet, Opened, Progress, Split
+from coreml_prune_bench.data.split import DataSet, Opened, Progress, Split, tell
 from coreml_prune_bench.data.transform import preprocess
+from coreml_prune_bench.models.imagenet import IMAGENET_SIZE
 
 __all__ = [
     "Batch",
@@ -39,7 +42,6 @@ __all__ = [
     "preprocess",
 ]
 
-_IMAGENET_SIZE = 224
 _PROBES = 32
 
 
@@ -60,8 +62,47 @@ def open_data(spec: str) -> DataSet:
         expected = ", ".join(form for form, _ in _KINDS.values())
         raise DataError(f"unknown data set {spec!r}: expected {expected}{_meant(spec)}")
     opened = opens(place)
+    tell(opened.val.notes)
     image_size = opened.image_size or _image_size(opened.val)
-    return DataSet(spec, opened.val.classes, opened.open_train, opened.val, image_size, opened.photographs)
+    path = path_of(spec)
+    return DataSet(
+        spec,
+        opened.val.classes,
+        opened.open_train,
+        opened.val,
+        image_size,
+        opened.photographs,
+        revision=opened.revision,
+        place=None if path is None else hashlib.sha256(os.fsencode(path)).hexdigest()[:16],
+    )
+
+
+def path_of(spec: str) -> Path | None:
+    """The folder or file that a spec names, under the one spelling that it has on this disk; None where it names none.
+
+    Links are followed; of a disk that takes capitals for small letters, names are as they stand on it.
+    """
+    place = Path(spec.partition(":")[2]).expanduser()
+    if ":" not in spec or not os.path.exists(place):
+        return None
+    path = Path(os.path.realpath(place))
+    for part in (path, *path.parents):
+        path = _as_listed(part) / path.relative_to(part)
+    return path
+
+
+def _as_listed(path: Path) -> Path:
+    """`path` with its last name as its folder lists it."""
+    with suppress(OSError):
+        names = os.listdir(path.parent)
+        alike = [name for name in names if name != path.name and _letters(name) == _letters(path.name)]
+        if alike and path.name not in names:
+            return next((path.parent / name for name in alike if path.samefile(path.parent / name)), path)
+    return path
+
+
+def _letters(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _meant(spec: str) -> str:
@@ -88,4 +129,4 @@ def _image_size(val: Split) -> int:
     for index in np.linspace(0, len(val) - 1, min(_PROBES, len(val))).astype(int):
         with suppress(DataError):  # one bad image is for whoever decodes it, with --skip-bad-images at hand
             sides.append(val.shorter_side(int(index)))
-    return min(_IMAGENET_SIZE, statistics.median_low(sides)) if sides else _IMAGENET_SIZE
+    return min(IMAGENET_SIZE, statistics.median_low(sides)) if sides else IMAGENET_SIZE

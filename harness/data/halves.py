@@ -16,6 +16,7 @@ from coreml_prune_bench.data import (
     Progress,
     Split,
     open_data,
+    path_of,
 )
 from coreml_prune_bench.data.split import ImageSource
 
@@ -29,8 +30,21 @@ _CALIBRATION = 512
 
 def open_data_or_part(spec: str) -> DataSet:
     """The data set that `spec` names, or that part of it. DataError as of `open_data` and `part_of`."""
+    whole, part = _divided(spec)
+    return part_of(open_data(whole), part) if part else open_data(whole)
+
+
+def from_any_folder(spec: str) -> str:
+    """The spec with the whole path of its folder, if it names one: it then means the same wherever it is read."""
+    whole, part = _divided(spec)
+    path = path_of(whole)
+    return spec if path is None else f"{whole.partition(':')[0]}:{path}" + (f"#{part}" if part else "")
+
+
+def _divided(spec: str) -> tuple[str, str]:
+    """A spec and the part that it names, which is empty where it names none."""
     whole, _, part = spec.rpartition("#")
-    return part_of(open_data(whole), part) if whole and part in PARTS else open_data(spec)
+    return (whole, part) if whole and part in PARTS else (spec, "")
 
 
 def part_of(data: DataSet, part: str) -> DataSet:
@@ -50,6 +64,7 @@ def part_of(data: DataSet, part: str) -> DataSet:
     return replace(
         data,
         spec=f"{data.spec}#{part}",
+        place=data.place and f"{data.place}#{part}",
         val=_taken(val, chosen[:_MOST], f"{val.name}, {part}"),
         open_train=lambda: data.train or _taken(val, calibration, "calibration"),
     )

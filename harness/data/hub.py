@@ -6,51 +6,63 @@ a DataError.
 """
 
 import hashlib
-import re
+import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
 from coreml_prune_bench.core.errors import DataError
-from coreml_prune_bench.core.files import is_foreign
+from coreml_prune_bench.core.files import read_file
+from coreml_prune_bench.data.hub_client import HubClientError, fetch_all, fetch_files
 from coreml_prune_bench.data.imagenet import check_class_names
 from coreml_prune_bench.data.remembered import Arrays, remembered
-from coreml_prune_bench.data.split import Opened, Progress, Split, map_in_threads
-from coreml_prune_bench.models.pointers import pointer_problem
+from coreml_prune_bench.data.split import UNREADABLE, Opened, Progress, Split, map_in_threads
+from coreml_prune_bench.data.tables import (
+    Parts,
+    by_split,
+    loaded,
+    loading,
+    local_parts,
+    parquet_files,
+    parquet_of,
+    parquet_parts,
+    reason_of,
+)
+from coreml_prune_bench.data.transform import shallow, upright
+from coreml_prune_bench.models.download_limits import limit_s, too_slow
 
 if TYPE_CHECKING:
     import datasets  # type: ignore[import-untyped]
 
-    Parts = dict[str, Callable[[], datasets.Dataset]]
-    """What loads each split, by its name."""
-
 _VAL_NAMES = ("validation", "val", "test")
 _INTEGER_LABELS = ("label", "labels", "fine_label")
-_SPLIT_FILE = re.compile(r"(train|validation|val|test)(?=[-_.]|$)")
-_SHARD = re.compile(r"-\d{5}-of-(\d{5})\.parquet$")
 _PATIENCE_S = 10
-
-_AnyPath = TypeVar("_AnyPath", Path, PurePosixPath)
 
 
 @dataclass(frozen=True)
 class RowSource:
-    """Rows of a table whose one column `image` holds encoded images: {bytes, path}."""
+    """Rows of a table whose one column `image` holds encoded images: {bytes, path}.
+
+    mode: what the column says that its images are converted to, None for as they are. Both that and EXIF orientation
+    are applied, as `datasets` itself does where it decodes.
+    """
 
     rows: "datasets.Dataset"
     image: str
+    mode: str | None = None
 
     def open(self, index: int) -> PIL.Image.Image:
-        return PIL.Image.open(BytesIO(self._encoded(index)))
+        image = upright(PIL.Image.open(BytesIO(self._encoded(index))))
+        return image if self.mode in (None, image.mode) else shallow(image).convert(self.mode)
 
     def digests(self, progress: Progress | None) -> list[str]:
         def find() -> Arrays:
@@ -73,44 +85,47 @@ class RowSource:
     def _digest(self, index: int) -> bytes:
         try:
             return hashlib.sha256(self._encoded(index)).digest()
-        except (OSError, ValueError) as error:
-            raise DataError(f"cannot read row {index} of column {self.image!r}: {error}; expected an image") from error
+        except (OSError, ValueError):
+            return bytes.fromhex(UNREADABLE)
 
     def _encoded(self, index: int) -> bytes:
         cell = self.rows[index][self.image] or {}
         if cell.get("bytes") is not None:
             return bytes(cell["bytes"])
         if cell.get("path"):
-            return Path(cell["path"]).read_bytes()
+            return read_file(Path(cell["path"]))
         raise ValueError("the row holds no image")
 
 
 def open_hub(name: str) -> Opened:
     """What opens the train split, if there is one, and the val split (validation, val or test; a single split serves).
 
-    `name` is a parquet file, a folder saved with `save_to_disk`, a folder of parquet files, or a name on the hub; a
-    path that exists wins. DataError where nothing can be loaded, or no image or usable label column is found.
+    `name` is a parquet file, a folder saved with `save_to_disk`, a folder of parquet files, or a name on the hub, with
+    @REVISION for another commit, branch or tag than main; a path that exists wins. DataError where nothing can be
+    loaded, or no image or usable label column is found.
     """
     with _quiet():
         parts = _parts(name)
-        train_name, val_name = _choose(name, list(parts))
-        rows = parts[val_name]()
-        image, label = _columns(name, rows)
+        train_name, val_name = _choose(name, list(parts.tables))
+        rows = parts.tables[val_name]()
+        image, label, unused = _columns(name, rows)
         labels = _labels(f"{name} [{val_name}]", rows, image, label)
         classes = getattr(rows.features[label], "names", None)
         if classes is None:  # numbers, of which the training images may have more
-            others = _labels(f"{name} [{train_name}]", parts[train_name](), image, label) if train_name else labels
+            others = (
+                _labels(f"{name} [{train_name}]", parts.tables[train_name](), image, label) if train_name else labels
+            )
             classes = [str(number) for number in range(max(labels.max(), others.max()) + 1)]
     check_class_names(name, classes)
-    val = _split(name, "val", val_name, rows, image, labels, tuple(classes))
+    val = _split(name, "val", val_name, rows, image, labels, tuple(classes), (*parts.notes, *unused))
 
     def open_train(part: str) -> Split:
         with _quiet():
-            rows = parts[part]()
+            rows = parts.tables[part]()
             labels = _labels(f"{name} [{part}]", rows, image, label)
         return _split(name, "train", part, rows, image, labels, val.classes)
 
-    return Opened(partial(open_train, train_name) if train_name else None, val)
+    return Opened(partial(open_train, train_name) if train_name else None, val, revision=parts.revision)
 
 
 @contextmanager
@@ -142,167 +157,130 @@ def _quiet() -> Iterator[None]:
 # --- finding the splits
 
 
-def _parts(name: str) -> "Parts":
+def _parts(name: str) -> Parts:
     import datasets
 
     path = Path(name).expanduser()
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-        with _loading(name, "a readable folder of save_to_disk"):
-            return _loaded(datasets.load_from_disk(str(path)))
+        with loading(name, "a readable folder of save_to_disk"):
+            return Parts(loaded(datasets.load_from_disk(str(path))))
     if path.is_file():
-        return _parquet_parts(name, _by_split([path]))
+        return local_parts(name, [path])
     if path.is_dir():
-        return _parquet_parts(name, _by_split(_parquet_files(path)))
+        return local_parts(name, parquet_files(path))
+    name, _, revision = name.partition("@")
     if _looks_like_a_path(name):
         raise DataError(f"{path} does not exist: expected a parquet file, or a folder of them or of save_to_disk")
-    return _hub_parts(name)
-
-
-@contextmanager
-def _loading(name: str, expected: str) -> Iterator[None]:
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:  # the hub's client, its HTTP library and every reader have families of their own
-        raise DataError(f"cannot load data set {name}: {_reason(error)}; expected {expected}") from error
-
-
-def _reason(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "").rstrip(".") or type(error).__name__
-
-
-def _loaded(found: Any) -> "Parts":
-    """The splits of what `datasets` has loaded: a table, or a dictionary of them."""
-    import datasets
-
-    tables = {"val": found} if isinstance(found, datasets.Dataset) else found
-    return {part: partial(tables.__getitem__, part) for part in tables}
-
-
-def _parquet_parts(name: str, files: Mapping[str, Sequence[Path]]) -> "Parts":
-    import datasets
-
-    @cache
-    def load(part: str) -> "datasets.Dataset":
-        with _loading(name, "readable parquet files"):
-            _check_shards(files[part])
-            paths = [str(path) for path in files[part]]
-            return datasets.load_dataset("parquet", data_files={part: paths}, split=part)
-
-    return {part: partial(load, part) for part in files}
-
-
-def _check_shards(files: Sequence[Path]) -> None:
-    """DataError where some of the files NAME-00000-of-00014.parquet are missing, or were never fetched."""
-    for file in files:
-        if problem := pointer_problem(file):
-            raise DataError(f"{file}: {problem}")
-    shards = [int(match[1]) for file in files if (match := _SHARD.search(file.name))]
-    if shards and len(files) != shards[0]:
-        raise DataError(
-            f"{files[0].parent} holds {len(files)} of the {shards[0]} files like {files[0].name}: expected all of them"
-        )
+    return _hub_parts(name, revision or None)
 
 
 def _looks_like_a_path(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.endswith(".parquet") or name.count("/") > 1 or "\\" in name
 
 
-def _parquet_files(folder: Path) -> list[Path]:
-    for place in (folder, folder / "data"):
-        found = sorted(file for file in place.glob("*.parquet") if not is_foreign(file.name))
-        if found:
-            return found
-    raise DataError(f"{folder} holds no parquet files: expected some in it or in data/, or a folder of save_to_disk")
-
-
-def _by_split(paths: Sequence[_AnyPath]) -> dict[str, list[_AnyPath]]:
-    """Files by the split their names begin with (train-00000-of-00002.parquet); without such names, all are val."""
-    splits: dict[str, list[_AnyPath]] = {}
-    for path in paths:
-        match = _SPLIT_FILE.match(path.name)
-        if match:
-            splits.setdefault(match[1], []).append(path)
-    return splits or {"val": list(paths)}
-
-
 # --- the hub
 
 
-def _hub_parts(name: str) -> "Parts":
-    """Fetches no file yet, unless the data set is not in parquet, which `datasets` then fetches and reads whole."""
+def _hub_parts(name: str, revision: str | None) -> Parts:
+    """Of one commit, whatever is pushed meanwhile. Fetches no file yet, unless the data set is not in parquet.
+
+    That one `datasets` fetches and reads whole.
+    """
     import datasets
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        HFValidationError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     try:
         # Asked once, where load_dataset asks for half a minute.
-        info = HfApi().dataset_info(name, timeout=_PATIENCE_S)
+        info = HfApi().dataset_info(name, revision=revision, timeout=_PATIENCE_S, files_metadata=True)
+    except HFValidationError as error:
+        raise DataError(f"hf:{name} is no name of a data set on the hub: expected hf:OWNER/NAME, or hf:PATH") from error
     except RepositoryNotFoundError as error:
         raise DataError(
             f"the hub has no data set {name} that you may see: expected its whole name, and for a private one that "
             "you are logged in (`hf auth login`, or HF_TOKEN)"
         ) from error
+    except RevisionNotFoundError as error:
+        raise DataError(f"data set {name} has no revision {revision}: expected a commit, a branch or a tag") from error
     except Exception as error:  # httpx's, the hub's, the system's
-        if downloaded := _downloaded(name):
-            return _parquet_parts(name, _by_split(downloaded))
+        if folder := _downloaded(name, revision):
+            told = f"cannot ask the hub for data set {name} ({reason_of(error)}): commit {folder.name} is used"
+            notes = () if isinstance(error, OfflineModeIsEnabled) else (told,)
+            files = by_split(parquet_of(list(folder.rglob("*.parquet"))))
+            return Parts(parquet_parts(name, files), folder.name, notes)
         if not isinstance(error, OfflineModeIsEnabled):
             raise DataError(
-                f"cannot ask the hub for data set {name}: {_reason(error)}; expected a network that reaches it, or "
+                f"cannot ask the hub for data set {name}: {reason_of(error)}; expected a network that reaches it, or "
                 "the data set in a folder, as hf:PATH"
             ) from error
-        info = None
-    files = _parquet_of([PurePosixPath(file.rfilename) for file in info.siblings or ()]) if info else []
-    if info is None or not files:
-        with _loading(name, "a data set of images"):
-            return _loaded(datasets.load_dataset(name))
-
-    splits = _by_split(files)
+        with loading(name, "a data set of images"):
+            return Parts(loaded(datasets.load_dataset(name, revision=revision)), revision)
+    commit = str(info.sha)
+    sizes = {file.rfilename: file.size for file in info.siblings or ()}
+    splits = by_split(parquet_of([PurePosixPath(file) for file in sizes]))
+    if not any(splits.values()):
+        with loading(name, "a data set of images"), _fetching(name):
+            fetch_all(name, commit, limit_s=_limit_s(sizes.values()))
+        with loading(name, "a data set of images"):
+            return Parts(loaded(datasets.load_dataset(name, revision=commit)), commit)
 
     @cache
     def load(part: str) -> "datasets.Dataset":
         chosen = [str(file) for file in splits[part]]
         with _fetching(name):
-            folder = Path(snapshot_download(name, repo_type="dataset", allow_patterns=chosen))
-        return _parquet_parts(name, {part: [folder / file for file in chosen]})[part]()
+            folder = fetch_files(name, commit, chosen, limit_s=_limit_s(sizes[file] for file in chosen))
+        return parquet_parts(name, {part: [folder / file for file in chosen]})[part]()
 
-    return {part: partial(load, part) for part in splits}
-
-
-def _parquet_of(files: Sequence[_AnyPath]) -> list[_AnyPath]:
-    """The parquet files, where they lie in one folder, under the names of splits: those of one configuration."""
-    found = sorted(file for file in files if file.suffix == ".parquet" and not is_foreign(file.name))
-    if len({file.parent for file in found}) == 1 and all(_SPLIT_FILE.match(file.name) for file in found):
-        return found
-    return []
+    return Parts({part: partial(load, part) for part in splits}, commit)
 
 
-def _downloaded(name: str) -> list[Path]:
-    """The parquet files of an earlier download."""
-    from huggingface_hub import snapshot_download
+def _limit_s(sizes: Iterable[int | None]) -> float:
+    """How long files of these sizes may take; None: one that the hub does not say."""
+    known = list(sizes)
+    return limit_s(None if None in known else sum(size or 0 for size in known))
+
+
+def _downloaded(name: str, revision: str | None) -> Path | None:
+    """The folder of an earlier download, named by its commit; None unless it holds parquet files.
+
+    Without a revision the newest one: what is fetched by its commit leaves no note of which branch that was.
+    """
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.file_download import repo_folder_name
 
-    try:
-        folder = snapshot_download(name, repo_type="dataset", local_files_only=True)
-    except LocalEntryNotFoundError:
-        return []
-    return _parquet_of(list(Path(folder).rglob("*.parquet")))
+    if revision is not None:
+        try:
+            found = [Path(snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=True))]
+        except LocalEntryNotFoundError:
+            return None
+    else:
+        place = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="dataset") / "snapshots"
+        found = sorted(place.glob("*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
+    return next((folder for folder in found if parquet_of(list(folder.rglob("*.parquet")))), None)
 
 
 @contextmanager
 def _fetching(name: str) -> Iterator[None]:
     from huggingface_hub import constants
-    from huggingface_hub.errors import GatedRepoError
 
-    with _loading(name, "a network that reaches the hub; what was fetched is kept"):
-        try:
-            yield
-        except GatedRepoError as error:
+    kept = "; expected a network that reaches the hub; what was fetched is kept"
+    try:
+        yield
+    except subprocess.TimeoutExpired as error:
+        raise DataError(f"cannot load data set {name}: {too_slow(error.timeout)}{kept}") from error
+    except HubClientError as error:
+        if error.kind == "GatedRepoError":
             raise DataError(
                 f"data set {name} is gated: accept its terms at {constants.ENDPOINT}/datasets/{name}, then log in "
                 "(`hf auth login`, or HF_TOKEN)"
             ) from error
+        raise DataError(f"cannot load data set {name}: {reason_of(error)}{kept}") from error
 
 
 # --- reading a split
@@ -317,8 +295,8 @@ def _choose(name: str, splits: list[str]) -> tuple[str | None, str]:
     return ("train" if "train" in splits else None), val
 
 
-def _columns(name: str, rows: "datasets.Dataset") -> tuple[str, str]:
-    """The image column and the label column."""
+def _columns(name: str, rows: "datasets.Dataset") -> tuple[str, str, tuple[str, ...]]:
+    """The image column and the label column, and a line for each kind of which there are others."""
     import datasets
 
     features = rows.features
@@ -327,11 +305,17 @@ def _columns(name: str, rows: "datasets.Dataset") -> tuple[str, str]:
     if not images:
         raise DataError(f"data set {name} has columns {', '.join(features)}: expected one of images")
     labels = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    labels += [column for column in _INTEGER_LABELS if "int" in str(getattr(features.get(column), "dtype", ""))]
+    integers = [column for column in _INTEGER_LABELS if "int" in str(getattr(features.get(column), "dtype", ""))]
+    labels += [column for column in integers if column not in labels]
     if not labels:
         expected = f"a ClassLabel, or integers named {', '.join(_INTEGER_LABELS)}"
         raise DataError(f"data set {name} has columns {', '.join(features)}: expected {expected}")
-    return images[0], labels[0]
+    others = tuple(
+        f"data set {name} has several columns of {what}, {', '.join(columns)}: {columns[0]} is taken"
+        for what, columns in (("images", images), ("labels", labels))
+        if len(columns) > 1
+    )
+    return images[0], labels[0], others
 
 
 def _labels(place: str, rows: "datasets.Dataset", image: str, label: str) -> NDArray[np.int64]:
@@ -361,6 +345,7 @@ def _split(
     image: str,
     labels: NDArray[np.int64],
     classes: tuple[str, ...],
+    notes: tuple[str, ...] = (),
 ) -> Split:
     import datasets
 
@@ -371,4 +356,5 @@ def _split(
     # Encoded bytes: decoding is for Split.image, and the fingerprint is of what is stored.
     encoded = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False)).with_format(None)
     ids = tuple(f"{part}[{index}]" for index in range(len(rows)))
-    return Split(name, classes, labels, ids, RowSource(encoded, image))
+    mode = getattr(rows.features[image], "mode", None)
+    return Split(name, classes, labels, ids, RowSource(encoded, image, mode), notes)

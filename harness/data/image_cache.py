@@ -29,7 +29,7 @@ import PIL.features
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from coreml_prune_bench.core.cache_folder import CACHE_VARIABLE, cache_folder
+from coreml_prune_bench.core.cache_folder import CACHE_VARIABLE, cache_folder, use_new
 from coreml_prune_bench.core.errors import DataError
 from coreml_prune_bench.core.keys import code_version, package_versions
 from coreml_prune_bench.data.images import Batch, decode, spans
@@ -40,13 +40,15 @@ BLOCK_IMAGES = 64
 LEAST_BYTES = 8 << 20
 """Fewer are decoded about as quickly as they are hashed and read."""
 
+_MOST_BLOCK_BYTES = 512 << 20
 _FORMAT = 1
 _GIVE_UP = f"name another folder with {CACHE_VARIABLE}, or use --no-image-cache"
 
 
 def is_worth_keeping(split: Split, image_size: int) -> bool:
-    """Whether the prepared images are many or large enough for a file of their own."""
-    return len(split) * _image_bytes(image_size) >= LEAST_BYTES
+    """Whether prepared images are many or large enough for a file of their own, and a block of them fits in memory."""
+    block_bytes = min(len(split), BLOCK_IMAGES) * _image_bytes(image_size)
+    return len(split) * _image_bytes(image_size) >= LEAST_BYTES and block_bytes <= _MOST_BLOCK_BYTES
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class ImageCache:
 
     def __enter__(self) -> Self:
         with _explained(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self._use = use_new(self.folder)
             with self._locked():
                 self._open()
         return self
@@ -102,6 +104,8 @@ class ImageCache:
     ) -> None:
         self._pixels.close()
         self._list.close()
+        if self._use is not None:
+            self._use.end()
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Decode what is not there yet; `progress(done, total)` counts images.

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreml_prune_bench.core.cache_folder import cache_folder
+from coreml_prune_bench.core.files import read_file
 
 Arrays = dict[str, NDArray]
 
@@ -39,7 +40,7 @@ class DigestCache:
         stat = os.stat(path)  # before reading: a file changed meanwhile then misses the cache next time
         known = self._known.get(file)
         if known is None or known[:2] != (stat.st_size, stat.st_mtime_ns):
-            known = (stat.st_size, stat.st_mtime_ns, hashlib.sha256(Path(path).read_bytes()).hexdigest())
+            known = (stat.st_size, stat.st_mtime_ns, hashlib.sha256(read_file(Path(path))).hexdigest())
         self._seen[file] = known
         return known[2]
 

@@ -6,10 +6,9 @@ hands them over. It must not import torch, nor let PIL make up the missing part 
 
 import hashlib
 import json
-import os
-import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, TypeVar
@@ -21,12 +20,13 @@ from numpy.typing import NDArray
 
 from coreml_prune_bench.core.errors import DataError
 from coreml_prune_bench.data.transform import to_rgb
+from coreml_prune_bench.models.processors import processors
 
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
 
-# What PIL raises for damaged files; anything else is a bug here and keeps its traceback.
-_BAD_IMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, PIL.Image.DecompressionBombError)
+UNREADABLE = hashlib.sha256(b"unreadable").hexdigest()
+"""Stands for the content of an image that cannot be read: it is a bad one, as one that does not decode."""
 
 # Tasks this small keep threads evenly busy and still hide the cost of a hand-over behind tiny images.
 _CHUNK = 16
@@ -46,13 +46,17 @@ class ImageSource(Protocol):
 
 @dataclass(eq=False)
 class Split:
-    """One split. `labels` is int64 [N] and indexes `classes`; `ids` are N names that hold on every machine."""
+    """One split. `labels` is int64 [N] and indexes `classes`; `ids` are N names that hold on every machine.
+
+    notes: what a reader has to know of it, such as files that were left out, a line each.
+    """
 
     name: str
     classes: tuple[str, ...]
     labels: NDArray[np.int64]
     ids: tuple[str, ...]
     source: ImageSource = field(repr=False)
+    notes: tuple[str, ...] = ()
     _fingerprint: str | None = field(default=None, init=False, repr=False)
 
     def __len__(self) -> int:
@@ -60,17 +64,29 @@ class Split:
 
     def image(self, index: int) -> PIL.Image.Image:
         """The decoded RGB image; DataError naming it where it is truncated, unreadable or gone."""
-        try:
+        with self.reading(index):
             return to_rgb(self.source.open(index))
-        except _BAD_IMAGE as error:
-            raise self._bad_image(index, error) from error
 
     def shorter_side(self, index: int) -> int:
         """The shorter side in pixels, from the header alone; DataError as for `image`."""
-        try:
+        with self.reading(index):
             return min(self.source.open(index).size)
-        except _BAD_IMAGE as error:
-            raise self._bad_image(index, error) from error
+
+    @contextmanager
+    def reading(self, index: int) -> Iterator[None]:
+        """Inside, what is raised over the image becomes a DataError that names it.
+
+        Whatever that is: Pillow's readers raise errors of every kind for files that they were not made for, and there
+        are images that no memory holds.
+        """
+        try:
+            yield
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(
+                f"cannot decode {self.ids[index]}: {_reason(error)}; remove it or use --skip-bad-images"
+            ) from error
 
     @property
     def fingerprint(self) -> str:
@@ -87,15 +103,13 @@ class Split:
             self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
         return self._fingerprint
 
-    def _bad_image(self, index: int, error: BaseException) -> DataError:
-        return DataError(f"cannot decode {self.ids[index]}: {_reason(error)}; remove it or use --skip-bad-images")
-
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
     """A data set as opened from `spec`. `photographs` says whether fine-tuning may flip and crop the images.
 
-    `open_train` opens the train split; None where there is only one split.
+    `open_train` opens the train split; None where there is only one split. revision: the commit of data from a hub.
+    place: stands for the folder or file that the spec names, however it is spelled; None where it names none.
     """
 
     spec: str
@@ -104,26 +118,39 @@ class DataSet:
     val: Split
     image_size: int
     photographs: bool
+    revision: str | None = None
+    place: str | None = None
 
     @cached_property
     def train(self) -> Split | None:
         """Opened when first asked for: listing, let alone downloading, a million images is for who trains on them."""
-        return self.open_train() if self.open_train else None
+        split = self.open_train() if self.open_train else None
+        tell(split.notes if split else ())
+        return split
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What a source opens. photographs, image_size: as a DataSet's; None: 224, or less where images are smaller."""
+    """What a source opens. photographs, revision, image_size: as a DataSet's; None: 224, or less for smaller images."""
 
     open_train: Callable[[], Split] | None
     val: Split
     photographs: bool = True
     image_size: int | None = None
+    revision: str | None = None
+
+
+def tell(notes: Iterable[str]) -> None:
+    """Say a split's notes on standard error: whoever measures on it has to know them."""
+    for line in notes:
+        from coreml_prune_bench.core.progress import warn  # only where there is something to say
+
+        warn(line)
 
 
 def default_workers() -> int:
-    """Threads for decoding and hashing: one a core; beyond eight the disk is what is waited for."""
-    return min(8, os.cpu_count() or 1)
+    """Threads for decoding and hashing: one a processor; beyond eight the disk is what is waited for."""
+    return min(8, len(processors()))
 
 
 def map_in_threads(
@@ -146,4 +173,6 @@ def _reason(error: BaseException) -> str:
         return "not an image in a known format"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if isinstance(error, MemoryError):
+        return "it takes more memory than there is"
     return " ".join(str(error).split()) or type(error).__name__

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.files import write_atomically
@@ -32,7 +32,7 @@ from coreml_prune_bench.records.latency import (
 from coreml_prune_bench.records.latest import newest_trials
 from coreml_prune_bench.records.quantities import Bytes, Count, Fraction, PositiveCount
 from coreml_prune_bench.records.quantities import Nanoseconds as Sample
-from coreml_prune_bench.records.schemas import read_as
+from coreml_prune_bench.records.schemas import Frozen, read_as
 
 DEFAULT_FILE = Path("results/baseline.json")
 
@@ -44,8 +44,8 @@ _COOLEST_FIRST: tuple[Thermal, ...] = get_args(Thermal)
 Nanoseconds = Annotated[float, Field(gt=0, le=1e18)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class _Frozen(Frozen):
+    model_config = ConfigDict(extra="forbid")
 
 
 class _Cell(_Frozen):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from coreml_prune_bench.accuracy.class_labels import ClassMap
 from coreml_prune_bench.accuracy.evaluate import evaluate
 from coreml_prune_bench.core.files import tree_hash
 from coreml_prune_bench.core.keys import package_versions
@@ -120,13 +121,19 @@ def measure(
     data: DataSet,
     *,
     precision: Precision = "float32",
+    class_map: ClassMap | None = None,
     skip_bad_images: bool = False,
     progress: Progress = lambda what, done, total: None,
 ) -> list[EvaluatedPackage]:
-    """Read packages and evaluate them in one pass. Raises PackageError and DataError as `evaluate` does."""
+    """Read packages and evaluate them in one pass. class_map, and the errors that are raised: as of `evaluate`."""
     summaries = [read_package(package) for package in packages]
     found, skipped = evaluate(
-        packages, data.val, precision=precision, skip_bad_images=skip_bad_images, progress=progress
+        packages,
+        data.val,
+        precision=precision,
+        class_map=class_map,
+        skip_bad_images=skip_bad_images,
+        progress=progress,
     )
     return [
         EvaluatedPackage(package, summary, predictions, skipped, tree_hash(package))

@@ -1,6 +1,5 @@
 """What a gate allows: a TOML file of limits, with overrides for models and cells."""
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coreml_prune_bench.core.errors import BenchError, did_you_mean
 from coreml_prune_bench.core.problems import in_one_line, problems_of
+from coreml_prune_bench.core.written_files import read_toml
 
 Verdict = Literal["better", "same", "worse", "cannot tell", "missing", "new", "not comparable"]
 Metric = Literal["accuracy", "size", "sparsity", "latency", "neural_engine", "load"]
@@ -150,10 +150,10 @@ class RuleSet:
 def read_rules(path: Path) -> RuleSet:
     """Read a rules file. Raises BenchError of one line that names file and key."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = read_toml(path)
     except OSError as error:
         raise BenchError(f"cannot read the rules {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise BenchError(f"{path}: not TOML: {error}") from error
     tables = content.pop(_OVERRIDE, [])
     problems: list[str] = []

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+from coreml_prune_bench.accuracy.class_labels import read_class_map
 from coreml_prune_bench.core.errors import BenchError, did_you_mean
 from coreml_prune_bench.data.halves import open_data_or_part
 from coreml_prune_bench.gating.baseline import (
@@ -27,19 +28,21 @@ def gate_package(
     row: str,
     rules: Path | None = None,
     precision: Precision = "float32",
+    class_map: Path | None = None,
     skip_bad_images: bool = False,
 ) -> Report:
     """Evaluate a package on the val split of `data` and gate it: a report of one row.
 
     baseline: another package, or what `load_baseline` takes, in which `row` names the row to compare with. Raises
-    BenchError where there is none of that name, and what `measure` raises.
+    BenchError where there is none of that name, and what `measure` raises. class_map: a file as of `--class-map`.
     """
     book = read_rules(rules) if rules else None
+    classes = read_class_map(class_map) if class_map else None
     older = Path(baseline) if baseline.rstrip("/").endswith(".mlpackage") else None
     known = None if older else _named(load_baseline(baseline), row, baseline)
     opened = open_data_or_part(data)
     packages = [package, older] if older else [package]
-    measured = measure(packages, opened, precision=precision, skip_bad_images=skip_bad_images)
+    measured = measure(packages, opened, precision=precision, class_map=classes, skip_bad_images=skip_bad_images)
     rows = [one.row(row, opened, precision) for one in measured]
     old = rows[1] if known is None else known
     new = rows[0].model_copy(update={"model": old.model, "algorithm": old.algorithm, "config": old.config})
@@ -53,12 +56,14 @@ def update_baseline(
     baseline: Path,
     row: str,
     precision: Precision = "float32",
+    class_map: Path | None = None,
     skip_bad_images: bool = False,
 ) -> None:
     """Evaluate a package and write it into a baseline file as `row`, in place of a row of that name. Makes the file."""
     old = read_baseline(baseline) if baseline.exists() else Baseline(measured="")
+    classes = read_class_map(class_map) if class_map else None
     opened = open_data_or_part(data)
-    (measured,) = measure([package], opened, precision=precision, skip_bad_images=skip_bad_images)
+    (measured,) = measure([package], opened, precision=precision, class_map=classes, skip_bad_images=skip_bad_images)
     new = measured.row(row, opened, precision)
     kept = [one for one in old.accuracy if name_of(one) != row]
     now = datetime.now(UTC).isoformat(timespec="seconds")

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, TypedDict
 
 import pytest
 
-from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.errors import told
+from coreml_prune_bench.core.escaping import printable
 from coreml_prune_bench.core.extras import extras_named
 
 if TYPE_CHECKING:
@@ -43,25 +44,36 @@ class CoremlGate:
         row: str | None = None,
         rules: str | os.PathLike[str] | None = None,
         precision: "Precision" = "float32",
+        class_map: str | os.PathLike[str] | None = None,
         skip_bad_images: bool = False,
     ) -> "Row | None":
         """Evaluate `package` in the portable runtime and fail the test if it is worse than the baseline.
 
         data: as `--data` of the command line. baseline: a file, a results folder, a git revision, or another package.
-        row: which row of the baseline, the package's name without its suffix unless given. rules: a rules file. Returns
-        the row with its verdict and checks, None after an update.
+        row: which row of the baseline, the package's name without its suffix unless given. rules: a rules file.
+        class_map: a file, as `--class-map` of the command line. Returns the row with its verdict and checks, None after
+        an update.
         """
         path = Path(package)
         name = row or path.stem
-        settings: _Settings = {"data": data, "row": name, "precision": precision, "skip_bad_images": skip_bad_images}
+        settings: _Settings = {
+            "data": data,
+            "row": name,
+            "precision": precision,
+            "class_map": Path(class_map) if class_map else None,
+            "skip_bad_images": skip_bad_images,
+        }
         try:
             with extras_named():
                 report = self._report(path, os.fspath(baseline), Path(rules) if rules else None, settings)
-        except BenchError as error:
-            problem = str(error)
+        except Exception as error:
+            problem = told(error)
+            if problem is None:
+                raise
         else:
             return _judged(report) if report else None
-        pytest.fail(f"coreml_gate: {problem}", pytrace=False)  # outside of `except`, whose context pytest would print
+        # Outside of `except`, whose context pytest would print.
+        pytest.fail(printable(f"coreml_gate: {problem}"), pytrace=False)
 
     def _report(self, package: Path, baseline: str, rules: Path | None, settings: "_Settings") -> "Report | None":
         from coreml_prune_bench.gating.package import gate_package, update_baseline
@@ -76,6 +88,7 @@ class _Settings(TypedDict):
     data: str
     row: str
     precision: "Precision"
+    class_map: Path | None
     skip_bad_images: bool
 
 
@@ -84,11 +97,11 @@ def _judged(report: "Report") -> "Row":
     from coreml_prune_bench.gating.reports import told_row
 
     (row,) = report.rows
-    told = f"{row.key.name}: {told_row(row)}"
+    line = printable(f"{row.key.name}: {told_row(row)}")
     if report.exit_code:
-        pytest.fail(f"coreml_gate: {told}", pytrace=False)
+        pytest.fail(f"coreml_gate: {line}", pytrace=False)
     if row.verdict == "cannot tell":
-        warnings.warn(CannotTellWarning(told), stacklevel=3)
+        warnings.warn(CannotTellWarning(line), stacklevel=3)
     return row
 
 

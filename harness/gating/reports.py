@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from xml.etree import ElementTree
 
+from coreml_prune_bench.core.escaping import markdown_line, one_line, printable, workflow_command
 from coreml_prune_bench.gating.verdicts import Check, Report, Row
 from coreml_prune_bench.report.formats import write_cells
 
@@ -62,7 +63,7 @@ def as_github_summary(report: Report) -> str:
     for line in lines:
         line["Verdict"] = f"{_MARKS.get(line['Verdict'], '')} {line['Verdict']}".strip()
     table = [write_cells(lines)] if lines else []
-    return "\n\n".join(["## Gate", _summary(report), *table, *_remarks(report)]) + "\n"
+    return "\n\n".join(["## Gate", _summary(report), *table, *map(markdown_line, _remarks(report))]) + "\n"
 
 
 def as_github_annotations(report: Report) -> str:
@@ -71,8 +72,7 @@ def as_github_annotations(report: Report) -> str:
     for row in report.rows:
         level = "error" if row.fails else "warning" if row.verdict in ("not comparable", "cannot tell") else None
         if level:
-            title = _escaped(f"{row.verdict}: {_printable(row.key.name)}").replace(":", "%3A").replace(",", "%2C")
-            commands.append(f"::{level} title={title}::{_escaped(told_row(row))}")
+            commands.append(workflow_command(level, f"{row.verdict}: {row.key.name}", told_row(row)))
     return "\n".join(commands)
 
 
@@ -95,7 +95,7 @@ def _lines(report: Report, without: tuple[str, ...] = ()) -> list[dict[str, str]
     lines = []
     for row in report.rows:
         key = row.key
-        name = {"Model": _printable(key.model), "Algorithm": key.algorithm or "-", "Config": key.config or "-"}
+        name = {"Model": key.model, "Algorithm": key.algorithm or "-", "Config": key.config or "-"}
         if any(row.key.place for row in report.rows):
             name["On"] = key.place or "-"
         if not row.checks and row.verdict not in without:
@@ -125,7 +125,7 @@ def _remarks(report: Report) -> list[str]:
     for row in report.rows:
         for remark in (row.reason, *(check.note for check in row.checks)):
             if remark:
-                remarks.setdefault(_printable(f"{row.verdict}: {remark}"), []).append(_printable(row.key.name))
+                remarks.setdefault(one_line(f"{row.verdict}: {remark}"), []).append(one_line(row.key.name))
     return [f"{remark} [{names[0]}{_and_more(names)}]" for remark, names in remarks.items()]
 
 
@@ -140,8 +140,8 @@ def _summary(report: Report) -> str:
 
 
 def _junit_case(row: Row) -> ElementTree.Element:
-    name, told = (_printable(text) for text in (row.key.name, told_row(row)))
-    case = ElementTree.Element("testcase", classname=f"gate.{_printable(row.key.model)}", name=f"{row.kind}: {name}")
+    name, told = (printable(text) for text in (row.key.name, told_row(row)))
+    case = ElementTree.Element("testcase", classname=f"gate.{printable(row.key.model)}", name=f"{row.kind}: {name}")
     if kind := "failure" if row.fails else _JUNIT.get(row.verdict):
         first = told.splitlines()[0] if told else row.verdict
         outcome = ElementTree.SubElement(case, kind, message=f"{row.verdict}: {first}")
@@ -150,16 +150,6 @@ def _junit_case(row: Row) -> ElementTree.Element:
             outcome.text = told
     ElementTree.SubElement(case, "system-out").text = told
     return case
-
-
-def _printable(text: str) -> str:
-    """Without the control characters that a package's name may hold: terminals obey them, XML has no place for them."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
-
-
-def _escaped(text: str) -> str:
-    """As the data of a workflow command has to be (github.com/actions/toolkit, packages/core/src/command.ts)."""
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _words(metric: str) -> str:

@@ -25,12 +25,13 @@ from typing import Any
 
 import numpy as np
 
-from coreml_prune_bench.core.cache_folder import cache_folder
+from coreml_prune_bench.core.cache_folder import cache_folder, use_new
 from coreml_prune_bench.core.errors import BenchError, PackageError
 from coreml_prune_bench.core.keys import key_of
 from coreml_prune_bench.latency.bench import Loaded, Opened
 from coreml_prune_bench.latency.placement import placement
 from coreml_prune_bench.latency.targets import Target
+from coreml_prune_bench.mlprogram.reader import specification
 from coreml_prune_bench.records.latency import Device
 
 NOTES = (
@@ -167,7 +168,7 @@ class DeviceRuntime:
         )
         # By what it is signed with: coremltools uses an app again that it finds built.
         built = cache_folder() / "modelrunner" / key_of(dataclasses.asdict(credentials))[:16]
-        built.mkdir(parents=True, exist_ok=True)
+        self._use = use_new(built)
         try:
             self._device = self._wait(device.prepare_for_model_debugging(signing, working_directory=built))
         except DeviceError as error:
@@ -212,10 +213,9 @@ class _DeviceLoaded:
     def __init__(self, device: Any, target: Target, wait: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
         import coremltools as ct
         from coremltools.models.ml_program.experimental.async_wrapper import MLModelAsyncWrapper
-        from coremltools.models.utils import load_spec
 
         self._wait = wait
-        spec = load_spec(str(target.path))
+        spec = specification(target.path)
         self.array_inputs = take_arrays(spec)
         self._inputs = _inputs(spec)
         self.wrapper = MLModelAsyncWrapper.from_spec_or_path(

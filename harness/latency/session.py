@@ -19,6 +19,7 @@ from coreml_prune_bench.core.progress import Steps, warn
 from coreml_prune_bench.latency.bench import Prepared, Visit
 from coreml_prune_bench.latency.targets import Target
 from coreml_prune_bench.latency.worker import Step, StepFailedError
+from coreml_prune_bench.models.processors import cores
 from coreml_prune_bench.records.accuracy import Runtime
 from coreml_prune_bench.records.latency import (
     Device,
@@ -123,14 +124,15 @@ class Session:
     def _row(self, target: Target) -> _Row:
         protocol = self._protocol.model_copy(update={"batch_size": target.batch_size})
         runtime = self._machine.runtime(target.compute_units)
-        key = key_of(
-            {
-                "package": target.package.sha256,
-                "device": self._machine.device.model_dump(),
-                "runtime": runtime.model_dump(),
-                "protocol": protocol.model_dump(),
-            }
-        )
+        inputs: dict[str, Any] = {
+            "package": target.package.sha256,
+            "device": self._machine.device.model_dump(),
+            "runtime": runtime.model_dump(),
+            "protocol": protocol.model_dump(),
+        }
+        if (threads := _threads(runtime)) is not None:
+            inputs["threads"] = threads
+        key = key_of(inputs)
         return _Row(target, protocol, key, runtime)
 
     def _attempt(self, row: _Row, step: Callable[[_Row, Asks, Steps], None], workers: Asks, steps: Steps) -> None:
@@ -228,7 +230,7 @@ class Session:
             device=self._machine.device,
             runtime=row.runtime,
             protocol=row.protocol,
-            provenance=self._provenance,
+            provenance=self._provenance.model_copy(update={"predict_threads": _threads(row.runtime)}),
             compile_ns=known.compile_ns if known else None,
             cold_load_ns=known.cold_load_ns if known else None,
             cached_load_ns=known.cached_load_ns if known else None,
@@ -238,6 +240,11 @@ class Session:
             seed=self._seed,
             notes=tuple(notes),
         )
+
+
+def _threads(runtime: Runtime) -> int | None:
+    """Those of a prediction, which its time depends on; Core ML's are not known."""
+    return cores() if runtime.name == "portable" else None
 
 
 def _merged(visits: list[Visit]) -> Visit:

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Literal
 
-from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.errors import BenchError, told
 from coreml_prune_bench.latency.bench import Bench, Runtime
 
 OpenRuntime = Callable[[], Runtime]
@@ -151,8 +151,10 @@ def _serve(connection: Connection, open_runtime: OpenRuntime) -> None:
     os.dup2(2, 1)  # Core ML's compiler writes to standard output, which is for tables
     try:
         runtime = open_runtime()
-    except BenchError as error:
-        connection.send(("unusable", str(error)))
+    except Exception as error:
+        if (line := told(error)) is None:
+            raise
+        connection.send(("unusable", line))
         return
     bench = Bench(runtime, time.perf_counter_ns, beat=lambda: connection.send(("alive", None)))
     connection.send(("done", None))

@@ -25,12 +25,14 @@ OPERATIONS = (
 _SLAB = 1 << 20
 
 
-def decompressed(operation: str, data: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+def decompressed(operation: str, data: Mapping[str, np.ndarray], elements: int) -> tuple[np.ndarray, ...]:
     """What one of OPERATIONS gives: an array for each output. `data` has its parameters by their MIL names.
 
-    Two operations have a name in common with an older one, which has a parameter more, `shape`.
+    Two operations have a name in common with an older one, which has a parameter more, `shape`. Nothing is made of more
+    than `elements`, which an output is declared to have at most.
     """
     try:
+        _check_vectors(data, elements)
         return _decompressed(operation, data)
     except KeyError as error:
         raise ValueError(f"{operation} has no parameter {error}") from error
@@ -59,6 +61,16 @@ def _decompressed(operation: str, data: Mapping[str, np.ndarray]) -> tuple[np.nd
         case "constexpr_sparse_to_dense":
             return (_filled(stored(data), data["nonzero_data"]),)
     raise ValueError(f"{operation} is no compressed weight")
+
+
+def _check_vectors(data: Mapping[str, np.ndarray], elements: int) -> None:
+    """A table of vectors makes several elements of an index, so that the two together can be small and give much."""
+    indices = data.get("indices", data.get("indices_mask"))
+    if indices is None or "shape" in data or "lut" not in data:
+        return
+    made = indices.size * data["lut"].shape[-1] if data["lut"].ndim else indices.size
+    if made > elements:
+        raise ValueError(f"its table makes {made:,} elements of its indices, {elements:,} are declared")
 
 
 def _sizes(shape: np.ndarray) -> tuple[int, ...]:

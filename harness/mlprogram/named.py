@@ -13,7 +13,9 @@ from coreml_prune_bench.models.pointers import pointer_problem
 
 _EXPECTED = "expected the folder of a .mlpackage"
 _NEURAL_NETWORKS = ("neuralNetwork", "neuralNetworkClassifier", "neuralNetworkRegressor")
-_PIPELINES = ("pipeline", "pipelineClassifier", "pipelineRegressor")
+PIPELINES = ("pipeline", "pipelineClassifier", "pipelineRegressor")
+_RUN = ("mlProgram", "nonMaximumSuppression")
+"""Of pipelines, those of these models are run."""
 _CONVERT_AGAIN = "convert the network again from where it was trained, with coremltools' convert_to='mlprogram'"
 _MOST_MODELS = 1_000
 """Of a pipeline and those within it that are told."""
@@ -76,25 +78,33 @@ def folder_problem(folder: Path) -> str:
 
 
 def type_problem(spec: Any) -> str:
-    """What is wrong with a model specification that is not of type mlProgram, and what to do."""
+    """What is wrong with a model specification that is not of type mlProgram, and what to do.
+
+    Nothing, and "", where it is a pipeline of models that are run.
+    """
     kind = spec.WhichOneof("Type")
     if kind is None:
         return "holds a model of no type, expected an ML program"
-    if kind in _PIPELINES:
-        parts = _parts(spec)
-        told = " + ".join(name if count == 1 else f"{count} {name}" for name, count in parts.items()) or "no models"
-        if "mlProgram" in parts:
-            cure = f"export it without {_rest(parts)}"
-            return f"holds a pipeline of {told}; pipelines are not run, expected an ML program alone: {cure}"
-        return f"holds a pipeline of {told}, expected an ML program alone{_cure(*parts)}"
-    return f"holds a model of type {kind}, expected an ML program{_cure(kind)}"
+    if kind not in PIPELINES:
+        return f"holds a model of type {kind}, expected an ML program{_cure(kind)}"
+    parts = _parts(spec)
+    others = [name for name in parts if name not in _RUN]
+    if parts and not others:
+        return ""
+    told = " + ".join(name if count == 1 else f"{count} {name}" for name, count in parts.items()) or "no models"
+    if "mlProgram" in parts:
+        rest = " and ".join(others)
+        return (
+            f"holds a pipeline of {told}; of pipelines, those of {' and '.join(_RUN)} are run: export it without {rest}"
+        )
+    return f"holds a pipeline of {told}, expected an ML program alone{_cure(*parts)}"
 
 
-def _rest(parts: Counter[str]) -> str:
-    others = [name for name in parts if name != "mlProgram"]
-    if others == ["nonMaximumSuppression"]:
-        return "non-maximum suppression (ultralytics: nms=False)"
-    return "the models around it" if others else "the others"
+def models_of(spec: Any) -> Any:
+    """The models of a pipeline, in their order."""
+    kind = spec.WhichOneof("Type")
+    inner = getattr(spec, kind)
+    return (inner if kind == "pipeline" else inner.pipeline).models
 
 
 def _cure(*kinds: str) -> str:
@@ -110,11 +120,10 @@ def _parts(spec: Any) -> Counter[str]:
     while waiting and found.total() < _MOST_MODELS:
         model = waiting.pop()
         kind = model.WhichOneof("Type")
-        if kind not in _PIPELINES:
+        if kind not in PIPELINES:
             found[str(kind)] += 1
             continue
-        inner = getattr(model, kind)
-        waiting += reversed((inner if kind == "pipeline" else inner.pipeline).models)
+        waiting += reversed(models_of(model))
     return found
 
 
@@ -130,9 +139,10 @@ def _of_mlmodel(path: Path) -> str:
         return f"called an .mlmodel, but no Core ML model specification; {_EXPECTED}"
     if spec.WhichOneof("Type") is None:
         return f"{form}; {_EXPECTED} with an ML program"
-    if spec.WhichOneof("Type") == "mlProgram":
+    problem = "" if spec.WhichOneof("Type") == "mlProgram" else type_problem(spec)
+    if not problem:
         return "the specification of an ML program without its weights; give the folder of the .mlpackage that it is of"
-    return f"{form}: {type_problem(spec)}"
+    return f"{form}: {problem}"
 
 
 def _is_package(folder: Path) -> bool:

@@ -5,8 +5,9 @@ Nothing here knows of protobuf or of files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import ChainMap
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,10 @@ from coreml_prune_bench.mlprogram.weights import Weights
 
 @dataclass(frozen=True, eq=False)
 class Operation:
-    """One statement. `attributes` holds what MIL keeps apart from inputs: a const's `val`, a constexpr's data."""
+    """One statement. `attributes` holds what MIL keeps apart from inputs: a const's `val`, a constexpr's data.
+
+    `opset` is that of a pipeline's model which it is from; None: the program's.
+    """
 
     type: str
     name: str
@@ -24,6 +28,7 @@ class Operation:
     attributes: Mapping[str, Constant]
     outputs: tuple[NamedType, ...]
     blocks: tuple[Block, ...] = ()
+    opset: str | None = None
 
     def references(self) -> list[str]:
         """The names of the values that it takes; what its blocks take is not among them."""
@@ -37,6 +42,34 @@ class Block:
     inputs: tuple[NamedType, ...]
     operations: tuple[Operation, ...]
     results: tuple[str, ...]
+
+    def defined(self) -> list[str]:
+        """The names of the values that the block takes and makes, without those of blocks within it."""
+        made = [output.name for operation in self.operations for output in operation.outputs]
+        return [*(value.name for value in self.inputs), *made]
+
+
+def renamed(operation: Operation, values: MutableMapping[str, str], opset: str | None = None) -> Operation:
+    """The operation, with `values` for the names that it and its blocks take from outside and that it makes.
+
+    `opset` is for it and for what its blocks hold; None leaves theirs.
+    """
+
+    def argument(given: Argument) -> Argument:
+        return Reference(values.get(given.name, given.name)) if isinstance(given, Reference) else given
+
+    def nested(block: Block) -> Block:
+        seen = ChainMap({name: name for name in block.defined()}, values)
+        results = tuple(seen.get(name, name) for name in block.results)
+        return replace(block, operations=tuple(renamed(o, seen, opset) for o in block.operations), results=results)
+
+    return replace(
+        operation,
+        inputs={key: tuple(argument(given) for given in arguments) for key, arguments in operation.inputs.items()},
+        outputs=tuple(replace(output, name=values.get(output.name, output.name)) for output in operation.outputs),
+        blocks=tuple(nested(block) for block in operation.blocks),
+        opset=opset or operation.opset,
+    )
 
 
 @dataclass(frozen=True)

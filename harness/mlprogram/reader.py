@@ -13,24 +13,38 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from coreml_prune_bench.core.errors import PackageError
-from coreml_prune_bench.mlprogram.named import file_problem, folder_problem, refuse_pointer, type_problem
-from coreml_prune_bench.mlprogram.program import Block, Feature, Operation, Program
+from coreml_prune_bench.mlprogram.features import (
+    ILLEGIBLE,
+    check_name,
+    check_size,
+    illegible,
+    read_feature,
+    read_input,
+)
+from coreml_prune_bench.mlprogram.named import (
+    PIPELINES,
+    file_problem,
+    folder_problem,
+    models_of,
+    refuse_pointer,
+    type_problem,
+)
+from coreml_prune_bench.mlprogram.pipeline import MAIN, joined, pipeline_inputs, suppression
+from coreml_prune_bench.mlprogram.program import Block, Operation, Program
 from coreml_prune_bench.mlprogram.specification import new_specification
 from coreml_prune_bench.mlprogram.values import (
     MIL_TO_NUMPY,
-    MOST_BYTES,
     SUB_BYTE_BITS,
     Argument,
     Constant,
     Immediate,
     NamedType,
     Reference,
-    Shape,
     Stored,
     TensorType,
     has_nan,
@@ -41,30 +55,53 @@ from coreml_prune_bench.mlprogram.weights import DAMAGED, Weights, path_inside
 
 _PROTO_TO_MIL = {"FLOAT16": "fp16", "FLOAT32": "fp32", "FLOAT64": "fp64"}
 
-_MOST_DIMENSIONS = 32
-_MOST_OPERATIONS = 200_000
+_MOST_OPERATIONS = 100_000
 """Of one function, nested blocks included. Large language models have some ten thousand."""
+_MOST_FEATURES = 10_000
+"""Inputs, outputs and states together. Large language models have a hundred."""
 _MOST_SPECIFICATION_BYTES = (2 << 30) - 1
 """Protobuf's own limit."""
-_MOST_ELEMENTS = MOST_BYTES // 4  # Float32 or Int32, in which everything is computed
 
 _KINDS = {"floats": "f", "doubles": "f", "ints": "iu", "longInts": "iu", "bools": "b"}
 """NumPy's kinds of the element types that each of protobuf's lists of numbers can hold."""
-
-_COLOR_SPACES = ("GRAYSCALE", "GRAYSCALE_FLOAT16", "RGB", "BGR")
 
 
 def read(path: str | Path, function: str | None = None) -> Program:
     """Read a function (None: the default one) of the package at `path`.
 
-    Raises PackageError unless it is a `.mlpackage` that holds an ML program with that function.
+    A pipeline of ML programs and non-maximum suppressions is read as one program that does what they do in turn.
+    Raises PackageError unless it is a `.mlpackage` that holds such a pipeline, or an ML program with that function.
     """
     package = Path(path)
-    model_file = _model_file(package)
-    spec = _parse(package, model_file)
-    if spec.WhichOneof("Type") != "mlProgram":
-        raise PackageError(f"{package}: {type_problem(spec)}")
-    name = function or spec.description.defaultFunctionName or "main"
+    return _of_model(package, specification(package), function)
+
+
+def _of_model(package: Path, spec: Any, function: str | None) -> Program:
+    kind = spec.WhichOneof("Type")
+    if kind == "mlProgram":
+        return _of_ml_program(package, spec, function)
+    if problem := type_problem(spec):
+        raise PackageError(f"{package}: {problem}")
+    if function not in (None, MAIN):
+        raise PackageError(f"{package}: no function {function!r}, expected one of {MAIN}")
+    return _of_pipeline(package, spec)
+
+
+def _of_pipeline(package: Path, spec: Any) -> Program:
+    inputs = pipeline_inputs(package, spec.description)
+    known = {feature.name for feature in inputs}
+    parts: list[Program] = []
+    for model in models_of(spec):
+        is_program = model.WhichOneof("Type") in ("mlProgram", *PIPELINES)
+        parts.append(_of_model(package, model, None) if is_program else suppression(package, model, known))
+        known.update(feature.name for feature in parts[-1].outputs)
+        if sum(len(part.operations) for part in parts) > _MOST_OPERATIONS:
+            raise PackageError(f"{package}: its models have more than {_MOST_OPERATIONS:,} operations")
+    return joined(package, spec, inputs, parts, Weights(package, model_file(package).parent))
+
+
+def _of_ml_program(package: Path, spec: Any, function: str | None) -> Program:
+    name = function or spec.description.defaultFunctionName or MAIN
     functions = tuple(sorted(spec.mlProgram.functions))
     if name not in functions:
         raise PackageError(f"{package}: no function {name!r}, expected one of {', '.join(functions)}")
@@ -75,24 +112,26 @@ def read(path: str | Path, function: str | None = None) -> Program:
         raise PackageError(f"{package}: function {name!r} has more than {_MOST_OPERATIONS:,} operations")
     block = _block(package, body.block_specializations[body.opset])
     description = _description(spec, name)
+    if sum(map(len, (body.inputs, description.input, description.output, description.state))) > _MOST_FEATURES:
+        raise PackageError(f"{package}: function {name!r} has more than {_MOST_FEATURES:,} inputs and outputs")
     return Program(
         package=package,
         function=name,
         functions=functions,
         specification_version=spec.specificationVersion,
         opset=body.opset,
-        inputs=tuple(_input(package, feature, description) for feature in description.input),
-        outputs=tuple(_feature(package, feature, description) for feature in description.output),
-        states=tuple(_input(package, feature, description) for feature in description.state),
+        inputs=tuple(read_input(package, feature, description) for feature in description.input),
+        outputs=tuple(dict.fromkeys(read_feature(package, feature, description) for feature in description.output)),
+        states=tuple(read_input(package, feature, description) for feature in description.state),
         arguments=tuple(_named_type(package, argument) for argument in body.inputs),
         operations=block.operations,
-        results=block.results,
-        weights=Weights(package, model_file.parent),
+        results=tuple(dict.fromkeys(block.results)),  # coremltools lists a value as often as the network returned it
+        weights=Weights(package, model_file(package).parent),
     )
 
 
-def _model_file(package: Path) -> Path:
-    """The model specification that the package's manifest names as its root."""
+def model_file(package: Path) -> Path:
+    """The file of a package's model specification: the root that its manifest names. Raises PackageError."""
     if not package.exists():
         raise PackageError(f"{package}: no such package")
     if package.is_file():
@@ -112,26 +151,23 @@ def _model_file(package: Path) -> Path:
     return file
 
 
-def _parse(package: Path, model_file: Path) -> Any:
+def specification(package: Path) -> Any:
+    """A package's model specification, as coremltools' message; raises PackageError where it cannot be read.
+
+    In place of coremltools' `load_spec`, which writes the package's manifest anew: reading changes no package.
+    """
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-    name, size = model_file.relative_to(package), model_file.stat().st_size
+    file = model_file(package)
+    name, size = file.relative_to(package), file.stat().st_size
     if size > _MOST_SPECIFICATION_BYTES:
         raise PackageError(f"{package}: {name} has {size:,} bytes, more than a model specification can have")
     spec = new_specification()
     try:
-        spec.ParseFromString(model_file.read_bytes())
+        spec.ParseFromString(file.read_bytes())
     except DecodeError as error:
         raise PackageError(f"{package}: {name} is not a Core ML model specification; {DAMAGED}") from error
     return spec
-
-
-_ILLEGIBLE = (LookupError, ValueError, TypeError, ArithmeticError)
-"""What reading raises where protobuf holds what no intact package does."""
-
-
-def _illegible(package: Path, what: str, error: Exception) -> PackageError:
-    return PackageError(f"{package}: {what} cannot be read: {error}; {DAMAGED}")
 
 
 def _operations_in(block: Any) -> int:
@@ -147,115 +183,13 @@ def _description(spec: Any, function: str) -> Any:
     return spec.description
 
 
-def _input(package: Path, feature: Any, description: Any) -> Feature:
-    read = _feature(package, feature, description)
-    if read.kind not in ("image", "array"):
-        raise PackageError(f"{package}: input {read.name!r} is declared as {read.kind}, expected an image or an array")
-    return read
-
-
-def _feature(package: Path, feature: Any, description: Any) -> Feature:
-    try:
-        return _described(package, feature, description)
-    except _ILLEGIBLE as error:
-        raise _illegible(package, f"the description of {feature.name!r}", error) from error
-
-
-def _described(package: Path, feature: Any, description: Any) -> Feature:
-    kind = feature.type.WhichOneof("Type")
-    if feature.name == description.predictedFeatureName and kind in ("stringType", "int64Type"):
-        return Feature(feature.name, "label", (), "str" if kind == "stringType" else "int64")
-    if kind == "dictionaryType":
-        return Feature(feature.name, "probabilities", (), "float64")
-    if kind == "imageType":
-        return _image_feature(feature.name, feature.type.imageType)
-    if kind == "multiArrayType":
-        return _array_feature(feature.name, feature.type.multiArrayType, optional=feature.type.isOptional)
-    if kind == "stateType":
-        return _array_feature(feature.name, feature.type.stateType.arrayType, optional=False)
-    raise PackageError(f"{package}: {feature.name!r} is declared as {kind}, expected an image or a multi-array")
-
-
-def _image_feature(name: str, image: Any) -> Feature:
-    color_space = image.ColorSpace.Name(image.colorSpace)
-    if color_space not in _COLOR_SPACES:
-        raise ValueError(f"colour space {color_space}")
-    channels = 1 if color_space.startswith("GRAYSCALE") else 3
-    dtype = "float16" if color_space == "GRAYSCALE_FLOAT16" else "uint8"
-    default = (int(image.height), int(image.width), channels)
-    _check_size(default)
-    match image.WhichOneof("SizeFlexibility"):
-        case "enumeratedSizes":
-            shapes = tuple((int(s.height), int(s.width), channels) for s in image.enumeratedSizes.sizes)
-            return _flexible(name, "image", dtype, default, shapes=shapes, color_space=color_space)
-        case "imageSizeRange":
-            ranges = [image.imageSizeRange.heightRange, image.imageSizeRange.widthRange]
-            sizes = (*(_bounds(r) for r in ranges), (channels, channels))
-            return _flexible(name, "image", dtype, default, sizes=sizes, color_space=color_space)
-    return Feature(name, "image", default, dtype, color_space, default)
-
-
-def _array_feature(name: str, array: Any, *, optional: bool) -> Feature:
-    dtype = np.dtype(array.ArrayDataType.Name(array.dataType).lower().replace("double", "float64")).name
-    shape = tuple(int(size) for size in array.shape)
-    _check_size(shape)
-    default = None
-    if optional:
-        field_name = array.WhichOneof("defaultOptionalValue")
-        default = float(getattr(array, field_name)) if field_name else 0.0
-    match array.WhichOneof("ShapeFlexibility"):
-        case "enumeratedShapes":
-            shapes = tuple(tuple(int(size) for size in s.shape) for s in array.enumeratedShapes.shapes)
-            return _flexible(name, "array", dtype, shape, shapes=shapes, default=default)
-        case "shapeRange":
-            sizes = tuple(_bounds(r) for r in array.shapeRange.sizeRanges)
-            return _flexible(name, "array", dtype, shape, sizes=sizes, default=default)
-    return Feature(name, "array", shape, dtype, None, shape, default=default)
-
-
-def _bounds(size_range: Any) -> tuple[int, int | None]:
-    """Core ML writes -1 for no upper bound."""
-    return int(size_range.lowerBound), None if size_range.upperBound < 0 else int(size_range.upperBound)
-
-
-def _flexible(
-    name: str,
-    kind: Literal["image", "array"],
-    dtype: str,
-    default_shape: tuple[int, ...],
-    *,
-    shapes: tuple[tuple[int, ...], ...] = (),
-    sizes: tuple[tuple[int, int | None], ...] = (),
-    color_space: str | None = None,
-    default: float | None = None,
-) -> Feature:
-    if shapes:
-        shape = tuple(only[0] if len(only := list(set(column))) == 1 else None for column in zip(*shapes, strict=False))
-    else:
-        shape = tuple(low if low == high else None for low, high in sizes)
-    return Feature(name, kind, shape, dtype, color_space, default_shape, sizes, shapes, default)
-
-
-def _check_size(shape: Shape) -> None:
-    """Raises ValueError where nothing can be that large."""
-    if len(shape) > _MOST_DIMENSIONS:
-        raise ValueError(f"{len(shape)} dimensions, expected at most {_MOST_DIMENSIONS}")
-    # An open size, and one of zero, must not make another one small.
-    sizes = [size or 1 for size in shape]
-    if min(sizes, default=1) < 0:
-        raise ValueError(f"shape {list(shape)} has a negative size")
-    if math.prod(sizes) > _MOST_ELEMENTS:
-        raise ValueError(f"shape {list(shape)} is beyond {MOST_BYTES >> 30} GiB")
-
-
 def _named_type(package: Path, named: Any) -> NamedType:
     name = named.name
-    if not name or "/" in name or not name.isprintable():
-        raise PackageError(f"{package}: a value is called {name!r}, which is no name; {DAMAGED}")
+    check_name(package, name)
     try:
         return NamedType(name, _tensor_type(named.type))
-    except _ILLEGIBLE as error:
-        raise _illegible(package, f"the type of {name!r}", error) from error
+    except ILLEGIBLE as error:
+        raise illegible(package, f"the type of {name!r}", error) from error
 
 
 def _tensor_type(value_type: Any) -> TensorType:
@@ -263,7 +197,7 @@ def _tensor_type(value_type: Any) -> TensorType:
         case "tensorType":
             tensor = value_type.tensorType
             shape = tuple([d.constant.size if d.HasField("constant") else None for d in tensor.dimensions])
-            _check_size(shape)
+            check_size(shape)
             variadic = None in shape and any(d.unknown.variadic for d in tensor.dimensions)
             rank_known = tensor.rank >= 0 and not variadic
             dtype = _element_type(tensor.DESCRIPTOR, tensor.dataType)
@@ -273,7 +207,7 @@ def _tensor_type(value_type: Any) -> TensorType:
         case "listType":
             length, element = value_type.listType.length, _tensor_type(value_type.listType.type)
             fixed = int(length.constant.size) if length.HasField("constant") else None
-            _check_size((*element.shape, fixed))
+            check_size((*element.shape, fixed))
             return replace(element, kind="list", length=fixed)
         case other:
             return TensorType(str(other).removesuffix("Type"), (), kind="dictionary")
@@ -303,8 +237,8 @@ def _operation(package: Path, operation: Any) -> Operation:
     try:
         attributes = {key: _constant(value, owner) for key, value in operation.attributes.items()}
         inputs = {key: _arguments(value.arguments, owner) for key, value in operation.inputs.items()}
-    except _ILLEGIBLE as error:
-        raise _illegible(package, f"operation {operation.type!r} ({owner})", error) from error
+    except ILLEGIBLE as error:
+        raise illegible(package, f"operation {operation.type!r} ({owner})", error) from error
     name = attributes.pop("name", None)
     return Operation(
         type=operation.type,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.core.files import files_of
 from coreml_prune_bench.mlprogram import decompress
+from coreml_prune_bench.mlprogram.budget import Budget, OverBudgetError
 from coreml_prune_bench.mlprogram.program import Feature, Operation, Program
 from coreml_prune_bench.mlprogram.reader import read
 from coreml_prune_bench.mlprogram.values import Argument, Reference, Stored, numpy_name, packed_bytes
@@ -133,7 +135,8 @@ class PackageSummary(_Frozen):
 def read_package(path: str | Path) -> PackageSummary:
     """Summarize the package at `path`. Raises PackageError where it cannot be read."""
     program = read(path)
-    weights = tuple(_weight(program, chain) for chain in _chains(program))
+    budget = Budget.of(program.weights)
+    weights = tuple(_weight(program, chain, budget) for chain in _chains(program, budget))
     counts = Counter(operation.type for operation in program.operations if operation.type != "const")
     version = program.specification_version
     no_part = set(program.package.rglob("*")) - set(files_of(program.package))
@@ -157,7 +160,9 @@ def read_kept(path: str | Path, names: Collection[str]) -> dict[str, NDArray[np.
     Raises PackageError where the package cannot be read, or one of them not be decoded.
     """
     program = read(path)
-    kept = {_name(chain[-1]): _kept(program, chain) for chain in _chains(program) if _name(chain[-1]) in names}
+    budget = Budget.of(program.weights)
+    chains = [chain for chain in _chains(program, budget) if _name(chain[-1]) in names]
+    kept = {_name(chain[-1]): _kept(program, chain, budget) for chain in chains}
     if lacking := [name for name in names if kept.get(name) is None]:
         raise PackageError(f"{program.package}: weight {lacking[0]} is not there, or its storage cannot be decoded")
     return {name: found for name, found in kept.items() if found is not None}
@@ -177,7 +182,7 @@ Chain = tuple[Operation, ...]
 """The operations that make one weight, in the program's order: its own last, before it those that make its data."""
 
 
-def _chains(program: Program) -> list[Chain]:
+def _chains(program: Program, budget: Budget) -> list[Chain]:
     """One for each weight. What is only data of another weight, as a quantized lookup table, is none."""
     made: dict[str, Chain] = {}
     data: set[str] = set()
@@ -189,6 +194,8 @@ def _chains(program: Program) -> list[Chain]:
             raise PackageError(f"{program.package}: weight {_name(operation)}: {missing[0]!r} is no constant")
         # Without repetition: a mask and its data come from one operation.
         chain = tuple(dict.fromkeys(link for name in references for link in made[name]))
+        with _within_budget(program, operation):
+            budget.take_steps(1 + len(chain))
         made.update({output.name: (*chain, operation) for output in operation.outputs})
         data.update(references)
     weights = dict.fromkeys(chain for chain in made.values() if _is_weight(chain[-1]))
@@ -212,10 +219,10 @@ def _arguments(operation: Operation) -> list[Argument]:
     return [*operation.attributes.values(), *given]
 
 
-def _weight(program: Program, chain: Chain) -> WeightSummary:
+def _weight(program: Program, chain: Chain, budget: Budget) -> WeightSummary:
     output = chain[-1].outputs[0]
     elements = math.prod(output.type.fixed_shape)
-    kept = _kept(program, chain)
+    kept = _kept(program, chain, budget)
     zeros = None if kept is None else int(kept.size - np.count_nonzero(kept))
     return WeightSummary(
         name=output.name,
@@ -259,19 +266,22 @@ def _bits(chain: Chain) -> int | None:
     return None
 
 
-def _kept(program: Program, chain: Chain) -> NDArray[np.bool_] | None:
+def _kept(program: Program, chain: Chain, budget: Budget) -> NDArray[np.bool_] | None:
     if any(operation.type not in ("const", *decompress.OPERATIONS) for operation in chain):
         return None
     values: dict[str, np.ndarray] = {}
     output = chain[-1].outputs[0]
+    with _within_budget(program, chain[-1]):
+        budget.take_steps(len(chain))
+        budget.take_bytes(4 * sum(_elements(operation) for operation in chain))  # two, or one of Float32
     try:
         for operation in chain[:-1]:
-            arrays = _arrays(operation.type, _data(program, operation, values))
+            arrays = _arrays(operation, _data(program, operation, values))
             values.update(zip((output.name for output in operation.outputs), arrays, strict=True))
         data = _data(program, chain[-1], values)
         # From the mask, without its padding bits: what is stored is not zero by definition.
         sparse = chain[-1].type == "constexpr_sparse_to_dense"
-        (dense,) = (decompress.stored(data),) if sparse else _arrays(chain[-1].type, data)
+        (dense,) = (decompress.stored(data),) if sparse else _arrays(chain[-1], data)
     except (LookupError, ValueError, TypeError) as error:
         raise PackageError(f"{program.package}: weight {output.name}: {error}") from error
     if dense.shape != output.type.shape:
@@ -280,8 +290,22 @@ def _kept(program: Program, chain: Chain) -> NDArray[np.bool_] | None:
     return np.asarray(dense != 0)
 
 
-def _arrays(type_: str, data: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
-    return (data["val"],) if type_ == "const" else decompress.decompressed(type_, data)
+@contextmanager
+def _within_budget(program: Program, operation: Operation) -> Iterator[None]:
+    try:
+        yield
+    except OverBudgetError as error:
+        raise PackageError(f"{program.package}: weight {_name(operation)}: {error}") from error
+
+
+def _elements(operation: Operation) -> int:
+    return max((math.prod(output.type.fixed_shape) for output in operation.outputs), default=0)
+
+
+def _arrays(operation: Operation, data: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+    if operation.type == "const":
+        return (data["val"],)
+    return decompress.decompressed(operation.type, data, _elements(operation))
 
 
 def _data(program: Program, operation: Operation, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

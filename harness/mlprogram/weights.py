@@ -52,6 +52,10 @@ class Weights:
     folder: Path
     _maps: dict[Path, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
+    def package_bytes(self) -> int:
+        """Bytes of the model and of the weight files beside it."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
     def size_bytes(self, stored: Stored) -> int:
         """Bytes of the payload in the weight file, without metadata and alignment. No element is decoded."""
         return self._locate(stored)[2]

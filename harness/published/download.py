@@ -14,10 +14,12 @@ from pydantic import BaseModel, ValidationError
 
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.files import write_atomically
+from coreml_prune_bench.models.download_limits import limit_s, too_slow
 
 _TIMEOUT_SECONDS = 30
 _ATTEMPTS = 5
 """In a row, without a byte more."""
+_KEPT = "what has come is kept, the same command goes on from there"
 _WORTH_ANOTHER_TRY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 Progress = Callable[[int, int | None], None]
@@ -29,7 +31,7 @@ class DownloadError(BenchError):
 
 
 class UnreachableError(BenchError):
-    """The connection fails again and again, as it will for the next file too. What has come is kept."""
+    """The connection fails again and again, or is too slow, as for the next file too. What has come is kept."""
 
 
 class _InterruptedError(Exception):
@@ -57,17 +59,24 @@ def download(
     """
     part = path.with_name(f"{path.name}.part")
     failures = 0
+    started_s = time.monotonic()
+
+    def watched(done: int, total: int | None) -> None:
+        progress(done, total)
+        allowed_s = limit_s(limit_bytes if total is None else total)
+        if time.monotonic() - started_s > allowed_s:
+            raise UnreachableError(f"{url}: {too_slow(allowed_s)}; {_KEPT}")
+
     with httpx2.Client(timeout=_TIMEOUT_SECONDS, follow_redirects=True) as client:
         while True:
             before = _size(part)
             try:
-                _continue(client, url, part, progress, limit_bytes)
+                _continue(client, url, part, watched, limit_bytes)
                 break
             except _InterruptedError as error:
                 failures = 0 if _size(part) > before else failures + 1
                 if failures == _ATTEMPTS:
-                    kept = "what has come is kept, the same command goes on from there"
-                    raise UnreachableError(f"{url}: {error}, {_ATTEMPTS} times in a row; {kept}") from error
+                    raise UnreachableError(f"{url}: {error}, {_ATTEMPTS} times in a row; {_KEPT}") from error
                 _pause(failures)
     os.replace(part, path)
     _begun_file(part).unlink(missing_ok=True)

@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, Field
 
 import coreml_prune_bench.models.networks  # noqa: F401  (registers the networks)
-from coreml_prune_bench.core.cache_folder import cache_folder
+from coreml_prune_bench.core.cache_folder import Use, cache_folder, use
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.files import file_hash, tree_hash, tree_hash_of_all, write_atomically
 from coreml_prune_bench.models.registry import get_network
@@ -45,11 +45,12 @@ class ChangedFileError(BenchError):
 
 @dataclass(frozen=True)
 class PublishedPackage:
-    """A package that was fetched. sha256: of its files, as the lock has it."""
+    """A package that was fetched. sha256: of its files, as the lock has it. use: keeps it there."""
 
     row: PublishedRow
     path: Path
     sha256: str
+    use: Use | None = field(default=None, repr=False, compare=False)
 
     @property
     def title(self) -> str:
@@ -117,7 +118,7 @@ def published_packages(network: str) -> list[PublishedPackage]:
         path, locked = folder / _name(row.package_url), lock.files.get(row.package_url)
         if locked is None or not path.is_dir():
             raise BenchError(f"{path} is not there: run `coreml-prune-bench fetch-published` first")
-        found.append(PublishedPackage(row, path, locked.content_sha256))
+        found.append(PublishedPackage(row, path, locked.content_sha256, use(path)))
     return found
 
 

@@ -7,19 +7,15 @@ import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from coreml_prune_bench.records.folder import Warn, read_folder, refuse_nothing
 from coreml_prune_bench.records.predictions import Precision, Predictions
 from coreml_prune_bench.records.quantities import Bytes, Count, Fraction, PositiveCount, Seconds
-from coreml_prune_bench.records.schemas import read_file_as
+from coreml_prune_bench.records.schemas import Frozen, read_file_as
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
-
-
-class Network(_Frozen):
+class Network(Frozen):
     """name: the identifier. title: as in tables. weights: their fingerprint. trained: whether a run trained it.
 
     spec: as `--model` names it, for a network that the user brought.
@@ -32,7 +28,7 @@ class Network(_Frozen):
     spec: str | None = None
 
 
-class Pruning(_Frozen):
+class Pruning(Frozen):
     """algorithm: identifier, "dense" for the baseline. config: in words. settings: the typed config, whole.
 
     sparsity: the fraction of zeros asked of each pruned layer; 0 for the baseline, None where none was asked (a
@@ -58,7 +54,7 @@ class Pruning(_Frozen):
         return settings
 
 
-class Layer(_Frozen):
+class Layer(Frozen):
     """A pruned layer: its target (None: no target) and the sparsity found in the saved package."""
 
     name: str
@@ -67,7 +63,7 @@ class Layer(_Frozen):
     storage: str
 
 
-class Package(_Frozen):
+class Package(Frozen):
     """The measured package, read back from disk. Sizes in bytes; sparsities are fractions."""
 
     sha256: str
@@ -79,10 +75,11 @@ class Package(_Frozen):
     layers: tuple[Layer, ...]
 
 
-class Data(_Frozen):
+class Data(Frozen):
     """The images that were evaluated: fingerprint of the split, its classes, ids of the images skipped as bad.
 
-    train_fingerprint and train_skipped are those of the training images, where any were used.
+    train_fingerprint and train_skipped are those of the training images, where any were used. revision: the commit of a
+    data set on a hub. place: stands for the folder that spec names, however it is spelled, where it was measured.
     """
 
     spec: str
@@ -93,9 +90,11 @@ class Data(_Frozen):
     image_size: PositiveCount
     skipped: tuple[str, ...] = ()
     train_skipped: tuple[str, ...] = ()
+    revision: str | None = None
+    place: str | None = None
 
 
-class Runtime(_Frozen):
+class Runtime(Frozen):
     """What executed the package, and how."""
 
     name: Literal["portable", "coreml"]
@@ -104,11 +103,13 @@ class Runtime(_Frozen):
     compute_units: str
 
 
-class Provenance(_Frozen):
+class Provenance(Frozen):
     """Where, when and with what a record was made. git_commit ends in "+" if code had changed since.
 
     It is that of the project's own checkout, None where the project was installed: `packages` has its version.
     trained_on: the devices of the trainings behind it, in words; empty where there were none.
+    build_threads: of torch on the CPU, where the package was pruned and converted. predict_threads: of the portable
+    runtime. None where there was no such step, Core ML predicted, or a version before this field wrote the record.
     """
 
     created: str
@@ -122,9 +123,11 @@ class Provenance(_Frozen):
     build_seconds: Seconds | None
     evaluate_seconds: Seconds | None
     trained_on: tuple[str, ...] = ()
+    build_threads: PositiveCount | None
+    predict_threads: PositiveCount | None
 
 
-class Record(_Frozen):
+class Record(Frozen):
     """One measured cell, or one that failed (`reason`), in which case what was not reached is None.
 
     key: hash of everything the result depends on. config_key: the same without the trial. subject_key: shared by the
@@ -132,7 +135,7 @@ class Record(_Frozen):
     version before schema 2 wrote it.
     """
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     status: Literal["measured", "failed"]
     reason: str | None = None
     key: str

@@ -105,9 +105,11 @@ def _each_once(found: "Sequence[tuple[Path, Record | LatencyRecord]]", warn: War
     return kept
 
 
-def _standing(copy: "tuple[Path, Record | LatencyRecord]") -> tuple[bool, bool, str]:
+def _standing(copy: "tuple[Path, Record | LatencyRecord]") -> tuple[bool, bool, str, int]:
     path, record = copy
-    return path.stem.endswith(record.key[:12]), record.status == "measured", record.provenance.created
+    named_so = path.stem.endswith(record.key[:12])
+    # The shortest name, last: "copy of X" would come before X, and tables list rows in the order of the files.
+    return named_so, record.status == "measured", record.provenance.created, -len(path.name)
 
 
 def _row_of(name: str) -> str:

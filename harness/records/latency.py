@@ -9,24 +9,20 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from coreml_prune_bench.core.errors import DamagedFileError
 from coreml_prune_bench.core.files import write_atomically
 from coreml_prune_bench.records.accuracy import Network, Provenance, Pruning, Runtime
 from coreml_prune_bench.records.folder import RecordFiles, Warn, read_folder, set_aside
 from coreml_prune_bench.records.quantities import Bytes, Count, Nanoseconds, Number, PositiveCount, Seconds
-from coreml_prune_bench.records.schemas import read_file_as
+from coreml_prune_bench.records.schemas import Frozen, read_file_as
 
 Thermal = Literal["nominal", "fair", "serious", "critical"]
 """The words of ProcessInfo.thermalState, the coolest first."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
-
-
-class Device(_Frozen):
+class Device(Frozen):
     """What executed. chip: such as "Apple M2 Pro", or the processor's name. neural_engine_cores: None if unknown."""
 
     name: str
@@ -38,7 +34,7 @@ class Device(_Frozen):
     neural_engine_cores: Count | None
 
 
-class State(_Frozen):
+class State(Frozen):
     """What can slow a device down, at one moment; None where it is not known.
 
     load_average: of the last minute, over all processors.
@@ -51,7 +47,7 @@ class State(_Frozen):
     load_average: Number | None = None
 
 
-class Protocol(_Frozen):
+class Protocol(Frozen):
     """How it was measured. Samples of two protocols are not comparable.
 
     predictions and seconds: the least of both in a round. concurrency: 1 for one prediction after the other, more for
@@ -72,7 +68,7 @@ class Protocol(_Frozen):
 _Samples = Annotated[tuple[Nanoseconds, ...], Field(min_length=1)]
 
 
-class Round(_Frozen):
+class Round(Frozen):
     """One visit to the package, between visits to all others. Samples in the order they were taken.
 
     call_ns: around the call. model_ns: as the runtime itself says the model took, None where it does not say.
@@ -86,7 +82,7 @@ class Round(_Frozen):
     warm_up_ns: tuple[Nanoseconds, ...] = ()
 
 
-class PlannedOperation(_Frozen):
+class PlannedOperation(Frozen):
     """One operation of a compute plan. name: of its first output. cost: share of the whole program's estimate."""
 
     name: str
@@ -96,7 +92,7 @@ class PlannedOperation(_Frozen):
     cost: Number | None
 
 
-class Placement(_Frozen):
+class Placement(Frozen):
     """Where the compute plan means each operation to run, constants left out: planned, not observed.
 
     preferred: device by operation count ("neural_engine", "gpu", "cpu"). cost: share of the estimated cost by device.
@@ -108,7 +104,7 @@ class Placement(_Frozen):
     operations: tuple[PlannedOperation, ...] = ()
 
 
-class MeasuredPackage(_Frozen):
+class MeasuredPackage(Frozen):
     """The package. name: for tables. network and pruning: of the cell that it was built for, None for others.
 
     classes and image_size: of the data that it was built for, None where that is not known.
@@ -124,7 +120,7 @@ class MeasuredPackage(_Frozen):
     image_size: PositiveCount | None = None
 
 
-class LatencyRecord(_Frozen):
+class LatencyRecord(Frozen):
     """One package on one device and choice of compute units: measured, or failed (`reason`).
 
     key: hash of package, device, runtime and protocol. compile_ns, cold_load_ns, cached_load_ns: None where there is no
@@ -132,7 +128,7 @@ class LatencyRecord(_Frozen):
     notes: what a reader has to know of this record, in sentences.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     status: Literal["measured", "failed"]
     reason: str | None = None
     key: str

@@ -5,17 +5,22 @@ from collections.abc import Iterable
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.records.accuracy import Record
 
+_DataSet = tuple[str, str]
+"""A machine and a place on it, or nothing and a spelling."""
+
 
 def newest_trials(records: Iterable[Record]) -> list[list[Record]]:
     """The records that stand for each row, by trial: of the newest weights, images and version of the config.
 
-    Records of other weights or other images must not stand beside each other. Of two with one trial's number, which
-    are one trial measured twice or copied, the newer one stands, a failed one for none that was measured.
+    Records of other weights or other images must not stand beside each other; whether those are of one data set tells
+    its folder, not how it is spelled. Of two with one trial's number, which are one trial measured twice or copied, the
+    newer one stands, a failed one for none that was measured.
     Raises BenchError where trials that skipped the same images predicted different numbers of them.
     """
     ordered = sorted(records, key=lambda record: record.provenance.created)
-    subjects = {(r.suite, r.network.name, r.data.spec): r.subject_key for r in ordered}
-    current = [r for r in ordered if subjects[r.suite, r.network.name, r.data.spec] == r.subject_key]
+    ordered, data = _by_data_set(ordered)
+    subjects = {(r.suite, r.network.name, of): r.subject_key for r, of in zip(ordered, data, strict=True)}
+    current = [r for r, of in zip(ordered, data, strict=True) if subjects[r.suite, r.network.name, of] == r.subject_key]
     configs = {(r.subject_key, r.suite, r.pruning.algorithm, r.pruning.config): r.config_key for r in current}
     rows: dict[tuple[str, ...], dict[int, Record]] = {}
     for record in current:
@@ -29,6 +34,35 @@ def newest_trials(records: Iterable[Record]) -> list[list[Record]]:
     for one in found:
         _check_images(one)
     return found
+
+
+def _by_data_set(ordered: list[Record]) -> tuple[list[Record], list[_DataSet]]:
+    """The records, oldest first, with one spelling for each data set, its newest; and which one each is of.
+
+    Folders are known by their place, on one machine. Between machines, and of records that do not say it (they are of
+    before 0.2, or of data in no folder), the spelling tells.
+    """
+    tokens = [_place(record) or ("", record.data.spec) for record in ordered]
+    spelled: dict[str, dict[str, _DataSet]] = {}
+    for record, token in zip(ordered, tokens, strict=True):
+        spelled.setdefault(record.data.spec, {})[record.provenance.host] = token
+    one_of = {token: token for token in (*tokens, *(("", spec) for spec in spelled))}
+    for spec, by_host in spelled.items():
+        same = {one_of[token] for token in (*by_host.values(), ("", spec))}
+        one_of |= {token: ("", spec) for token, representative in one_of.items() if representative in same}
+    spelling = {one_of[token]: record.data.spec for record, token in zip(ordered, tokens, strict=True)}
+    found = [(record, one_of[token]) for record, token in zip(ordered, tokens, strict=True)]
+    return [_spelled(record, spelling[data]) for record, data in found], [data for _, data in found]
+
+
+def _spelled(record: Record, spec: str) -> Record:
+    if record.data.spec == spec:
+        return record
+    return record.model_copy(update={"data": record.data.model_copy(update={"spec": spec})})
+
+
+def _place(record: Record) -> _DataSet | None:
+    return (record.provenance.host, record.data.place) if record.data.place else None
 
 
 def _check_images(trials: list[Record]) -> None:

@@ -31,8 +31,10 @@ def provenance(
     build_seconds: float | None = None,
     evaluate_seconds: float | None = None,
     trained_on: tuple[str, ...] = (),
+    build_threads: int | None = None,
+    predict_threads: int | None = None,
 ) -> Provenance:
-    """This machine and moment, with what the steps took and where networks were trained."""
+    """This machine and moment, with what the steps took, where networks were trained and with how many threads."""
     return Provenance(
         created=datetime.now(UTC).isoformat(timespec="microseconds"),
         host=platform.node(),
@@ -45,6 +47,8 @@ def provenance(
         build_seconds=build_seconds,
         evaluate_seconds=evaluate_seconds,
         trained_on=trained_on,
+        build_threads=build_threads,
+        predict_threads=predict_threads,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import from_json
 
 from coreml_prune_bench.core.errors import BenchError, DamagedFileError
@@ -17,14 +17,47 @@ from coreml_prune_bench.models.pointers import pointer_text_problem
 _Model = TypeVar("_Model", bound=BaseModel)
 _Content = dict[str, Any]
 
-VERSIONS = {"record": 2, "latency record": 1, "baseline": 1, "lock of published packages": 1}
+VERSIONS = {"record": 3, "latency record": 2, "baseline": 1, "lock of published packages": 1}
 """The version that is written, by what the file is."""
+
+
+def _with_unknown_threads(content: _Content) -> _Content:
+    """How many threads computed was not kept."""
+    made = content.get("provenance")
+    unknown = {"build_threads": None, "predict_threads": None}
+    return content | {"provenance": made | unknown} if isinstance(made, dict) else content
+
 
 _MIGRATIONS: dict[tuple[str, int], Callable[[_Content], _Content]] = {
     # Which code was run was not kept; the key alone stands for it.
     ("record", 1): lambda content: content | {"code": {}},
+    ("record", 2): _with_unknown_threads,
+    ("latency record", 1): _with_unknown_threads,
 }
 """From a version to the next; applied in turn."""
+
+
+class Frozen(BaseModel):
+    """Part of a file that is kept.
+
+    Names that are no text, as those of files that are not in UTF-8, are told as escapes: no strict reader takes JSON
+    that holds them as they are.
+    """
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_text(cls, content: Any) -> Any:
+        return {name: _text(value) for name, value in content.items()} if isinstance(content, dict) else content
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, str) and not value.isascii():
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, tuple | list) and value and isinstance(value[0], str):
+        return tuple(map(_text, value))
+    return value
 
 
 _LAST_VERSION = 10**6

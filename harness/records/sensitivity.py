@@ -3,13 +3,14 @@
 import math
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import ConfigDict, model_validator
 
 from coreml_prune_bench.records.quantities import Count, Fraction, PositiveCount
+from coreml_prune_bench.records.schemas import Frozen
 
 
-class _Data(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+class _Data(Frozen):
+    model_config = ConfigDict(extra="forbid")
 
 
 class Effect(_Data):

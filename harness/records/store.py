@@ -18,8 +18,9 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock
 
+from coreml_prune_bench.core.cache_folder import delete
 from coreml_prune_bench.core.errors import BenchError, DamagedFileError
-from coreml_prune_bench.core.files import MANIFEST, are_there, json_files, tree_hashes, write_atomically
+from coreml_prune_bench.core.files import MANIFEST, are_there, json_files, refuse_folder, tree_hashes, write_atomically
 from coreml_prune_bench.records.accuracy import Record, read_record
 from coreml_prune_bench.records.folder import Warn, set_aside
 
@@ -28,13 +29,13 @@ _LAYOUT = 1
 
 
 class Store:
-    """One results folder, made when first written to."""
+    """One results folder, made when first written to. Raises BenchError where it cannot be."""
 
     def __init__(self, folder: Path) -> None:
-        if folder.exists() and not folder.is_dir():
-            raise BenchError(f"--results {folder} is a file; expected a folder")
+        refuse_folder(folder, f"--results {folder}")
         self._artifacts = folder / "artifacts"
         self._records = folder / "records"
+        self._is_clear = False
 
     def artifact(self, key: str, fill: Callable[[Path], dict[str, Any]]) -> Path:
         """The folder of the artifact `key`; `fill` makes it, if need be, in the empty folder that it is given.
@@ -44,6 +45,7 @@ class Store:
         """
         folder = self._artifacts / key[:16]
         self._artifacts.mkdir(parents=True, exist_ok=True)
+        self._clear()
         with FileLock(self._artifacts / f".{key[:16]}.lock"):
             if not _is_whole(folder, key):
                 _make(folder, key, fill)
@@ -107,6 +109,18 @@ class Store:
             write_atomically(self._path(name), record.to_json())
             return record
 
+    def _clear(self) -> None:
+        """Remove, once, what runs that were killed left unfinished; what is being made now is locked."""
+        if self._is_clear:
+            return
+        self._is_clear = True
+        for unfinished in self._artifacts.glob(".*.tmp"):
+            with suppress(OSError), FileLock(lock_of(unfinished), timeout=0):
+                delete(unfinished)
+        with self._records_lock():
+            for written in self._records.glob(".*.tmp"):
+                written.unlink(missing_ok=True)
+
     def _path(self, name: str) -> Path:
         return self._records / f"{name}.json"
 
@@ -114,6 +128,12 @@ class Store:
         self._records.mkdir(parents=True, exist_ok=True)
         self._artifacts.mkdir(parents=True, exist_ok=True)
         return FileLock(self._artifacts / ".records.lock")
+
+
+def lock_of(unfinished: Path) -> Path:
+    """Of `.KEY.tmp`, `.KEY.checkpoint` and the like: `.KEY.lock`, which whoever makes the artifact holds."""
+    key = unfinished.name.split(".")[1]
+    return unfinished.with_name(f".{key}.lock")
 
 
 def _make(folder: Path, key: str, fill: Callable[[Path], dict[str, Any]]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES, IMAGENET_VALIDATION_IMAGES
 from coreml_prune_bench.records.accuracy import Record
+from coreml_prune_bench.records.chance import chance_levels
 from coreml_prune_bench.report.config_rows import ConfigRow, beside_published, config_rows, mean, sample_std
 from coreml_prune_bench.report.formats import (
     Column,
@@ -56,7 +57,9 @@ def _difference(ours: float | None, published: float | None) -> float | None:
 
 
 def _top1_difference(row: ConfigRow) -> float | None:
-    return _difference(mean(row.top1), row.published.top1_mean if row.published else None)
+    """Where both are of the same images; the ratio is of the packages alone."""
+    published = row.published if why_not_comparable(row) is None else None
+    return _difference(mean(row.top1), published.top1_mean if published else None)
 
 
 def _ratio_difference(row: ConfigRow) -> float | None:
@@ -93,6 +96,19 @@ def _is_full_validation_set(row: ConfigRow) -> bool:
     per_class = IMAGENET_VALIDATION_IMAGES // IMAGENET_CLASSES
     classes = row.first.data.classes if row.first else None
     return classes == IMAGENET_CLASSES and Counter(row.labels) == dict.fromkeys(range(IMAGENET_CLASSES), per_class)
+
+
+def why_not_comparable(row: ConfigRow) -> str | None:
+    """Why a measured row's accuracy has nothing to do with the published one, which is of ImageNet's validation set."""
+    if row.published is None or row.first is None or not row.measured:
+        return None
+    data = row.first.data
+    if data.classes != IMAGENET_CLASSES:
+        return f"{data.classes:,} classes"
+    if not _is_full_validation_set(row):
+        skipped = f", {len(data.skipped):,} skipped" if data.skipped else ""
+        return f"{len(row.labels):,} images{skipped}"
+    return None if data.image_size == _PUBLISHED_SIZE else f"images of {data.image_size} pixels"
 
 
 def _full_in_words(row: ConfigRow) -> str | None:
@@ -183,10 +199,14 @@ COLUMNS: list[Column[ConfigRow]] = [
 ]
 """What a row says, sizes in bytes, accuracies in %; None where nothing was measured."""
 
+_PUBLISHED_SIZE = 224
+"""Pixels of a side, of what the published networks take."""
+
 COMPARISON_COLUMNS: list[Column[ConfigRow]] = [
     *COLUMNS,
     Column("measured", lambda row: bool(row.top1)),
     Column("top1_difference", _top1_difference, "Accuracy Difference", number("+.2f"), ("comparison",), 7),
+    Column("not_comparable", why_not_comparable),
     Column("compression_ratio_difference", _ratio_difference, "Ratio Difference", number("+.3f"), ("comparison",), 12),
 ]
 """And how far that is from the published row beside it, ours minus theirs."""
@@ -254,9 +274,12 @@ def worded(rows: Sequence[ConfigRow], table: Table) -> list[dict[str, str]]:
 def caption(rows: Sequence[ConfigRow]) -> str:
     """What a reader has to know of the rows."""
     data = " and ".join(dict.fromkeys(row.data for row in rows if row.data))
-    return (
-        f"top-1 in % on {data}, mean and standard deviation over trials that differ in data order. Standard Error: of "
-        "that mean, over images; trials see the same images and do not make it smaller."
+    return " ".join(
+        [
+            f"top-1 in % on {data}, mean and standard deviation over trials that differ in data order. Standard Error: "
+            "of that mean, over images; trials see the same images and do not make it smaller.",
+            *(f"WARNING: {line}" for line in chance_levels(row.first for row in rows if row.first)),
+        ]
     )
 
 
@@ -266,8 +289,16 @@ def comparison_caption(rows: Sequence[ConfigRow]) -> str:
         "Each row beside the published one of the same network and sparsity, which MagnitudePruner pruned: "
         f"{caption(rows)} Full Validation Set: measured on all "
         f"{IMAGENET_VALIDATION_IMAGES:,} images of ImageNet's {IMAGENET_CLASSES:,} classes; the accuracy of a row with "
-        "`no` cannot be compared with a published one."
+        f"`no` cannot be compared with a published one{_told_not_comparable(rows)}."
     )
+
+
+def _told_not_comparable(rows: Sequence[ConfigRow]) -> str:
+    """Which accuracies are not, and why, so that their differences are left out."""
+    found = {row.data: why for row in rows if (why := why_not_comparable(row)) is not None}
+    if not found:
+        return ""
+    return ", and no difference is given: " + ", ".join(f"{data} has {why}" for data, why in found.items())
 
 
 def _runtime_note(rows: Iterable[OfSuite]) -> str:

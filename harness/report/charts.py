@@ -10,9 +10,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
-from xml.sax.saxutils import escape, quoteattr
 
 from PIL import Image, ImageDraw, ImageFont
+
+from coreml_prune_bench.core.escaping import one_line, xml_attribute, xml_text
 
 XY = tuple[float, float]
 
@@ -419,7 +420,7 @@ def svg(drawing: Drawing, *, alone: bool = False) -> str:
     paper = '<rect width="100%" height="100%" fill="#fff"/>' if alone else ""
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {drawing.width:g} {drawing.height:g}" role="group" '
-        f"aria-label={quoteattr(drawing.title)}"
+        f"aria-label={xml_attribute(drawing.title)}"
         + (f' width="{drawing.width:g}" height="{drawing.height:g}">' if alone else ">")
     )
     return "\n".join([head, style + paper, *map(_svg_of, drawing.shapes), "</svg>"])
@@ -430,7 +431,7 @@ def _svg_of(shape: Shape) -> str:
         return f'<polyline class="{_class(shape.style, shape.series)}" points="{_svg_points(shape.points)}"/>'
     if isinstance(shape, Text):
         at = f'x="{shape.at[0]:.1f}" y="{shape.at[1]:.1f}" text-anchor="{shape.anchor}"'
-        return f'<text class="{_class(shape.style, shape.series)}" {at}>{escape(shape.text)}</text>'
+        return f'<text class="{_class(shape.style, shape.series)}" {at}>{xml_text(shape.text)}</text>'
     if isinstance(shape, Mark):
         # A finger is wider than a mark.
         reach = f'<circle class="reach" cx="{shape.at[0]:.1f}" cy="{shape.at[1]:.1f}" r="12"/>'
@@ -441,8 +442,8 @@ def _svg_of(shape: Shape) -> str:
 def _svg_group(kind: str, shape: Mark | Area, content: str) -> str:
     told = ""
     if shape.details:
-        details = escape("\n".join(shape.details), {'"': "&quot;", "\n": "&#10;"})
-        told = f' tabindex="0" role="img" aria-label={quoteattr(", ".join(shape.details))} data-details="{details}"'
+        label, details = (xml_attribute(end.join(shape.details)) for end in (", ", "\n"))
+        told = f' tabindex="0" role="img" aria-label={label} data-details={details}'
     return f'<g class="{_class(kind, shape.series)}"{told}>{content}</g>'
 
 
@@ -496,7 +497,8 @@ def _draw(pen: ImageDraw.ImageDraw, shape: Shape, scale: float) -> None:
         anchor = {"start": "ls", "middle": "ms", "end": "rs"}[shape.anchor]
         font = ImageFont.load_default(size * scale)
         halo = round(1.5 * scale) if shape.style == "label" else 0
-        pen.text(scaled([shape.at])[0], shape.text, _INK, font, anchor, stroke_width=halo, stroke_fill="white")
+        told = one_line(shape.text)  # Pillow places no other by an anchor
+        pen.text(scaled([shape.at])[0], told, _INK, font, anchor, stroke_width=halo, stroke_fill="white")
     elif isinstance(shape, Mark):
         pen.polygon(scaled(_outline(shape)), color(shape.series), "white", round(scale))
     else:

@@ -1,4 +1,4 @@
-"""Columns as data, and the one place where a table becomes Markdown, LaTeX, CSV or JSON, escaped for each.
+"""Columns as data, and the one place where a table becomes Markdown, LaTeX, CSV or JSON.
 
 A table is a list of rows of any type and a list of columns of that type. It knows nothing of what a row is, and imports
 neither pandas nor NumPy, which would take longer than a table.
@@ -7,12 +7,13 @@ neither pandas nor NumPy, which would take longer than a table.
 import csv
 import io
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from tabulate import tabulate
+
+from coreml_prune_bench.core.escaping import csv_cell, latex_comment, latex_table, markdown, markdown_line, one_line
 
 Format = Literal["md", "csv", "json", "latex"]
 
@@ -68,13 +69,16 @@ def cells(columns: Iterable[Column[Source]], row: Source, table: str) -> dict[st
 
 
 def write_values(rows: Sequence[Mapping[str, Any]], format: Literal["csv", "json"]) -> str:
-    """Rows of the same names as CSV, with a head of names, or as a JSON list of objects."""
+    """Rows of the same names as CSV, with a head of names, or as a JSON list of objects.
+
+    In CSV a text that a spreadsheet would compute has an apostrophe before it; JSON has every text as it is.
+    """
     if format == "json":
         return json.dumps(rows, indent=2)
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
     return file.getvalue().rstrip("\n")
 
 
@@ -87,29 +91,14 @@ def write_cells(
 ) -> str:
     """Rows of the same headers as a table for readers, its caption above and its remarks below, a line each.
 
-    Markdown is read on terminals too, so only what would break a cell is escaped: a bar, and the end of a line. In
-    LaTeX, where caption and remarks are comments, everything that LaTeX takes for a command is.
+    Captions and remarks are lines of Markdown; in LaTeX they are comments.
     """
-    flat = [{_one_line(name): _one_line(cell) for name, cell in row.items()} for row in rows]
     if format == "latex":
-        # tabulate escapes all but the bar, which LaTeX's first font encoding shows as a dash.
+        flat = [{one_line(name): one_line(cell) for name, cell in row.items()} for row in rows]
         body = tabulate(flat, headers="keys", tablefmt="latex_booktabs", disable_numparse=True)
-        parts = [_comment(caption), body.replace("|", r"\textbar{}"), "\n".join(map(_comment, remarks))]
+        parts = [latex_comment(caption), latex_table(body), "\n".join(map(latex_comment, remarks))]
     else:
-        escaped = [{_escaped(name): _escaped(cell) for name, cell in row.items()} for row in flat]
+        escaped = [{markdown(name): markdown(cell) for name, cell in row.items()} for row in rows]
         body = tabulate(escaped, headers="keys", tablefmt="github", disable_numparse=True)
-        parts = [caption, body, "\n".join(f"- {_one_line(remark)}" for remark in remarks)]
+        parts = [markdown_line(caption), body, "\n".join(f"- {markdown_line(remark)}" for remark in remarks)]
     return "\n\n".join(part for part in parts if part)
-
-
-def _one_line(content: object) -> str:
-    return "" if content is None else " ".join(str(content).splitlines())
-
-
-def _escaped(content: str) -> str:
-    """With a backslash before each bar, and before each backslash that would take that one's meaning."""
-    return re.sub(r"(\\*)\|", r"\1\1\\|", content)
-
-
-def _comment(content: str) -> str:
-    return f"% {_one_line(content)}" if content else ""

@@ -4,7 +4,6 @@ The page needs no network and no other file. Like tables, it reads records and n
 """
 
 import re
-import shlex
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any, Literal
 import jinja2
 
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.core.files import write_atomically
+from coreml_prune_bench.core.escaping import printable, shell_command, shell_comment, shell_option
+from coreml_prune_bench.core.files import refuse_file, write_atomically
 from coreml_prune_bench.records.accuracy import Record, read_records
 from coreml_prune_bench.records.latency import LatencyRecord, read_latency_records
 from coreml_prune_bench.records.latest import newest_trials
@@ -94,12 +94,7 @@ def write_report(
     Raises BenchError where there are no records, nothing to draw, or `out` cannot be written or, without `force`, is
     there already.
     """
-    if not out.parent.is_dir():
-        raise BenchError(f"{out.parent} is not a folder")
-    if out.is_dir():
-        raise BenchError(f"{out} is a folder, expected the name of a file")
-    if out.exists() and not force:
-        raise BenchError(f"{out} exists; --force replaces it")
+    refuse_file(out, str(out), replace=force)
     records, latencies = read_records(results), read_latency_records(results)
     if format == "html":
         content = page(records, latencies, kept_sensitivities(results), shipped_suites=shipped_suites).encode()
@@ -145,6 +140,7 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=lambda value: printable(value) if type(value) is str else value,  # not of what is HTML already
     )
     return environment.get_template(_TEMPLATE.name).render(
         networks=list(dict.fromkeys(row["model_title"] for row in table)),
@@ -363,28 +359,32 @@ def _commands(trials: list[Record], shipped_suites: Collection[str]) -> tuple[st
     commit, installed = first.provenance.git_commit, first.provenance.packages.get("coreml-prune-bench")
     program = ["coreml-prune-bench"] if installed and not commit else ["python", "run_bench.py"]
     shipped = first.suite in shipped_suites
-    command = [*program, "run", "--suite", first.suite if shipped else f"{first.suite}.toml"]
-    model = ["--model", first.network.spec] if first.network.spec else ["--models", first.network.name]
-    command += [*model, "--data", first.data.spec]
-    if re.fullmatch("[0-9a-f]{64}", first.network.weights):
+    command = [*program, "run", *shell_option("--suite", first.suite if shipped else f"{first.suite}.toml")]
+    network = first.network
+    command += shell_option("--model", network.spec) if network.spec else shell_option("--models", network.name)
+    command += shell_option("--data", first.data.spec)
+    needs_weights = re.fullmatch("[0-9a-f]{64}", network.weights)
+    if needs_weights:
         command += ["--weights", "DIR"]
     if first.pruning.algorithm not in ("dense", "published"):
-        command += ["--algorithms", first.pruning.algorithm]
+        command += shell_option("--algorithms", first.pruning.algorithm)
     if len(trials) > 1:
         command += ["--trials", str(len(trials))]
     if first.data.skipped or first.data.train_skipped:
         command.append("--skip-bad-images")
     lines = []
-    if commit:
-        changed = "  # with uncommitted changes" if commit.endswith("+") else ""
-        lines.append(f"git checkout {commit.removesuffix('+')}{changed}")
+    if commit and re.fullmatch(r"[0-9a-f]{7,64}\+?", commit):
+        changed = f"  {shell_comment('with uncommitted changes')}" if commit.endswith("+") else ""
+        lines.append(shell_command(["git", "checkout", commit.removesuffix("+")]) + changed)
+    elif commit:
+        lines.append(shell_comment(f"at what its record calls the commit {commit}"))
     elif installed:
-        lines.append(f"pip install 'coreml-prune-bench[all]=={installed}'")
-    if first.network.weights == "as published":
-        lines.append(shlex.join([*program, "fetch-published"]))
-    lines.append(shlex.join(command))
-    if "DIR" in command:
-        lines.append(f"# DIR/{first.network.name}.pth has the SHA-256 {first.network.weights}")
+        lines.append(shell_command(["pip", "install", f"coreml-prune-bench[all]=={installed}"]))
+    if network.weights == "as published":
+        lines.append(shell_command([*program, "fetch-published"]))
+    lines.append(shell_command(command))
+    if needs_weights:
+        lines.append(shell_comment(f"DIR/{network.name}.pth has the SHA-256 {network.weights}"))
     made_on = first.provenance
-    lines.append(f"# was run on {made_on.os}, {made_on.cpu_count} processors, Python {made_on.python}")
+    lines.append(shell_comment(f"was run on {made_on.os}, {made_on.cpu_count} processors, Python {made_on.python}"))
     return tuple(lines)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import FileLock
 
-from coreml_prune_bench.core.cache_folder import cache_folder
+from coreml_prune_bench.core.cache_folder import Use, cache_folder, use_new
 from coreml_prune_bench.core.errors import BenchError, PackageError
 from coreml_prune_bench.core.files import tree_hash, write_atomically
 from coreml_prune_bench.core.keys import key_of
@@ -70,10 +70,14 @@ def missing() -> str:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A compiled model at its lasting path. compile_ns: what compiling took, now or in the process that did it."""
+    """A compiled model at its lasting path. compile_ns: what compiling took, now or in the process that did it.
+
+    use: keeps it there.
+    """
 
     path: Path
     compile_ns: int
+    use: Use | None
 
     def cold_load_ns(self, compute_units: str) -> int | None:
         """What the first load for these compute units took; None if there was none yet."""
@@ -98,7 +102,7 @@ def compile_package(package: Path, sha256: str) -> Compiled:
 
     folder = cache_folder() / "compiled" / f"{sha256[:16]}-{key_of({'os': platform.version()})[:8]}"
     path = folder / "model.mlmodelc"  # by content alone: a copy of the package under another name is the same model
-    folder.mkdir(parents=True, exist_ok=True)
+    used = use_new(folder)
     with _lock(folder):
         if not (folder / _NOTES).is_file():
             shutil.rmtree(
@@ -111,7 +115,7 @@ def compile_package(package: Path, sha256: str) -> Compiled:
                 raise PackageError(f"{package}: Core ML does not compile it: {error}") from error
             taken = time.perf_counter_ns() - started
             write_atomically(folder / _NOTES, json.dumps({"compile_ns": taken, "cold_load_ns": {}}))
-    return Compiled(path, _notes(path)["compile_ns"])
+    return Compiled(path, _notes(path)["compile_ns"], used)
 
 
 def _notes(compiled: Path) -> dict[str, Any]:

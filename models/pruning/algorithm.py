@@ -84,9 +84,11 @@ def algorithm_of(config: PruningConfig) -> Algorithm:
 def prune(config: PruningConfig, task: "PruningTask") -> "Pruned":
     """Prune the task's network as `config` says. Raises BenchError for a config that cannot be used."""
     from coreml_prune_bench.models.conversion import zero_what_float16_loses
+    from coreml_prune_bench.models.plain import spelt_out
 
-    zero_what_float16_loses(task.model, task.image_size)
-    pruned: Pruned = _loaded(algorithm_of(config).entry)(config, task)
+    with spelt_out():  # algorithms look at the layers that are called
+        zero_what_float16_loses(task.model, task.image_size)
+        pruned: Pruned = _loaded(algorithm_of(config).entry)(config, task)
     return pruned
 
 

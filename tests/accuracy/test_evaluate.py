@@ -15,9 +15,10 @@ import pytest
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import types
 
-from coreml_prune_bench.accuracy.evaluate import evaluate
+from coreml_prune_bench.accuracy.evaluate import _batch_size, evaluate
 from coreml_prune_bench.core.errors import DataError, PackageError
-from coreml_prune_bench.data import Split, open_data
+from coreml_prune_bench.data import images as decoding
+from coreml_prune_bench.data import open_data
 from coreml_prune_bench.models.quiet import silenced
 
 ROOT = Path(__file__).parents[2]
@@ -147,8 +148,8 @@ def kept(monkeypatch, tmp_path):
 def decoded(monkeypatch):
     """The positions of the images that were decoded."""
     positions = []
-    image = Split.image
-    monkeypatch.setattr(Split, "image", lambda split, index: positions.append(index) or image(split, index))
+    prepared = decoding._prepared
+    monkeypatch.setattr(decoding, "_prepared", lambda *of: positions.append(of[1]) or prepared(*of))
     return positions
 
 
@@ -188,6 +189,19 @@ def test_a_bad_image_ends_it_or_is_left_out_for_every_package(brightness, darkne
         assert [predictions.labels for predictions in found] == [(0, 1, 5, 6)] * 2
 
 
+def test_images_that_are_larger_than_anybody_decodes(tmp_path, split):
+    """Of images that are large, a batch has fewer; of 4,096 pixels a side, one."""
+    assert [_batch_size(size) for size in (32, 224, 724, 725, 1024, 4096)] == [32, 32, 32, 16, 16, 1]
+
+    @mb.program(input_specs=[mb.TensorSpec(shape=(1, 3, 5000, 5000))], opset_version=ct.target.iOS17)
+    def program(image):
+        return mb.reduce_mean(x=image, axes=[2, 3], keep_dims=False)
+
+    package = save(tmp_path / "m.mlpackage", program, [ct.ImageType("image", (1, 3, 5000, 5000))])
+    with pytest.raises(PackageError, match="takes images of 5,000 pixels a side, expected at most 4,096"):
+        evaluate([package], split)
+
+
 # --- on the command line
 
 
@@ -199,6 +213,13 @@ def test_accuracy_on_the_command_line(run_bench, brightness, darkness, split, ke
     assert errors.count("preparing 5 images once") == 2  # at two sizes
     assert run_bench(*arguments)[1:] == (output, "")
     assert run_bench(*arguments, "--no-image-cache")[1:] == (output, "")
+
+
+def test_accuracy_within_a_time_limit(run_bench, refused, brightness, split, kept):
+    arguments = ("accuracy", brightness, "--data", f"imagefolder:{split.source.root}", "--json")
+    assert refused(*arguments, "--time-limit", 0.1) == "error: not done after 0.1 s (--time-limit), and ended"
+    code, output, _ = run_bench(*arguments, "--time-limit", 600)
+    assert (code, json.loads(output)[0]["top1"]) == (0, 60.0)
 
 
 def test_a_corrupted_image_on_the_command_line(run_bench, brightness, split, kept):
@@ -235,7 +256,7 @@ _MEASURE = """
 import sys
 import numpy as np
 import PIL.Image
-from coreml_prune_bench.accuracy.evaluate import evaluate
+from coreml_prune_bench.accuracy.evaluate import _batch_size, evaluate
 from coreml_prune_bench.data import Split
 from tests.benchmarks.load_once import peak_bytes
 

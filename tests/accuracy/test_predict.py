@@ -1,6 +1,7 @@
 """`predict` and `export-onnx`: what goes in is what was asked for, what comes out is what the package computes."""
 
 import json
+import os
 from pathlib import Path
 
 import coremltools as ct
@@ -13,11 +14,13 @@ import torch
 from coremltools.converters.mil import Builder as mb
 
 import coreml_prune_bench.runtimes.portable.export
-from coreml_prune_bench.accuracy.predict import fit
+from coreml_prune_bench.accuracy.predict import _in_mode, describe, fit
+from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.data import preprocess
 from coreml_prune_bench.models.quiet import silenced
 from coreml_prune_bench.records.accuracy import read_records
 from coreml_prune_bench.runtimes.portable import load
+from tests.runtimes.portable.bombs import BOMBS
 
 COLOURS = ["red", "green", "blue"]
 
@@ -136,6 +139,43 @@ def test_fitting_is_what_accuracy_feeds_or_covers_the_place():
     np.testing.assert_array_equal(np.asarray(fit(PIL.Image.fromarray(wide), 10, 10)), np.full((10, 10), 255))
 
 
+@pytest.mark.parametrize("mode", ["L", "F", "RGB"])
+def test_fitting_a_thin_image_takes_what_is_looked_at(mode):
+    """One pixel by 60,000, a ramp along it: the centre is the middle of the ramp."""
+    ramp = np.linspace(0, 255, 60_000, dtype=np.float32).reshape(-1, 1)
+    image = PIL.Image.fromarray(ramp if mode == "F" else ramp.round().astype(np.uint8)).convert(mode)
+    fitted = np.asarray(fit(image, 400, 300), np.float32)
+    assert fitted.shape[:2] == (400, 300)
+    assert np.abs(fitted - 127.5).max() <= 0.51
+
+
+def test_an_image_is_not_made_larger_than_anybody_looks_at():
+    with pytest.raises(BenchError, match=r"--resize makes images of at most 16,777,216 pixels, not 26000x26000"):
+        fit(PIL.Image.new("RGB", (2, 2)), 26_000, 26_000)
+
+
+def test_the_highest_of_a_large_output_are_those_of_all(monkeypatch):
+    """Worked on in parts; equal ones in the order of their places, what is no number last."""
+    monkeypatch.setattr("coreml_prune_bench.accuracy.predict._PART", 7)
+    values = np.random.default_rng(0).integers(0, 5, 100).astype(np.float32)
+    values[[3, 50]], values[60] = np.nan, np.inf
+    told = describe(values, 9)
+    order = np.argsort(-values, kind="stable")[:9]
+    assert [row["index"] for row in told["top"]] == order.tolist()
+    assert (told["min"], told["max"], told["not_finite"]) == (0, 4, 3)
+
+
+def test_a_time_limit_ends_what_does_not_end(refused, run_bench, tmp_path):
+    package = BOMBS["an endless loop"](tmp_path / "m.mlpackage")
+    np.save(tmp_path / "x.npy", np.ones(4, np.float32))
+    np.save(tmp_path / "large.npy", np.full(4, 2e30, np.float32))
+    line = refused("predict", package, "--input", f"x={tmp_path / 'x.npy'}", "--time-limit", 4)
+    assert line == "error: not done after 4 s (--time-limit), and ended"
+    code, output, _ = run_bench("predict", package, "--input", f"x={tmp_path / 'large.npy'}", "--time-limit", 600)
+    assert code == 0
+    assert "output y: float32 [], 2e+30 to 2e+30" in output
+
+
 def test_exif_orientation_is_told_and_not_applied(run_bench, colours, tmp_path):
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
@@ -143,6 +183,27 @@ def test_exif_orientation_is_told_and_not_applied(run_bench, colours, tmp_path):
     code, output, errors = run_bench("predict", colours, "--input", f"image={tmp_path / 'turned.jpg'}")
     assert code == 0, errors
     assert "6x8 RGB, EXIF orientation not applied" in output
+
+
+def test_sixteen_bits_are_cut_and_that_is_told_and_deep_numbers_are_refused(run_bench, refused, negative, tmp_path):
+    PIL.Image.fromarray(np.full((8, 6), 40_000, np.uint16)).save(tmp_path / "g.png")
+    code, output, errors = run_bench("predict", negative, "--input", f"image={tmp_path / 'g.png'}", "--json")
+    assert code == 0, errors
+    told = json.loads(output)
+    assert told["inputs"]["image"].endswith("g.png, 6x8 I;16, converted to L, of 16 bits the upper 8")
+    brightness = next(one for one in told["outputs"].values() if one["kind"] == "array")
+    assert (brightness["min"], brightness["max"]) == (156, 156)  # 40,000 / 256; it was 255
+    PIL.Image.fromarray(np.full((8, 6), 0.6, np.float32)).save(tmp_path / "f.tif")
+    line = refused("predict", negative, "--input", f"image={tmp_path / 'f.tif'}")
+    assert "f.tif: its pixels are floats (mode F)" in line
+
+
+def test_numbers_stay_what_they_are_where_a_package_takes_numbers():
+    deep = PIL.Image.fromarray(np.full((8, 6), 40_000, np.uint16))
+    image, told = _in_mode(deep, "F")
+    assert (image.getpixel((0, 0)), told) == (pytest.approx(40_000 / 257), ", 65,535 as 255")  # as 8 bits would be
+    floats = PIL.Image.fromarray(np.full((8, 6), 0.25, np.float32))
+    assert _in_mode(floats, "F")[0].getpixel((0, 0)) == 0.25
 
 
 def test_image_outputs_and_arrays_are_written(run_bench, negative, tmp_path):
@@ -198,6 +259,8 @@ def test_float16_precision_rounds_and_says_so(run_bench, scaled, tmp_path):
 
 
 def test_inputs_that_cannot_be_read_or_do_not_fit(refused, colours, scaled, picture, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zeros.npy").symlink_to("/dev/zero")
     (tmp_path / "text.png").write_text("text")
     (tmp_path / "ragged.json").write_text("[[1, 2], [3]]")
     (tmp_path / "words.json").write_text('["a"]')
@@ -215,6 +278,8 @@ def test_inputs_that_cannot_be_read_or_do_not_fit(refused, colours, scaled, pict
         (colours, [f"image={tmp_path / 'gone.png'}"], "gone.png: cannot be read as an image"),
         (colours, [f"image={tmp_path / 'text.png'}"], "text.png: cannot be read as an image"),
         (colours, [f"image={tmp_path / 'halves.npy'}"], "expects uint8 of shape [8, 6, 3], got float32"),
+        (colours, [f"image={tmp_path / 'pipe.png'}"], "pipe.png: it is no file, but a folder, a pipe or a device"),
+        (scaled, [f"x={tmp_path / 'zeros.npy'}", "factor=1"], "zeros.npy: it is no file"),
         (scaled, ["x=2", "factor=1"], "input 'x' expects shape [1, 3..20], got shape []"),
         (scaled, ["x=two", "factor=1"], "x=two: cannot be read, expected a .npy or .json file or a number"),
         (scaled, [f"x={tmp_path / 'square.npy'}", "factor=1"], "expects shape [1, 3..20], got shape [4, 4]"),
@@ -235,7 +300,9 @@ def test_inputs_that_cannot_be_read_or_do_not_fit(refused, colours, scaled, pict
 
 
 def test_an_output_folder_that_is_a_file(refused, colours, picture):
-    assert "is not a folder" in refused("predict", colours, "--input", f"image={picture}", "--output-dir", picture)
+    assert "is a file; expected a folder" in refused(
+        "predict", colours, "--input", f"image={picture}", "--output-dir", picture
+    )
 
 
 def test_a_function_that_is_not_there(refused, colours, picture, tmp_path):

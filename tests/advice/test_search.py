@@ -213,6 +213,22 @@ def test_a_dense_network_that_fails_is_told_in_a_line():
         script.walk(max_drop=1)
 
 
+@pytest.mark.parametrize("right", [0, 3])
+def test_a_dense_network_that_only_guesses_is_refused_before_anything_is_pruned(right, draw):
+    """Of ten classes: never right, or right as often as answers that were dealt out at random."""
+    script = Script(cliff())
+    labels = np.arange(IMAGES) % 10
+    best = (labels + 1) % 10 if not right else draw.permutation(labels)
+    predictions = {"labels": labels.tolist(), "top5": [[one] for one in best.tolist()]}
+    dense = accuracy_record(np.zeros(IMAGES), algorithm="dense", predictions=predictions)
+    script.measure = lambda cell: script.cells.append(cell) or dense
+    with pytest.raises(
+        BenchError, match=r"^tiny before pruning, val, selection: top-1 .* is not shown to be above chance"
+    ):
+        script.walk(max_drop=1)
+    assert [cell.config for cell in script.cells] == [None]
+
+
 def test_a_network_that_cannot_be_pruned_is_told_in_a_line():
     with pytest.raises(BenchError, match=r"tiny cannot be pruned\. Post-training .*: failed: layer x is dense$"):
         Script(cliff(), fails=("post-training",)).walk(max_drop=1)

@@ -1,5 +1,6 @@
 """Networks that the user brings, through every step."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import torchvision
 from torch import nn
 
 from coreml_prune_bench.bench.cells import lay_out
+from coreml_prune_bench.bench.formats.mlpackage import MLPACKAGE
 from coreml_prune_bench.bench.run import RunOptions, build_all, run
 from coreml_prune_bench.bench.suite import choose, load_suite
 from coreml_prune_bench.data import load_images, open_data
+from coreml_prune_bench.mlprogram.summary import read_package
 from coreml_prune_bench.models.conversion import to_coreml
 from coreml_prune_bench.models.pruning.blockwise_reconstruction.prune import relative_error
 from coreml_prune_bench.models.registry import get_network
@@ -20,7 +23,7 @@ from coreml_prune_bench.models.training import normalize
 from coreml_prune_bench.models.weights import untrained_model
 from coreml_prune_bench.records.store import Store
 from coreml_prune_bench.runtimes import portable
-from tests.models.own_files import WALKING
+from tests.models.own_files import SUITE, WALKING
 
 
 def test_a_users_file_goes_through_every_algorithm_and_one_that_cannot_be_traced_through_the_others(own_files):
@@ -56,7 +59,103 @@ def test_a_network_that_does_not_take_the_images_fails_and_the_next_is_built(own
     built, problems = build_all(lay_out(suite, None), RunOptions(Store(own_files / "results")))
     assert [path.name for _, path in built] == ["net-net.mlpackage"]
     (problem,) = problems
-    assert "torchvision-inception_v3 fails on an image [1, 3, 32, 32] of digits: RuntimeError: " in problem
+    assert "torchvision-inception_v3 fails on an image [1, 3, 32, 32]: RuntimeError: " in problem
+
+
+MANY_KINDS = """
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils import parametrizations
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Linear(16, 20) for _ in range(2))
+        self.patches = parametrizations.weight_norm(nn.Conv2d(3, 16, 4, 4))
+        self.first = nn.Conv2d(16, 16, 3, padding=1)
+        self.second = nn.Conv2d(16, 16, 3, padding=1)
+        self.second.weight = self.first.weight
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.squeeze = nn.utils.spectral_norm(nn.Linear(16, 16))
+
+    def forward(self, images):
+        x = self.patches(images).relu()
+        for _ in range(2):
+            x = self.second(self.first(x).relu()).relu()
+        x = self.encoder(x.flatten(2).transpose(1, 2)).mean(1)
+        x = x * self.squeeze(x).sigmoid()
+        return sum(head(x) for head in self.heads) / 2
+
+
+def net():
+    return torch.compile(nn.DataParallel(Net()))
+"""
+
+
+@pytest.mark.slow
+def test_what_torch_can_make_of_a_network_is_pruned_and_converted_as_torch_computes_it(own_files, monkeypatch):
+    """A head of two, registered first, for other classes; weights that are computed, shared, called twice; wrappers."""
+    (own_files / "net.py").write_text(MANY_KINDS)
+    suite = SUITE.replace('models = ["net.py:net", "net.py:branching"]\nweights = "none"', 'models = ["net.py:net"]')
+    (own_files / "mine.toml").write_text(suite.replace("epochs = 3", "epochs = 1").replace("_size = 32", "_size = 200"))
+    networks: list[nn.Module] = []
+    save_dense, save_pruned = type(MLPACKAGE).save_dense, type(MLPACKAGE).save_pruned
+
+    def dense(package_format, model, image_size, path):
+        networks.append(model)
+        save_dense(package_format, model, image_size, path)
+
+    def pruned(package_format, made, path):
+        networks.append(made.model)
+        save_pruned(package_format, made, path)
+
+    monkeypatch.setattr(type(MLPACKAGE), "save_dense", dense)
+    monkeypatch.setattr(type(MLPACKAGE), "save_pruned", pruned)
+    cells = lay_out(load_suite(str(own_files / "mine.toml")), None)
+    built, problems = build_all(cells, RunOptions(Store(own_files / "results")))
+    assert not problems
+    assert len(built) == len(networks) == 5
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    for (cell, path), model in zip(built, networks, strict=True):
+        with torch.no_grad():
+            expected = model(normalize(pixels)).numpy()
+        assert expected.shape == (8, 10)
+        found = portable.load(path).predict_batch({"image": pixels})["logits"]
+        assert np.abs(found - expected).max() < 5e-3 * np.abs(expected).max(), cell.name
+        assert model.second.weight is model.first.weight
+        weights = [weight for weight in read_package(path).weights if weight.shape == (16, 16, 3, 3)]
+        assert [weight.name.split("_to_")[0] for weight in weights] == ["first_weight"]
+        manifest = json.loads((path.parent / "manifest.json").read_text())["made"]
+        if cell.config is not None:
+            layers = {"heads.0", "heads.1", "patches", "first", "encoder.layers.0.linear1", "encoder.layers.0.linear2"}
+            assert manifest["targets"].keys() == layers | {"squeeze"}
+            assert all((model.get_parameter(f"{name}.weight") == 0).float().mean() > 0.45 for name in layers)
+            assert manifest["scope"] == "conv + linear; 1 layer cannot be pruned"  # attention's own
+
+
+def test_complex_weights_fail_the_cell_in_a_line(tmp_path):
+    (tmp_path / "net.py").write_text(
+        "import torch\n"
+        "class Waves(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.conv = torch.nn.Conv2d(3, 4, 3, dtype=torch.complex64)\n"
+        "        self.fc = torch.nn.Linear(4, 10)\n"
+        "    def forward(self, x):\n"
+        "        return self.fc(self.conv(x.to(torch.complex64)).abs().mean((2, 3)))\n"
+        "def net(num_classes=10):\n"
+        "    return Waves()\n"
+    )
+    suite = choose(load_suite("digits"), own=[f"{tmp_path}/net.py:net"])
+    suite = suite.model_copy(update={"configs": (), "weights": "pretrained", "training": None})
+    _, (problem,) = build_all(lay_out(suite, None), RunOptions(Store(tmp_path / "results")))
+    assert problem.endswith(
+        "'conv.weight' is complex, which Core ML has no weights for: expected real and imaginary parts as parameters "
+        "of their own (torch.view_as_real)"
+    )
 
 
 OTHERS = """

@@ -12,6 +12,7 @@ from coreml_prune_bench.bench.cells import Cell, lay_out
 from coreml_prune_bench.bench.suite import load_suite
 from coreml_prune_bench.bench.training_options import TrainingOptions
 from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.models.devices import CPU, describe
 from coreml_prune_bench.records.store import Store
 
 
@@ -66,9 +67,26 @@ def test_killed_and_built_again_it_is_the_same_package(cells, tiny_results, tmp_
     steps, built = build(cell, results, said)
     assert steps[0] == 13  # step 12 was saved
     assert weights_of(built.path) == expected
-    assert built.made.devices == ("cpu",)
+    assert built.made.devices == (describe(CPU),)
+    assert built.made.threads == torch.get_num_threads()
     assert not list(results.glob("artifacts/.*.checkpoint*"))
     assert said == []
+
+
+@pytest.mark.parametrize("what", ["training", "pruning"])
+def test_a_package_says_with_how_many_threads_each_part_of_a_training_computed(
+    cells, tiny_results, tmp_path, threads, what
+):
+    cell = cells[what]
+    keys = [cell.build_key, cell.subject.dense_key] if what == "training" else [cell.build_key]
+    results = without(tiny_results, tmp_path, *keys)
+    threads(2)
+    with pytest.raises(Interrupted):
+        build(cell, results, [], (what, 5))
+    threads(1)
+    _, built = build(cell, results, [])
+    assert set(built.made.devices) == {"cpu (2 threads)", "cpu (1 thread)"}
+    assert built.made.threads == 1
 
 
 def test_a_damaged_checkpoint_costs_the_time_and_says_so(cells, tiny_results, tmp_path):

@@ -161,7 +161,8 @@ def test_a_record_that_is_not_the_cells_is_set_aside_and_measured_again(
     path.write_text(wrong)
     outcome = again(tiny_suite, copy_of_results)
     assert (outcome.measured, outcome.failed) == (1, [])
-    assert render(outcome.records) == render(tiny_run.records)
+    rows, before = (render(one.records).splitlines() for one in (outcome, tiny_run))
+    assert sorted(rows) == sorted(before)  # what is measured last comes last
     aside = path.with_name(f"{path.name}.damaged")
     assert aside.read_text() == wrong
     assert read_record(path).predictions == record.predictions
@@ -242,7 +243,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_table(tiny_run, tiny_
     process.send_signal(how)
     _, errors = process.communicate(timeout=60)
     if how == signal.SIGINT:
-        assert process.returncode == 2
+        assert process.returncode == 130
         assert errors.splitlines()[-1].startswith("error: interrupted")
         assert not list(results.rglob("*.tmp"))
     before = {path: os.stat(path).st_mtime_ns for path in results.glob("records/*.json")}

@@ -6,6 +6,7 @@ import pytest
 
 from coreml_prune_bench.bench.cells import lay_out
 from coreml_prune_bench.bench.suite import choose, left_out, load_suite
+from coreml_prune_bench.bench.suite_choice import SuiteChoice
 from coreml_prune_bench.core.errors import BenchError, SuiteError
 
 HEAD = 'description = "d"\nmodels = ["mobilenet_v2"]\n'
@@ -228,3 +229,26 @@ def test_a_network_of_one_s_own_in_a_suite_whose_configs_are_for_others():
 def test_a_suite_without_data_asks_for_it():
     with pytest.raises(SuiteError, match="names no data for resnet50: give --data"):
         load_suite("imagenet").data_for("resnet50")
+
+
+def test_a_network_that_is_replaced_need_not_be_there(tmp_path):
+    """A suite beside the networks of somebody else; those that stay have to be."""
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'description = "d"\nmodels = ["gone.py:net", "resnet50"]\ndata.default = "digits"\n'
+        '[[configs]]\nalgorithm = "post-training"\nsparsity = 0.5\n'
+    )
+    own = ["torchvision:resnet18"]
+    assert SuiteChoice(str(path), own=own).load().models == ("torchvision:resnet18",)
+    assert SuiteChoice(str(path), own=own, models=["resnet50"]).load().models == ("resnet50", "torchvision:resnet18")
+    for choice in (SuiteChoice(str(path)), SuiteChoice(str(path), own=own, models=[f"{tmp_path}/gone.py:net"])):
+        with pytest.raises(SuiteError, match=r"gone\.py"):
+            choice.load()
+
+
+def test_a_suite_of_more_cells_than_anybody_measures_is_refused(tmp_path):
+    """A billion cells are ten letters."""
+    config = '[[configs]]\nalgorithm = "blockwise-reconstruction"\nsparsity = 0.5\n'
+    suite = load_suite(suite_file(tmp_path, HEAD + "trials = 1_000_000_000\n" + config))
+    with pytest.raises(SuiteError, match=r"suite own has 1,000,000,000 cells .*expected at most 100,000"):
+        lay_out(suite, None)

@@ -12,6 +12,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     loads = [bench.extra_info for bench in benches if "load" in bench.extra_info]
     evaluations = [bench for bench in benches if "evaluated" in bench.extra_info]
     together = [bench for bench in benches if "together" in bench.extra_info]
+    beside = [bench.extra_info for bench in benches if "beside" in bench.extra_info]
     if speeds:
         terminalreporter.section("images a second, the fastest round of each, two threads")
     for bench in speeds:
@@ -22,6 +23,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(_evaluation(bench.extra_info, bench.stats.min))
     for bench in together:
         terminalreporter.write_line(_together(bench.extra_info, bench.stats.min))
+    if beside:
+        terminalreporter.section("beside other busy programs, batches a second, the fastest round of each")
+    for info in beside:
+        for line in _beside(info):
+            terminalreporter.write_line(line)
     for info in (bench.extra_info for bench in benches if "latency_overhead" in bench.extra_info):
         terminalreporter.section("measuring latency")
         terminalreporter.write_line(
@@ -63,3 +69,13 @@ def _together(info: dict[str, Any], together_s: float) -> str:
         f"{info['together']:20} {info['images']} images, decoded: one package {one:6.1f}, {info['packages']} packages "
         f"in one pass {together:6.1f} (time of one x {together_s / info['one_s']:.2f})"
     )
+
+
+def _beside(info: dict[str, Any]) -> list[str]:
+    idle = info["busy"]["0"]
+    lines = []
+    for count, found in info["busy"].items():
+        ways = [f"{way} {speed:6.2f} ({speed / idle[way]:.2f} of idle)" for way, speed in found.items()]
+        ratio = found["ours"] / found["default"]
+        lines.append(f"{info['beside']:10} beside {count}: {', '.join(ways)}, ours to default {ratio:.2f}")
+    return lines

@@ -8,8 +8,13 @@ import torch
 import yaml
 
 from coreml_prune_bench.advice.advise import latencies
-from coreml_prune_bench.advice.output import check_folder
+from coreml_prune_bench.advice.output import _suite, check_folder
+from coreml_prune_bench.bench.cells import Subject
+from coreml_prune_bench.bench.suite import load_suite
 from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.data import open_data
+from coreml_prune_bench.data.halves import open_data_or_part, part_of
+from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig
 from coreml_prune_bench.models.weights import untrained_model
 from coreml_prune_bench.records.accuracy import read_records
 from coreml_prune_bench.records.latency import write_latency_record
@@ -69,6 +74,19 @@ def test_a_walk_from_the_command_line(run_bench, own_suite, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["advice.json", "advise.toml", "notes.txt"]
 
 
+def test_the_suite_that_is_written_finds_its_images_from_any_folder(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(images.parent)
+    spec = f"imagefolder:{images.name}/"
+    subject = Subject("advise", TINY, open_data(spec), False, False, None, None)
+    fingerprint = part_of(subject.data, "selection").val.fingerprint
+    (tmp_path / "away").mkdir()
+    (tmp_path / "away" / "advise.toml").write_text(_suite([PostTrainingConfig(sparsity=0.5)], subject, spec))
+    monkeypatch.chdir(tmp_path / "away")
+    suite = load_suite("advise.toml")
+    assert suite.data == {"default": f"imagefolder:{images.resolve()}#selection"}
+    assert open_data_or_part(suite.data_for("tiny")).val.fingerprint == fingerprint
+
+
 def _layers(results, advice):
     chosen = advice["tried"][advice["chosen"]]
     (record,) = [one for one in read_records(results) if one.key == chosen["record"]]
@@ -105,7 +123,7 @@ def test_what_is_asked_for_wrongly_is_told_in_one_line(refused, own_suite, tmp_p
     (tmp_path / "full" / "thesis.txt").write_text("x")
     assert "holds something else" in refused(*command, "--data", "digits", "--out", tmp_path / "full")
     inside = tmp_path / "full" / "thesis.txt" / "out"
-    assert "thesis.txt is a file, expected a folder" in refused(*command, "--data", "digits", "--out", inside)
+    assert "thesis.txt is a file; expected a folder" in refused(*command, "--data", "digits", "--out", inside)
     assert (tmp_path / "full" / "thesis.txt").read_text() == "x"
 
 

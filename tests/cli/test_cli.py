@@ -100,6 +100,7 @@ def test_a_run_on_a_users_own_images(run_bench, suite, images, tmp_path):
 def test_output_that_is_not_a_terminal_is_plain(suite, images, tmp_path):
     code = (
         "import tests.tiny_network, sys; from coreml_prune_bench.cli.app import main; "
+        "from coreml_prune_bench.bench import contention; contention.busy_processors = lambda: 0.0; "
         "sys.argv[0] = 'run_bench.py'; main()"
     )
     arguments = ["build", "--suite", suite, "--data", f"imagefolder:{images}", "--results", tmp_path / "results"]

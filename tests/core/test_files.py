@@ -158,3 +158,14 @@ def test_json_files_are_those_of_the_folder_without_foreign_ones(tmp_path: Path)
         put(tmp_path / name)
     assert [path.name for path in json_files(tmp_path)] == ["a.json", "b.json"]
     assert json_files(tmp_path / "nothing") == []
+
+
+def test_a_name_of_the_greatest_length_can_be_written(tmp_path):
+    path = tmp_path / ("x" * 255)
+    write_atomically(path, "whole")
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_write_that_the_system_refuses_names_the_file(tmp_path):
+    with pytest.raises(OSError, match="nowhere"):
+        write_atomically(tmp_path / "nowhere" / "record.json", "whole")

@@ -1,14 +1,15 @@
 """`imagefolder:`, layout, class order and image size."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from coreml_prune_bench.data import (
-    open_data,
-)
+from coreml_prune_bench.data import open_data, path_of
+from coreml_prune_bench.data.folders import IMAGE_SUFFIXES
+from coreml_prune_bench.data.halves import from_any_folder
 from tests.data.samples import opening_fails, save, train_of, truncate
 from tests.sample import SAMPLE, needs_sample
 
@@ -73,6 +74,89 @@ def test_hidden_files_and_other_files_are_no_images(tmp_path: Path) -> None:
     data = open_data(f"imagefolder:{tmp_path}")
     assert data.classes == ("cat",)
     assert data.val.ids == ("val/cat/deep/a.png",)
+
+
+def test_torchvisions_endings_are_those_that_count() -> None:
+    from torchvision.datasets.folder import IMG_EXTENSIONS  # type: ignore[import-untyped]
+
+    assert set(IMG_EXTENSIONS) == IMAGE_SUFFIXES
+
+
+def test_what_is_left_out_is_told_with_how_many_and_systems_files_are_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("cat/a.tif", "cat/b.PPM", "cat/c.gif", "cat/d.gif", "cat/.hidden.png", "cat/.trash/e.png", "f.png"):
+        save(tmp_path / "val" / name)
+    for name in ("cat/LICENSE", "cat/Thumbs.db", "cat/._a.tif", "cat/@eaDir/a.tif", "__MACOSX/cat/._a.png"):
+        (tmp_path / "val" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "val" / name).write_bytes(b"\0")
+    data = open_data(f"imagefolder:{tmp_path}")
+    assert (data.classes, data.val.ids) == (("cat",), ("val/cat/a.tif", "val/cat/b.PPM"))
+    told = "warning: {}: 6 files are left out (2 .gif, 1 beside the class folders, 1 hidden, 1 in hidden folders, ...)"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(told.format(tmp_path / "val"))
+
+
+def test_linked_folders_are_followed_as_torchvision_does_and_a_circle_of_them_ends(tmp_path: Path) -> None:
+    from torchvision.datasets import ImageFolder  # type: ignore[import-untyped]
+
+    save(tmp_path / "elsewhere/a.png")
+    save(tmp_path / "val/cat/b.png")
+    (tmp_path / "val/cat/more").symlink_to(tmp_path / "elsewhere")
+    data = open_data(f"imagefolder:{tmp_path / 'val'}")
+    assert [str(tmp_path / name) for name in data.val.ids] == [
+        file for file, _ in ImageFolder(tmp_path / "val").samples
+    ]
+    assert data.val.ids == ("val/cat/b.png", "val/cat/more/a.png")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "val/cat")
+    assert open_data(f"imagefolder:{tmp_path / 'val'}").val.ids == data.val.ids
+
+
+def test_a_class_folder_without_an_image_is_named_unless_the_order_is_given(tmp_path: Path) -> None:
+    for name in ("val/cat/a.png", "val/dog/a.png", "train/cat/a.png", "train/emu/a.png"):
+        save(tmp_path / name)
+    (tmp_path / "val/emu").mkdir()  # has training images
+    assert open_data(f"imagefolder:{tmp_path}").classes == ("cat", "dog", "emu")
+    (tmp_path / "val/aaa").mkdir()
+    (tmp_path / "val/zzz").mkdir()
+    (tmp_path / "val/zzz/a.gif").write_bytes(b"\0")
+    opening_fails(f"imagefolder:{tmp_path}", "class folders without an image", "aaa, zzz;", "1 .gif", "classes.txt")
+    (tmp_path / "classes.txt").write_text("aaa\ncat\ndog\nemu\nzzz\n")
+    assert open_data(f"imagefolder:{tmp_path}").val.labels.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("foreign", ["__MACOSX", "@eaDir", ".ipynb_checkpoints"])
+def test_folders_that_systems_make_are_no_classes_and_leave_imagenets_order(tmp_path: Path, foreign: str) -> None:
+    save(tmp_path / "val/n15075141/a.png")
+    save(tmp_path / "val" / foreign / "a.png")
+    data = open_data(f"imagefolder:{tmp_path}")
+    assert (len(data.classes), data.val.labels.tolist()) == (1000, [999])
+
+
+def test_one_folder_is_one_place_however_it_is_spelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "data/val/cat/a.png")
+    save(tmp_path / "other/val/cat/a.png")
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    specs = ("data", "data/", "./data/../data", str(tmp_path / "data"), "link", "~/data")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len({open_data(f"imagefolder:{spec}").place for spec in specs}) == 1
+    assert open_data("imagefolder:other").place != open_data("imagefolder:data").place
+    assert open_data("digits").place is None
+    assert from_any_folder("imagefolder:link/#final") == f"imagefolder:{tmp_path.resolve() / 'data'}#final"
+    assert from_any_folder("hf:someone/cats#final") == "hf:someone/cats#final"
+
+
+def test_of_a_disk_that_takes_capitals_for_small_letters_a_name_is_as_it_stands_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """macOS: a path is found under other letters than its folder lists, and realpath leaves them."""
+    (tmp_path / "Data").mkdir()
+    (tmp_path / "DATA").symlink_to("Data")  # found too, and listed by nobody
+    listed = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: [name for name in listed(folder) if name != "DATA"])
+    monkeypatch.setattr(os.path, "realpath", os.path.abspath)
+    assert path_of(f"imagefolder:{tmp_path / 'DATA'}") == tmp_path / "Data"
 
 
 def test_opening_decodes_nothing_and_forgives_a_bad_image(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import io
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 
 import coreml_prune_bench.data.hub
 from coreml_prune_bench.core.errors import DataError
-from coreml_prune_bench.data import open_data
+from coreml_prune_bench.data import hub_client, open_data
 from tests.data.samples import noise, opening_fails, table
 
 NAME = "someone/cats"
@@ -28,6 +28,7 @@ class Hub:
         self.error: str | None = None
         self.gated = False
         self.delay_s = 0.0
+        self.chunk_bytes, self.pause_s = 1 << 20, 0.0
         self.fetched: list[str] = []
         self.asked = 0
         hub = self
@@ -35,10 +36,10 @@ class Hub:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 path = self.path.split("?")[0]
-                if path in (f"/api/datasets/{NAME}", f"/api/datasets/{NAME}/revision/main"):
+                if path == f"/api/datasets/{NAME}" or path.startswith(f"/api/datasets/{NAME}/revision/"):
                     hub.asked += 1
                     time.sleep(hub.delay_s)
-                    siblings = [{"rfilename": name} for name in hub.files]
+                    siblings = [{"rfilename": name, "size": len(content)} for name, content in hub.files.items()]
                     self.answer(json.dumps({"id": NAME, "sha": "1" * 40, "siblings": siblings}).encode(), hub.error)
                     return
                 if path == f"/api/datasets/{NAME}/tree/{'1' * 40}":
@@ -65,7 +66,9 @@ class Hub:
                     self.send_header("X-Error-Code", error)
                 self.end_headers()
                 if self.command == "GET":
-                    self.wfile.write(content)
+                    for start in range(0, len(content), hub.chunk_bytes):
+                        time.sleep(hub.pause_s)
+                        self.wfile.write(content[start : start + hub.chunk_bytes])
 
             def log_message(self, *arguments: object) -> None:
                 pass
@@ -100,8 +103,29 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    # The client's own process reads the same settings from its environment.
+    monkeypatch.setenv("HF_ENDPOINT", served.url)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
+    # Started once, where it matters: a process takes a second, and there are many of these tests.
+    monkeypatch.setattr(hub_client, "_run", _run_here)
     yield served
     served.stop()
+
+
+_OWN_PROCESS = hub_client._run
+
+
+def _run_here(arguments: Sequence[str], limit_s: float) -> str:
+    answer = hub_client._main(*arguments, "0")
+    if "error" in answer:
+        raise hub_client.HubClientError(answer["error"], answer["message"])
+    return answer["found"]
+
+
+@pytest.fixture
+def own_process(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_client, "_run", _OWN_PROCESS)
 
 
 def test_only_the_split_that_is_used_is_fetched(hub: Hub, capfd: pytest.CaptureFixture[str]) -> None:
@@ -120,12 +144,36 @@ def test_only_the_split_that_is_used_is_fetched(hub: Hub, capfd: pytest.CaptureF
     assert {file.split("-")[0] for file in hub.fetched} == {"data/validation", "data/train"}
 
 
-def test_what_was_fetched_serves_without_the_hub(hub: Hub) -> None:
+@pytest.mark.usefixtures("own_process")
+def test_what_was_fetched_serves_without_the_hub(hub: Hub, capfd: pytest.CaptureFixture[str]) -> None:
     hub.add("test-00000-of-00001.parquet", [0, 1], ["a", "b"])
-    before = open_data(f"hf:{NAME}").val.fingerprint
+    before = open_data(f"hf:{NAME}")
     hub.stop()
-    assert open_data(f"hf:{NAME}").val.fingerprint == before
+    capfd.readouterr()
+    after = open_data(f"hf:{NAME}")
+    assert after.val.fingerprint == before.val.fingerprint
+    assert before.revision == after.revision == "1" * 40
+    (line,) = capfd.readouterr().err.splitlines()
+    assert f"cannot ask the hub for data set {NAME}" in line
+    assert f"commit {'1' * 40} is used" in line
     assert len(hub.fetched) == 1
+
+
+def test_a_revision_is_asked_for_and_one_that_is_not_there_is_named(hub: Hub) -> None:
+    hub.add("test-00000-of-00001.parquet", [0, 1], ["a", "b"])
+    data = open_data(f"hf:{NAME}@v1.0")
+    assert (data.revision, data.spec) == ("1" * 40, f"hf:{NAME}@v1.0")
+    hub.error = "RevisionNotFound"
+    opening_fails(f"hf:{NAME}@v2.0", f"data set {NAME} has no revision v2.0", "a commit, a branch or a tag")
+
+
+@pytest.mark.usefixtures("own_process")
+def test_a_download_that_trickles_is_given_up(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes in time for the next one to be waited for."""
+    hub.add("test-00000-of-00001.parquet", [0], ["a"])
+    hub.chunk_bytes, hub.pause_s = 1, 0.05
+    monkeypatch.setattr("coreml_prune_bench.models.download_limits.PATIENCE_S", 3)
+    opening_fails(f"hf:{NAME}", NAME, "not finished after 3 s", "less than 50 kB a second", "what was fetched is kept")
 
 
 def test_a_hub_that_cannot_be_reached_is_asked_once(hub: Hub, capfd: pytest.CaptureFixture[str]) -> None:
@@ -162,6 +210,12 @@ def test_missing_shards_are_told(hub: Hub, tmp_path: Path) -> None:
     opening_fails(f"hf:{folder}", "1 of the 14 files", "validation-00001-of-00014.parquet")
 
 
+@pytest.fixture
+def fetched_by_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `datasets` would have fetched and prepared in a process of its own."""
+    monkeypatch.setattr(coreml_prune_bench.data.hub, "fetch_all", lambda name, revision, limit_s: None)
+
+
 class NotParquet:
     """Stands for `datasets.load_dataset`."""
 
@@ -169,13 +223,15 @@ class NotParquet:
         self.found = found
         self.asked: list[str] = []
 
-    def __call__(self, name: str) -> Any:
+    def __call__(self, name: str, revision: str | None = None) -> Any:
+        assert revision == "1" * 40
         self.asked.append(name)
         if isinstance(self.found, Exception):
             raise self.found
         return self.found
 
 
+@pytest.mark.usefixtures("fetched_by_datasets")
 @pytest.mark.parametrize("files", [["train/a.jpg"], ["de/test.parquet", "en/test.parquet"], ["data/part-0.parquet"]])
 def test_what_is_not_one_set_of_parquet_files_is_left_to_datasets(
     hub: Hub, monkeypatch: pytest.MonkeyPatch, files: list[str]
@@ -187,12 +243,14 @@ def test_what_is_not_one_set_of_parquet_files_is_left_to_datasets(
     assert load.asked == [NAME]
 
 
+@pytest.mark.usefixtures("fetched_by_datasets")
 @pytest.mark.parametrize("error", [ConnectionError("offline"), FileNotFoundError("no such\nname"), RuntimeError("")])
 def test_what_datasets_cannot_load_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     monkeypatch.setattr("datasets.load_dataset", NotParquet(error))
     opening_fails(f"hf:{NAME}", NAME, "cannot load", "expected")
 
 
+@pytest.mark.usefixtures("fetched_by_datasets")
 def test_a_split_without_rows_is_refused(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.load_dataset", NotParquet({"train": table([0]), "test": table([0]).select([])}))
     opening_fails(f"hf:{NAME}", f"{NAME} [test]", "no images")

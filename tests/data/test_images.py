@@ -1,5 +1,7 @@
 """Reading images in threads, and images that cannot be read."""
 
+import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,3 +108,48 @@ def test_iterate_stops_at_a_bad_image_or_names_what_it_skipped(five: Split, tmp_
     assert [batch.indices.tolist() for batch in batches] == [[0], [], [4]]
     assert [batch.bad for batch in batches] == [("val/cat/1.jpg",), ("val/cat/2.jpg", "val/cat/3.jpg"), ()]
     assert [batch.images.shape for batch in batches] == [(1, 32, 32, 3), (0, 32, 32, 3), (1, 32, 32, 3)]
+
+
+def test_bad_images_of_any_cause_are_named_or_skipped(
+    five: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe, a device, a reader of Pillow's that is not done, and a picture that no memory holds; hashed too."""
+    folder = tmp_path / "five/val/cat"
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "zeros.jpg").symlink_to("/dev/zero")
+    dds = b"DDS " + struct.pack("<7I", 124, 0x1007, 4, 4, 0, 0, 0) + bytes(44) + struct.pack("<8I", 32, *[0] * 7)
+    (folder / "unknown.png").write_bytes(dds + bytes(200))
+    save(folder / "vast.png", noise(9, 9, 0))
+
+    def seen(image: Image.Image, size: int) -> np.ndarray:
+        if image.size == (9, 9):
+            raise MemoryError
+        return preprocess(image, size)
+
+    monkeypatch.setattr("coreml_prune_bench.data.images.preprocess", seen)
+    split = open_data(f"imagefolder:{tmp_path / 'five'}").val
+    bad = ["pipe.jpg", "unknown.png", "vast.png", "zeros.jpg"]
+    (batch,) = iterate(split, 32, batch_size=64, skip_bad=True)
+    assert batch.bad == tuple(f"val/cat/{name}" for name in bad)
+    assert np.array_equal(batch.images, load_images(five, range(5), 32))
+    for name in bad:
+        with pytest.raises(DataError, match=rf"^cannot decode val/cat/{name}: [^;\n]+; .* use --skip-bad-images$"):
+            load_images(split, [split.ids.index(f"val/cat/{name}")], 32)
+    assert split.fingerprint != five.fingerprint
+    assert split.fingerprint == open_data(f"imagefolder:{tmp_path / 'five'}").val.fingerprint
+
+
+def test_large_images_take_turns(five: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coreml_prune_bench.data.images._LARGE_PIXELS", 100)
+    at_once, most = [], []
+
+    def seen(image: Image.Image, size: int) -> np.ndarray:
+        at_once.append(image)
+        most.append(len(at_once))
+        view = preprocess(image, size)
+        at_once.pop()
+        return view
+
+    monkeypatch.setattr("coreml_prune_bench.data.images.preprocess", seen)
+    assert len(load_images(five, range(5), 32, workers=5)) == 5
+    assert most == [1] * 5

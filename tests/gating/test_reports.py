@@ -4,10 +4,12 @@ import json
 import re
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import junitparser
 import pytest
+from markdown_it import MarkdownIt
 
 from coreml_prune_bench.gating.baseline import from_records, write_baseline
 from coreml_prune_bench.gating.reports import (
@@ -117,6 +119,26 @@ def test_the_github_summary_counts_what_is_the_same_and_shows_the_rest(report):
     assert "| same" not in text
 
 
+def test_names_that_are_markdown_or_commands_stay_text():
+    evil = "::error::|`x`\n# <b>[l](u)%0A\x1b[31m"
+    rows = from_records([accuracy_record(bits()[0], model=evil)], [])
+    report = gate(rows, from_records([accuracy_record(bits(lost=30)[1], model=evil, created="2026-01-02")], []))
+    missing = gate(rows, from_records([accuracy_record(bits()[0], model="other")], []))
+    for one in (report, missing):
+        summary = as_github_summary(one)
+        assert len([line for line in summary.splitlines() if line.startswith("#")]) == 1
+        tokens = MarkdownIt("commonmark").enable("table").parse(summary)
+        inline = [child for token in tokens for child in token.children or ()]
+        assert {child.type for child in inline} <= {"text", "text_special", "code_inline"}
+        assert "::error::|`x` # <b>[l](u)%0A\\x1b[31m" in "\n".join(
+            "".join(child.content for child in token.children or ()) for token in tokens if token.type == "inline"
+        )
+        (command,) = as_github_annotations(one).splitlines()
+        assert "%250A" in command
+        assert "\x1b" not in as_table(one) + summary + command + as_junit(one)
+        ET.fromstring(as_junit(one))
+
+
 # --- the command
 
 
@@ -151,7 +173,7 @@ def test_saving_listing_showing_and_comparing_baselines(run_bench, refused, old_
     old, new = old_and_new
     code, output, _ = run_bench("baseline", "save", tmp_path / "new_baseline.json", "--results", new)
     assert (code, output.count("1 rows")) == (0, 1)
-    assert "exists: give --force" in refused("baseline", "save", old, "--results", new)
+    assert "exists; --force replaces it" in refused("baseline", "save", old, "--results", new)
     assert run_bench("gate", "--baseline", tmp_path / "new_baseline.json", "--results", new)[0] == 0
     (tmp_path / "bad_baseline.json").write_text("{")
     (tmp_path / "._bad_baseline.json").write_bytes(b"\0")  # as macOS writes it on some disks

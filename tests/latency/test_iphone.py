@@ -137,7 +137,10 @@ def test_a_whole_measurement_on_a_device(package: Path, tmp_path: Path, monkeypa
     folder = connect(tmp_path / "phones", monkeypatch, iphone(), latency_ms=0.48)
     profile = Credentials(provisioning_profile="1234", bundle_identifier="org.example.runner")
     for measured in (1, 0):
-        outcome = measure(folder, copies(package, tmp_path, "a"), tmp_path, profile)
+        (target,) = copies(package, tmp_path, "a")
+        written = (target.path / "Manifest.json").stat()
+        outcome = measure(folder, [target], tmp_path, profile)
+        assert (target.path / "Manifest.json").stat() == written  # coremltools' own reader writes it anew
         assert outcome.measured == measured
         (record,) = outcome.records
         assert summarize(record).median_ns.value == 480_000

@@ -141,14 +141,28 @@ def test_a_declared_input_that_nothing_can_be(copy: Path, shape: tuple[int, ...]
     assert "the description of 'x' cannot be read" in refusal(copy)
 
 
+def test_a_name_that_is_a_book(copy: Path) -> None:
+    rewrite(copy, lambda spec: setattr(named(spec, "y").outputs[0], "name", "y" * 1001))
+    assert "a value is called 'yyyyyyyyyyyyyyyyyyyy'... in 1,001 letters" in refusal(copy)
+
+
+def test_too_many_inputs_and_outputs(copy: Path) -> None:
+    def change(spec: Any) -> None:
+        for _ in range(10_000):
+            spec.description.output.add().CopyFrom(spec.description.output[0])
+
+    rewrite(copy, change)
+    assert "function 'main' has more than 10,000 inputs and outputs" in refusal(copy)
+
+
 def test_too_many_operations(copy: Path) -> None:
     def change(spec: Any) -> None:
         last = block(spec).operations[-1]
-        for _ in range(200_000):
+        for _ in range(100_000):
             block(spec).operations.add(type=last.type)
 
     rewrite(copy, change)
-    assert "function 'main' has more than 200,000 operations" in refusal(copy)
+    assert "function 'main' has more than 100,000 operations" in refusal(copy)
 
 
 def test_blocks_nested_beyond_reading(copy: Path) -> None:

@@ -19,7 +19,7 @@ def shapes(rank: int) -> tuple[np.ndarray, np.ndarray]:
 def agree(operation: str, expected: Any, **data: Any) -> None:
     arrays = {name: np.asarray(value) for name, value in data.items() if value is not None}
     expected = expected if isinstance(expected, tuple) else (expected,)
-    for result, value in zip(decompress.decompressed(operation, arrays), expected, strict=True):
+    for result, value in zip(decompress.decompressed(operation, arrays, 1 << 20), expected, strict=True):
         np.testing.assert_array_equal(result, value)
         assert result.dtype == value.dtype
 
@@ -128,7 +128,7 @@ DAMAGED: dict[str, tuple[str, dict[str, np.ndarray], str]] = {
 def test_data_that_do_not_agree(name: str) -> None:
     operation, data, match = DAMAGED[name]
     with pytest.raises(ValueError, match=match):
-        decompress.decompressed(operation, data)
+        decompress.decompressed(operation, data, 1 << 20)
 
 
 # The example in the definition of constexpr_sparse_to_dense: elements 2 and 3 of 5 are set.

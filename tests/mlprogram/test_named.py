@@ -47,11 +47,12 @@ def of_type(*kinds: str) -> Model_pb2.Model:
     ("kinds", "words", "never"),
     [
         (
-            ("mlProgram", "nonMaximumSuppression"),
-            r"a pipeline of mlProgram \+ nonMaximumSuppression; pipelines are not run, .* alone: .*nms=False",
+            ("mlProgram", "scaler", "imputer", "nonMaximumSuppression"),
+            r"a pipeline of mlProgram \+ scaler \+ imputer \+ nonMaximumSuppression; of pipelines, those of mlProgram "
+            "and nonMaximumSuppression are run: export it without scaler and imputer",
             "convert_to",
         ),
-        (("mlProgram", "mlProgram"), "a pipeline of 2 mlProgram; .*export it without the others", "convert_to"),
+        (("nonMaximumSuppression",), "type nonMaximumSuppression, .*; coremltools makes none of such", "convert_to"),
         (("neuralNetwork", "glmClassifier"), "a pipeline of neuralNetwork .*older neural network format", "nms"),
         (("neuralNetworkClassifier",), "type neuralNetworkClassifier, .*convert_to='mlprogram'", "no neural network"),
         (("treeEnsembleRegressor",), "type treeEnsembleRegressor, .*; coremltools makes none of such", "convert_to"),
@@ -78,7 +79,15 @@ def test_a_classifier_s_pipeline_and_one_within_another(copy: Path) -> None:
         outer.models.add().featureVectorizer.SetInParent()
 
     rewrite(copy, change)
-    assert "a pipeline of mlProgram + featureVectorizer; pipelines are not run" in refusal(copy)
+    assert "a pipeline of mlProgram + featureVectorizer; of pipelines, those of mlProgram" in refusal(copy)
+
+
+def test_an_mlmodel_whose_weights_lie_elsewhere(tmp_path: Path) -> None:
+    """Alone, neither an ML program nor a pipeline of such can be run."""
+    alone = tmp_path / "model.mlmodel"
+    for kinds in (("mlProgram",), ("mlProgram", "nonMaximumSuppression")):
+        alone.write_bytes(of_type(*kinds).SerializeToString())
+        assert "an ML program without its weights; give the folder of the .mlpackage" in refusal(alone)
 
 
 def test_a_model_of_no_type(copy: Path) -> None:

@@ -70,9 +70,13 @@ def test_without_cuda_none_is_found(gpus):
         choose_device("cuda")
 
 
-def test_the_cpu_computes_in_full_precision_and_is_called_so():
+def test_the_cpu_computes_in_full_precision_and_is_called_by_its_threads(threads):
     assert low_precision(CPU) is None
-    assert describe(CPU) == "cpu"
+    threads(1)
+    assert describe(CPU) == "cpu (1 thread)"
+    threads(2)
+    assert describe(CPU) == "cpu (2 threads)"
+    assert describe(CPU, processes=4) == "4 x cpu (2 threads)"
     assert devices.memory_format(CPU) == torch.contiguous_format
 
 

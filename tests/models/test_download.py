@@ -10,7 +10,9 @@ import torch
 from torchvision.models import MobileNet_V3_Small_Weights
 
 from coreml_prune_bench.core.errors import WeightsError
+from coreml_prune_bench.models import download_limits
 from coreml_prune_bench.models import weights as weights_module
+from coreml_prune_bench.models.download_limits import bytes_of, limit_s, limited
 from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.weights import load_pretrained, untrained_model
 
@@ -75,3 +77,22 @@ def test_without_the_file_the_error_names_the_address_and_the_way_out(serve, ser
         file.unlink()
     with pytest.raises(WeightsError, match=r"cannot download http.*mobilenet_v3_small.pth with --weights"):
         load_pretrained(get_network("mobilenet_v3_small"), None)
+
+
+def test_a_download_that_trickles_is_given_up_after_a_time_that_its_size_allows(serve, server, monkeypatch):
+    serve()
+    stop = threading.Event()
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "copyfile", lambda self, source, output: stop.wait(60))
+    monkeypatch.setattr(download_limits, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(download_limits, "_USUAL_BYTES", 0)
+    with pytest.raises(WeightsError, match=r"cannot download http.*not finished after 0 s.*pth with --weights"):
+        load_pretrained(get_network("mobilenet_v3_small"), None)
+    stop.set()
+
+
+def test_a_limit_grows_with_the_size_and_what_is_raised_is_raised():
+    assert limit_s(5_000_000) - limit_s(0) == 100
+    assert bytes_of(MobileNet_V3_Small_Weights.IMAGENET1K_V1) == 9_829_000
+    assert limited(lambda: 7) == 7
+    with pytest.raises(KeyError):
+        limited({}.popitem)

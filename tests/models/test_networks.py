@@ -105,6 +105,19 @@ def test_weights_of_another_architecture_are_named(tmp_path):
         load_pretrained(TINY, save(tmp_path, state))
 
 
+@pytest.mark.parametrize("kind", ["complex64", "int8", "bool"])
+def test_weights_that_are_no_real_numbers_are_named_and_not_cast(tmp_path, kind):
+    """Copied, complex ones lose their imaginary part, and integers of a quantized network their scale."""
+    state = untrained_model(TINY, 10).state_dict()
+    state["features.0.weight"] = state["features.0.weight"].to(getattr(torch, kind))
+    with pytest.raises(WeightsError, match=rf"hold 'features.0.weight' as torch.{kind}; expected floats"):
+        load_pretrained(TINY, save(tmp_path, state))
+    state = untrained_model(TINY, 10).state_dict()
+    state["features.1.running_mean"] = state["features.1.running_mean"].to(getattr(torch, kind))
+    with pytest.raises(WeightsError, match=rf"'features.1.running_mean' is {kind}, where the network has float32"):
+        load_pretrained(TINY, save(tmp_path, state))
+
+
 @pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04 half an archive"])
 def test_a_damaged_weight_file_is_named(tmp_path, content):
     (tmp_path / "tiny.pth").write_bytes(content)

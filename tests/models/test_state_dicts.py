@@ -153,3 +153,73 @@ def test_a_file_of_nearly_the_right_name_is_named(tmp_path: Path, name: str, wor
     with pytest.raises(WeightsError) as raised:
         load_pretrained(TINY, tmp_path)
     assert words in str(raised.value)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "older form"])
+def test_half_a_download_is_one_line_wherever_it_ends(tmp_path: Path, model: nn.Module, zipped: bool) -> None:
+    torch.save(model.state_dict(), tmp_path / "whole.pth", _use_new_zipfile_serialization=zipped)
+    whole = (tmp_path / "whole.pth").read_bytes()
+    for end in range(0, len(whole), len(whole) // 60):
+        (tmp_path / "tiny.pth").write_bytes(whole[:end])
+        with pytest.raises(WeightsError, match="is not a file of weights"):
+            load_pretrained(TINY, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "older form"])
+def test_a_damaged_file_is_one_line_or_weights(
+    tmp_path: Path, model: nn.Module, zipped: bool, draw: np.random.Generator
+) -> None:
+    """A pickle with other bytes is another program. What stays readable is looked at value by value."""
+    torch.save(model.state_dict(), tmp_path / "whole.pth", _use_new_zipfile_serialization=zipped)
+    whole = (tmp_path / "whole.pth").read_bytes()
+    refused = []
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for place in draw.integers(0, 1500, draw.integers(1, 4)):
+            damaged[place] = draw.integers(0, 256)
+        (tmp_path / "tiny.pth").write_bytes(damaged)
+        try:
+            load_pretrained(TINY, tmp_path)
+        except WeightsError as error:
+            refused.append(str(error))
+    assert len(refused) > 15
+    assert [line for line in refused if len(line.splitlines()) != 1] == []
+
+
+NO_WEIGHTS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "NaN": (lambda value: torch.full_like(value, torch.nan), "are NaN or infinite in {n} of the {n} values of {name}"),
+    "one infinity": (
+        lambda value: value.masked_fill(value == value.max(), torch.inf),
+        "are NaN or infinite in 1 of the {n}",
+    ),
+    "beyond Float32": (lambda value: value.double() * 1e300, "are NaN or infinite in {n} of the {n} values of {name}"),
+    "sparse": (lambda value: value.to_sparse(), "hold {name} as a sparse or nested tensor"),
+    "compressed rows": (lambda value: value.flatten(1).to_sparse_csr(), "hold {name} as a sparse or nested tensor"),
+    "nested": (lambda value: torch.nested.nested_tensor([value[0]]), "hold {name} as a sparse or nested tensor"),
+    "on no device": (lambda value: value.to("meta"), "lack the values of {name}"),
+    "quantized": (lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8), "hold {name} as torch.qint8"),
+    "complex": (lambda value: value.to(torch.complex64), "hold {name} as torch.complex64; expected floats"),
+    "whole numbers": (lambda value: (100 * value).to(torch.int8), "hold {name} as torch.int8; expected floats"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", NO_WEIGHTS)
+def test_tensors_that_are_no_weights_are_named(tmp_path: Path, model: nn.Module, kind: str) -> None:
+    change, expected = NO_WEIGHTS[kind]
+    state = model.state_dict()
+    name = next(name for name, value in state.items() if value.dim() == 4)
+    with pytest.raises(WeightsError) as told:
+        loaded(tmp_path, {**state, name: change(state[name])})
+    n = f"{state[name].numel():,}"
+    assert str(told.value).startswith(f"the weights in {tmp_path / 'tiny.pth'} {expected.format(name=repr(name), n=n)}")
+
+
+def test_other_tensors_may_hold_infinities(tmp_path: Path, model: nn.Module) -> None:
+    state = model.state_dict()
+    name = next(name for name in state if name.endswith("running_var"))
+    assert loaded(tmp_path, {**state, name: torch.full_like(state[name], torch.inf)})[name].isinf().all()
+    with pytest.raises(WeightsError, match="NaN"):
+        loaded(tmp_path, {**state, name: torch.full_like(state[name], torch.nan)})

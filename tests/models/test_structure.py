@@ -149,6 +149,19 @@ def test_a_layer_that_is_called_twice_has_one_stage_and_code_that_cannot_be_trac
     assert stage_names(view)[0] == "first"
 
 
+class Halved(nn.Sequential):
+    def forward(self, images):
+        return super().forward(images.double().float()).half()
+
+
+def test_a_stage_is_not_called_as_what_every_module_has():
+    model = Halved(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 2)).eval()
+    view = sequential_view(model, "net")
+    assert "half-2" in dict(view.named_children())
+    images = torch.rand(1, 3, 8, 8)
+    assert torch.equal(view(images), model(images))
+
+
 def test_a_network_that_cannot_be_traced_says_why_and_what_to_do():
     with pytest.raises(CellFailedError, match=r"branch cannot be cut into stages.*control flow.*use post-training"):
         sequential_view(Branch(), "branch")

@@ -119,6 +119,7 @@ networks = st.dictionaries(named, st.sampled_from(sorted(MAKERS)), min_size=2, m
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(networks)
 @example({"a.1": "conv", "a_1": "conv", "fc": "linear"})

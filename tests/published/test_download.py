@@ -150,3 +150,14 @@ def test_a_file_beyond_the_limit_is_refused(server, target, length):
     with pytest.raises(DownloadError, match="expected at most 1,000"):
         get(server, target, limit_bytes=1000)
     assert not target.exists()
+
+
+def test_a_download_that_trickles_is_given_up_and_goes_on_in_the_next_call(server, target, monkeypatch):
+    server.cuts = [1_000_000]  # so that there are two attempts, which have one limit together
+    with monkeypatch.context() as patch:
+        patch.setattr(coreml_prune_bench.published.download, "limit_s", lambda size_bytes: 0.0)
+        with pytest.raises(UnreachableError, match=r"not finished after 0 s, .*what has come is kept"):
+            get(server, target)
+    assert not target.exists()
+    get(server, target)
+    assert target.read_bytes() == CONTENT

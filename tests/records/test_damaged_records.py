@@ -104,11 +104,11 @@ def test_a_folder_of_nothing_but_damage_is_one_line(tmp_path, refused, damage):
 
 def test_a_record_of_a_later_version_is_not_damaged_and_stays(results):
     path = the_file(results, four_images(trial=1))
-    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 3'))
-    with pytest.raises(BenchError, match="of schema 3, which this version cannot read") as raised:
+    path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 4'))
+    with pytest.raises(BenchError, match="of schema 4, which this version cannot read") as raised:
         read_records(results)
     assert not isinstance(raised.value, DamagedFileError)
-    with pytest.raises(BenchError, match="of schema 3"):
+    with pytest.raises(BenchError, match="of schema 4"):
         Store(results).record_of(path.stem, lambda record: None, lambda line: None)
     assert path.is_file()
 
@@ -185,6 +185,14 @@ def test_a_copied_record_counts_once(results, capsys):
     assert len(lines) == 2
     assert all("holds the record that" in line and "counts once" in line for line in lines)
     assert len(read_results(results).accuracy[0].trials) == 1
+
+
+def test_a_copy_changes_no_order_of_rows(results):
+    """Tables list rows in the order of the files, and a copy may come before all of them."""
+    expected = [record.key for record in read_records(results, lambda line: None)]
+    path = the_file(results, four_images(trial=0, correct=3))
+    shutil.copy(path, path.with_name(f"copy of {path.name}"))
+    assert [record.key for record in read_records(results, lambda line: None)] == expected
 
 
 def test_of_copies_the_one_under_its_own_name_counts(tmp_path):

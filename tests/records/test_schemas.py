@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel
 
-from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.errors import BenchError, DamagedFileError
 from coreml_prune_bench.gating.baseline import read_baseline
 from coreml_prune_bench.records import schemas
 from coreml_prune_bench.records.accuracy import read_record
@@ -31,21 +31,39 @@ def test_records_of_every_schema_are_read_and_say_the_same(version):
     assert record.package.weight_bytes == 5_000_000
     assert record.predictions.top1 == 0.5
     assert bool(record.code) == (version > 1)
+    threads = 2 if version > 2 else None
+    assert (record.provenance.build_threads, record.provenance.predict_threads) == (threads, threads)
     _, hits = read_scored(FILES / f"record-{version}.json")
     assert hits.tolist() == [True, False]
 
 
-def test_latency_records_and_baselines_of_every_schema_are_read():
-    assert schemas.VERSIONS["latency record"] == schemas.VERSIONS["baseline"] == 1, "a file of each version stands here"
-    assert read_latency_record(FILES / "latency-record-1.json").rounds
+@pytest.mark.parametrize("version", range(1, schemas.VERSIONS["latency record"] + 1))
+def test_latency_records_of_every_schema_are_read_and_say_the_same(version):
+    record = read_latency_record(FILES / f"latency-record-{version}.json")
+    assert record.schema_version == schemas.VERSIONS["latency record"]
+    assert (len(record.rounds), record.rounds[1].call_ns[0]) == (2, 1990021)
+    assert record.provenance.predict_threads == (2 if version > 1 else None)
+
+
+def test_baselines_of_every_schema_are_read():
+    assert schemas.VERSIONS["baseline"] == 1, "a file of each version stands here"
     (row,) = read_baseline(FILES / "baseline-1.json").accuracy
     assert row.correct.tolist() == [[True, False]]
 
 
 def test_what_is_written_is_of_the_newest_schema_and_read_back_alike():
-    newest = schemas.VERSIONS["record"]
-    file = FILES / f"record-{newest}.json"
-    assert read_record(file).to_json() == file.read_text()
+    accuracy = FILES / f"record-{schemas.VERSIONS['record']}.json"
+    latency = FILES / f"latency-record-{schemas.VERSIONS['latency record']}.json"
+    assert read_record(accuracy).to_json() == accuracy.read_text()
+    assert read_latency_record(latency).to_json() == latency.read_text()
+
+
+def test_an_older_record_that_is_damaged_is_named_and_no_other_error(tmp_path):
+    for changed in ("[]", '"x"', "null"):
+        content = json.loads((FILES / "record-2.json").read_text()) | {"provenance": json.loads(changed)}
+        (tmp_path / "r.json").write_text(json.dumps(content))
+        with pytest.raises(DamagedFileError, match="is not a record of schema 3: provenance"):
+            read_record(tmp_path / "r.json")
 
 
 def test_a_file_is_migrated_step_by_step(monkeypatch):

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.files import write_atomically
@@ -87,6 +88,22 @@ def test_what_a_killed_run_left_behind_does_not_get_into_the_artifact(tmp_path):
     (left / "half").write_text("half")
     folder = Store(tmp_path).artifact(KEY, fill)
     assert not (folder / "half").exists()
+
+
+def test_what_killed_runs_left_behind_goes_with_the_next_run_and_what_is_being_made_stays(tmp_path):
+    store = Store(tmp_path)
+    store.artifact(KEY, fill)
+    (tmp_path / "records").mkdir(exist_ok=True)
+    left, made = (tmp_path / "artifacts" / f".{letter * 16}.tmp" for letter in "ab")
+    for folder in (left, made):
+        folder.mkdir()
+        (folder / "half").write_text("half")
+    (tmp_path / "records" / ".0123456789ab.4711.tmp").write_text("half")
+    with FileLock(made.with_suffix(".lock")):
+        Store(tmp_path).artifact(KEY, fill)
+        assert (left.exists(), made.exists()) == (False, True)
+    Store(tmp_path).artifact(KEY, fill)
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def _make_slowly(results: Path, log: Path) -> None:

@@ -88,13 +88,53 @@ def comparison(records: list[Record]) -> list[dict]:
 
 
 def test_differences_are_ours_minus_the_published():
-    table = comparison([dense(), record(correct=3, weight_bytes=571)])
+    table = comparison(
+        [
+            dense(predictions=full_predictions(right_of_four=4)),
+            record(predictions=full_predictions(right_of_four=3), weight_bytes=571),
+        ]
+    )
     baseline, half = (row for row in table if row["measured"])
     assert baseline["top1_difference"] == pytest.approx(100 - 76.14)
     assert baseline["compression_ratio_difference"] == 0
     assert (half["published_top1_mean"], half["published_top1_std"]) == (73.64, 0.04)
     assert half["top1_difference"] == pytest.approx(75 - 73.64)
     assert half["compression_ratio_difference"] == pytest.approx(1000 / 571 - 1.77)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({}, "4 images"),
+        ({"skipped": ["val/x.JPEG"]}, "4 images, 1 skipped"),
+        ({"image_size": 128}, "images of 128 pixels"),
+    ],
+)
+def test_no_difference_is_given_for_images_that_are_not_the_published_ones(changes, why):
+    full = {"predictions": full_predictions(right_of_four=4)} if "image_size" in changes else {}
+    one = dense(data=dense().data.model_dump() | changes, **full)
+    (row,) = (row for row in comparison([one]) if row["measured"])
+    assert (row["published_top1_mean"], row["top1_difference"], row["not_comparable"]) == (76.14, None, why)
+    assert row["compression_ratio_difference"] == 0  # packages alone
+    head = render_comparison([one]).splitlines()[0]
+    assert f"no difference is given: {one.data.spec} has {why}." in head
+    assert "+23.86" not in render_comparison([one])
+
+
+def full_predictions(right_of_four: int) -> dict[str, object]:
+    """Of ImageNet's 50 images of each of 1,000 classes, so many of four right."""
+    labels = [label for label in range(1000) for _ in range(50)]
+    best = [label if place % 4 < right_of_four else (label + 1) % 1000 for place, label in enumerate(labels)]
+    return {"labels": labels, "top5": [[one] for one in best]}
+
+
+def test_a_dense_network_that_only_guesses_is_told_in_the_caption():
+    guessing = dense(predictions=predictions([3, 4, 5, 6]) | {"top5": [[9, 3, 4, 5, 6]] * 4})
+    told = "WARNING: ResNet50 on imagefolder:x, dense: top-1 0.00 % of 4 images is not shown to be above chance (p = 1)"
+    for text in (render([guessing, record()]), render([guessing], "size"), render_comparison([guessing])):
+        assert ("WARNING" in text) == (told in text)
+    assert told in render([guessing, record()])
+    assert "WARNING" not in render([dense(), record(predictions=predictions([3, 4]) | {"top5": [[9], [9]]})])
 
 
 def test_published_rows_that_nobody_measured_say_so_in_their_place():
@@ -302,7 +342,7 @@ def test_a_record_survives_writing_and_reading(tmp_path):
     ("text", "message"),
     [
         (record().to_json()[:300], "is not a record: "),
-        (record().to_json().replace('"schema_version": 2', '"schema_version": 3'), "which this version cannot read"),
+        (record().to_json().replace('"schema_version": 3', '"schema_version": 4'), "which this version cannot read"),
         ("{}", "it has no schema_version"),
     ],
 )

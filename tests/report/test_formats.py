@@ -96,3 +96,20 @@ def test_only_one_module_writes_tables():
     source = Path(__file__).parents[2] / "harness"
     users = [path.name for path in source.rglob("*.py") if "tabulate" in path.read_text(encoding="utf-8")]
     assert users == ["formats.py"]
+
+
+def test_a_row_of_latex_that_begins_with_an_option_is_a_row():
+    """After a row, LaTeX takes a bracket for a length and a star for an order, also in the next line."""
+    written = write_cells([{"x": cell, "y": "`q`"} for cell in ("[red]", "*new*", "plain")], "latex")
+    rows = [line.strip() for line in written.splitlines() if "&" in line]
+    assert [row.partition(" ")[0] for row in rows] == ["x", "{}[red]", "{}*new*", "plain"]
+    assert r"\textasciigrave{}q\textasciigrave{}" in rows[1]
+    assert (
+        write_cells([{"x": "1"}], "latex", caption="a\n\\input{b}\u2028c\r\x1b").splitlines()[0]
+        == r"% a \input{b} c \x1b"
+    )
+
+
+def test_a_spreadsheet_computes_no_label():
+    written = write_values([{"name": '=HYPERLINK("http://x")', "difference": -1.5, "next": "\t+1"}], "csv")
+    assert list(csv.reader(io.StringIO(written)))[1] == ['\'=HYPERLINK("http://x")', "-1.5", "'\t+1"]

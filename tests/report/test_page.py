@@ -1,5 +1,7 @@
 """The page: what it shows follows from the records, and what the command writes."""
 
+import html
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -119,6 +121,42 @@ def test_names_that_look_like_markup_stay_text():
     assert [tag for tag, _ in parsed.tags].count("script") == 1
     assert parsed.tables[0][1][:2] == [evil, evil]
     ET.fromstring(charts.svg(figure([four_images(network=network, pruning=pruning)], []), alone=True))
+
+
+def test_a_foreign_records_commands_do_what_they_say_and_nothing_else(tmp_path):
+    """In a shell, where every program that they name only tells its words."""
+    evil = f"x'\n$(touch {tmp_path}/run)`touch {tmp_path}/run`;touch {tmp_path}/run #\x1b[201~\r"
+    first = four_images()
+    there = first.provenance.model_dump() | {"os": evil, "python": evil, "packages": {"coreml-prune-bench": evil}}
+    network = first.network.model_dump() | {"name": evil, "spec": None, "weights": "a" * 64}
+    other = first.network.model_dump() | {"name": "own", "spec": f"--help{evil}"}
+    data, pruning = first.data.model_dump() | {"spec": evil}, first.pruning.model_dump() | {"algorithm": evil}
+    shown = [
+        four_images(suite=evil, network=network, data=data, pruning=pruning, provenance=there | {"git_commit": None}),
+        four_images(suite=f"--{evil}", network=other, provenance=there | {"git_commit": f"--{evil}"}),
+    ]
+    shells = re.findall("<pre[^>]*>(.*?)</pre>", page(shown, [], shipped_suites=()), re.DOTALL)
+    lines = [line for shell in shells for line in html.unescape(shell).split("\n")]
+    assert all(line.isprintable() for line in lines)
+    tell = "".join(f'{name}() {{ printf "%s\\0" "$@"; }}\n' for name in ("git", "pip", "python", "coreml-prune-bench"))
+    script = tell.encode() + "\n".join(lines).encode("utf-8", "surrogateescape")
+    done = subprocess.run(["bash"], input=script, capture_output=True, check=True, cwd=tmp_path)
+    words = done.stdout.decode("utf-8", "surrogateescape").split("\0")
+    assert {evil, f"{evil}.toml", f"--suite=--{evil}.toml", f"--model=--help{evil}"} <= {*words}
+    assert f"coreml-prune-bench[all]=={evil}" in words
+    assert "checkout" not in words
+    assert done.stderr == b""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_label_of_several_lines_is_drawn(tmp_path):
+    network = four_images().network.model_copy(update={"title": "a\nb\x00\x1b[31m\ud83d"}).model_dump()
+    pruning = four_images().pruning.model_copy(update={"config": "two\nlines\x0c|<b>"}).model_dump()
+    records = [four_images(network=network, pruning=pruning)]
+    drawing = figure(records, [])
+    assert charts.png(drawing).startswith(b"\x89PNG")
+    assert "two\nlines\\x0c|<b>" in " ".join(ET.fromstring(charts.svg(drawing, alone=True)).itertext())
+    assert "\x1b" not in page(records, [], shipped_suites=())
 
 
 def test_what_failed_is_told_with_its_reason():

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from coreml_prune_bench.bench.build.dense import DenseNetwork, dense_network
@@ -147,6 +148,7 @@ def _manifest(
         trained=made is not None,
         train_skipped=tuple(images.skipped) if images else skipped,
         devices=tuple(dict.fromkeys([*trained_on, *devices])),
+        threads=torch.get_num_threads(),
     )
 
 

@@ -37,7 +37,8 @@ class DenseNetwork:
 
     def model(self) -> nn.Module:
         """A new copy of the network, in eval mode."""
-        return initial_model(self.subject.network, self.state, len(self.subject.data.classes))
+        data = self.subject.data
+        return initial_model(self.subject.network, self.state, len(data.classes), image_size=data.image_size)
 
 
 def dense_network(
@@ -47,16 +48,20 @@ def dense_network(
 
     Raises BenchError where it would have to be trained and nothing says how.
     """
-    network, classes = subject.network, len(subject.data.classes)
+    network, classes, size = subject.network, len(subject.data.classes), subject.data.image_size
     state = load_pretrained(network, subject.weights_folder) if subject.pretrained else None
-    if state is not None and head_classes(network, state) == classes:
+    known = None if state is None else head_classes(network, state, size)
+    if state is not None and known == classes:
         return DenseNetwork(subject, state, None)
     training = subject.training
     if training is None:
-        raise BenchError(_no_training(subject.suite, network, state, subject.data))
+        raise BenchError(_no_training(subject.suite, network, known, subject.data))
 
     def fill(folder: Path) -> dict[str, object]:
-        model = untrained_model(network, classes) if state is None else initial_model(network, state, classes)
+        if state is None:
+            model = untrained_model(network, classes, image_size=size)
+        else:
+            model = initial_model(network, state, classes, image_size=size)
         if network.own:
             check_own(network, model.eval(), subject.data)
         data = images()
@@ -79,11 +84,11 @@ def dense_network(
     return DenseNetwork(subject, trained, NetworkManifest.model_validate(store.manifest(folder)))
 
 
-def _no_training(suite: str, network: Network, state: StateDict | None, data: "DataSet") -> str:
+def _no_training(suite: str, network: Network, known: int | None, data: "DataSet") -> str:
+    """known: the classes that the weights tell apart; None where there are no weights."""
     needed = f"suite {suite} needs a [training] table"
-    if state is None:
+    if known is None:
         return f'{needed}: with weights = "none", {network.name} is trained from scratch'
-    head = head_classes(network, state)
     return (
-        f"{data.spec} has {len(data.classes)} classes, the weights of {network.name} {head}; for a new head, {needed}"
+        f"{data.spec} has {len(data.classes)} classes, the weights of {network.name} {known}; for a new head, {needed}"
     )

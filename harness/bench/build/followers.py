@@ -31,7 +31,8 @@ def _follow(order: Order, subject: "Subject", session: Session) -> None:
     assert subject.data.train is not None, "the first process found training images"
     data = TrainingImages(subject.data, subject.data.train, order.members)
     # Its weights come from the first process.
-    model = untrained_model(subject.network, len(subject.data.classes)).eval()
+    size = subject.data.image_size
+    model = untrained_model(subject.network, len(subject.data.classes), image_size=size).eval()
     if order.config is not None:
         leave_dense(model, order.stay_dense)
         task = PruningTask(

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
+
+from coreml_prune_bench.records.schemas import Frozen
 
 
-class _Manifest(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _Manifest(Frozen):
+    model_config = ConfigDict(extra="forbid")
 
 
 class NetworkManifest(_Manifest):
@@ -21,6 +23,7 @@ class PackageManifest(_Manifest):
     """Of a package. targets: the sparsity asked of each pruned layer, None for a threshold. scope: those in words.
 
     trained: whether its network was trained here. train_skipped, devices: as a network's, its pruning among them.
+    threads: of torch on the CPU, where it was pruned and converted; None where somebody else did.
     """
 
     targets: dict[str, float | None]
@@ -28,6 +31,7 @@ class PackageManifest(_Manifest):
     trained: bool
     train_skipped: tuple[str, ...]
     devices: tuple[str, ...]
+    threads: int | None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from torch import nn
 from coreml_prune_bench.core.errors import CellFailedError, PackageError
 from coreml_prune_bench.mlprogram.summary import PackageSummary
 from coreml_prune_bench.models.conversion import weight_parameters
+from coreml_prune_bench.models.heads import failure_on, problem_of
 from coreml_prune_bench.models.layers import prunable_layers
 from coreml_prune_bench.models.network import Network
 from coreml_prune_bench.models.tracing import observe
@@ -20,21 +21,25 @@ if TYPE_CHECKING:
 def check_own(network: Network, model: nn.Module, data: "DataSet") -> Counter[str]:
     """Run a network that we know nothing of on one image: how often it calls its layers.
 
-    Raises CellFailedError where it does not take such images or does not give a number for each class.
+    Raises CellFailedError where it does not take such images, does not give a number for each class, or is not of real
+    numbers.
     """
     size, classes = data.image_size, len(data.classes)
+    if unreal := [name for name, parameter in model.named_parameters() if parameter.is_complex()]:
+        raise CellFailedError(
+            f"{network.name}: {unreal[0]!r} is complex, which Core ML has no weights for: expected real and imaginary "
+            "parts as parameters of their own (torch.view_as_real)"
+        )
     try:
         observation = observe(model, size)
     except Exception as error:  # its code may raise anything
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise CellFailedError(failure_on(error, network.name, size)) from error
+    problem = problem_of(observation.output) or (
+        "" if observation.output.shape[1] == classes else f"{list(observation.output.shape)}"
+    )
+    if problem:
         raise CellFailedError(
-            f"{network.name} fails on an image [1, 3, {size}, {size}] of {data.spec}: {reason}"
-        ) from error
-    shape = getattr(observation.output, "shape", None)
-    if shape is None or tuple(shape) != (1, classes):
-        found = type(observation.output).__name__ if shape is None else list(shape)
-        raise CellFailedError(
-            f"{network.name}: expected [1, {classes}] of an image, a number for each class, got {found}"
+            f"{network.name}: expected [1, {classes}] of an image, a number for each class, got {problem}"
         )
     return observation.calls
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from coreml_prune_bench.bench.formats.protocol import register
 
 if TYPE_CHECKING:
+    import coremltools as ct
     from torch import nn
 
     from coreml_prune_bench.accuracy.runtime import Evaluation
@@ -22,12 +23,12 @@ class _MLPackage:
     def save_dense(self, model: "nn.Module", image_size: int, path: Path) -> None:
         from coreml_prune_bench.models.conversion import to_coreml
 
-        to_coreml(model, image_size).save(str(path))
+        _save(to_coreml(model, image_size), path)
 
     def save_pruned(self, pruned: "Pruned", path: Path) -> None:
         from coreml_prune_bench.models.pruning.coreml import to_sparse_coreml
 
-        to_sparse_coreml(pruned).save(str(path))
+        _save(to_sparse_coreml(pruned), path)
 
     def read(self, path: Path) -> "PackageSummary":
         from coreml_prune_bench.mlprogram.summary import read_package
@@ -52,6 +53,13 @@ class _MLPackage:
 
     def load(self, evaluation: "Evaluation") -> "Load":
         return evaluation.load
+
+
+def _save(program: "ct.models.MLModel", path: Path) -> None:
+    from coreml_prune_bench.mlprogram.reproducible import make_reproducible
+
+    program.save(str(path))
+    make_reproducible(path)
 
 
 MLPACKAGE = _MLPackage()

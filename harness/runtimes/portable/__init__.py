@@ -38,8 +38,8 @@ def load(
 ) -> Model:
     """Read, translate and prepare a function (None: the default one) of the `.mlpackage` at `path`.
 
-    `threads` is the number of threads that one prediction may use; None lets ONNX Runtime take a thread a core. With
-    `cache`, the translation is kept in the user's cache folder, where the next process finds it.
+    `threads` is the number of threads that one prediction may use; None is one for each core that the process may use.
+    With `cache`, the translation is kept in the user's cache folder, where the next process finds it.
 
     Raises PackageError where the package cannot be read, UnsupportedOperationError where an operation is not known.
     """

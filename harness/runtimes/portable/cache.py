@@ -26,7 +26,7 @@ from pathlib import Path
 
 import onnxruntime  # type: ignore[import-untyped]
 
-from coreml_prune_bench.core.cache_folder import cache_folder
+from coreml_prune_bench.core.cache_folder import Use, cache_folder, remove, use
 from coreml_prune_bench.core.files import MANIFEST, are_there, file_hash, is_foreign, tree_hash, tree_hashes
 
 OFF_VARIABLE = "COREML_BENCH_NO_CACHE"
@@ -66,6 +66,11 @@ def key(content: str, function: str | None, precision: str, shapes: Mapping[str,
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
+def in_use(folder: Path) -> Use | None:
+    """What keeps the entry with this folder, as long as it lives; None for the folder of no entry."""
+    return use(folder) if folder.parent == _root() else None
+
+
 def find(key: str) -> Path | None:
     """The folder of the entry, if it is there and undamaged."""
     entry = _root() / key
@@ -90,7 +95,10 @@ def _made_in_cache(key: str, fill: Callable[[Path], None], stack: ExitStack) -> 
     root = _root()
     try:
         root.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".", dir=root))) / key
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".", dir=root)))
+        if used := use(folder):
+            stack.enter_context(used)
+        unfinished = folder / key
         unfinished.mkdir()
         fill(unfinished)
         if not LEAST_BYTES <= _size(unfinished) <= MOST_BYTES:
@@ -118,13 +126,19 @@ def _evict(root: Path, newest: Path) -> None:
     folders = [folder for folder in root.iterdir() if folder.is_dir() and folder != newest]
     for folder in folders:
         if folder.name.startswith(".") and time.time() - _last_used(folder) > _DAY_S:
-            shutil.rmtree(folder, ignore_errors=True)
+            _removed(folder)
     size = _size(newest)
     finished = [folder for folder in folders if not folder.name.startswith(".")]
     for entry in sorted(finished, key=_last_used, reverse=True):
         size += _size(entry)
         if size > MOST_BYTES:
-            shutil.rmtree(entry, ignore_errors=True)
+            _removed(entry)
+
+
+def _removed(folder: Path) -> None:
+    """Unless a process uses it, or the system refuses."""
+    with suppress(OSError):
+        remove(folder)
 
 
 def _last_used(folder: Path) -> float:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import functools
-from contextlib import suppress
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime  # type: ignore[import-untyped]
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 from onnxruntime.capi import onnxruntime_pybind11_state  # type: ignore[import-untyped]
 
+from coreml_prune_bench.models.processors import cores
+
+_GRACE_S = 5.0
+"""What one node may take to end. One that takes longer ends with the process."""
 _FATAL_ONLY = 4  # errors are raised besides
 
 ONNX_RUNTIME_ERRORS: tuple[type[Exception], ...] = (
@@ -23,27 +29,92 @@ ONNX_RUNTIME_ERRORS: tuple[type[Exception], ...] = (
 """What ONNX Runtime raises for a model that it cannot load or run: its errors have no common class."""
 
 
-def start(model: Path | bytes, *, threads: int | None, optimize: bool = True) -> Any:
-    """A session for the ONNX model, whose weights stand in it or beside it, mapped. None: a thread a core."""
+def start(model: Path | bytes, *, threads: int | None, most_bytes: int | None, optimize: bool = True) -> Any:
+    """A session for the ONNX model, whose weights stand in it or beside it, mapped. None: a thread a core.
+
+    most_bytes: of the pool of memory that it takes its values from; ONNX Runtime raises where they need more. None: no
+    pool, for what is run once and small.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
     options.inter_op_num_threads = 1
-    # Idle threads that spin take the cores from those that decode images.
+    # Left to itself, ONNX Runtime ties a thread to each core of the machine, also to those that this process may not
+    # use and those that another program has.
+    options.intra_op_num_threads = threads or cores()
+    # Idle threads that spin take the cores from those that decode images, and from other programs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    _share_memory()
-    options.add_session_config_entry("session.use_env_allocators", "1")
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    # Left to itself, ONNX Runtime computes between quantize and dequantize in integers, of which sums of products
+    # saturate where the processor has no better, and quantizes what the program does not: neither is what it says.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if most_bytes is None:
+        options.enable_cpu_mem_arena = False
+    elif _POOL.has(most_bytes):
+        options.add_session_config_entry("session.use_env_allocators", "1")
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     source = model if isinstance(model, bytes) else str(model)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-@functools.cache
-def _share_memory() -> None:
-    """One pool of memory for every session of this process, as they take turns: each would keep its largest batch."""
-    arena, kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, onnxruntime.OrtMemType.DEFAULT
-    with suppress(*ONNX_RUNTIME_ERRORS):  # whoever else uses ONNX Runtime here has made one
+def run(session: Any, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """What the session computes. A signal, such as that of Ctrl-C, ends it between two nodes: a loop can be endless."""
+    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
+        return list(session.run(names, feeds))
+    options = onnxruntime.RunOptions()
+    outcome: Future[list[np.ndarray]] = Future()
+    # Python looks for signals in the main thread alone, and there not before a call of a library has returned.
+    thread = threading.Thread(target=_compute, args=(outcome, session, names, feeds, options), daemon=True)
+    thread.start()
+    try:
+        return outcome.result()
+    finally:
+        options.terminate = True
+        thread.join(_GRACE_S)
+        del outcome, session  # what is raised would keep them, and the pool, until garbage is collected
+
+
+def _compute(outcome: Future[list[np.ndarray]], session: Any, *arguments: Any) -> None:
+    try:
+        outcome.set_result(list(session.run(*arguments)))
+    except BaseException as error:  # raised where the result is waited for
+        outcome.set_exception(error)
+
+
+def renew_pool(most_bytes: int) -> bool:
+    """Let sessions that are started from here on share a new pool: the one before is full, or of small pieces.
+
+    False where ONNX Runtime (before 1.24) keeps the one that it has.
+    """
+    return _POOL.renew(most_bytes)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether ONNX Runtime raised this because the pool of memory is used up."""
+    return "BFCArena" in str(error)
+
+
+class _Pool:
+    """The pool of memory that sessions of this process share, as they take turns: each would keep its largest batch.
+
+    ONNX Runtime has one at a time for the whole process; a session keeps the one that it was started with.
+    """
+
+    def __init__(self) -> None:
+        self._most_bytes = 0
+
+    def has(self, most_bytes: int) -> bool:
+        """Whether the pool may hold so many bytes, now or after it was renewed."""
+        return most_bytes <= self._most_bytes or self.renew(most_bytes)
+
+    def renew(self, most_bytes: int) -> bool:
+        arena, kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, onnxruntime.OrtMemType.DEFAULT
         memory = onnxruntime.OrtMemoryInfo("Cpu", arena, 0, kind)
-        onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg({}))
+        try:
+            onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg({"max_mem": most_bytes}))
+        except ONNX_RUNTIME_ERRORS:  # before 1.24 there is one for ever; who else uses ONNX Runtime here has made it
+            return False
+        self._most_bytes = most_bytes
+        return True
+
+
+_POOL = _Pool()

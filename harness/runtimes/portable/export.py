@@ -13,6 +13,7 @@ import onnx
 from onnx import checker, helper
 
 from coreml_prune_bench.core.errors import BenchError, PackageError
+from coreml_prune_bench.core.files import refuse_file
 from coreml_prune_bench.mlprogram.reader import read
 from coreml_prune_bench.records.predictions import Precision
 from coreml_prune_bench.runtimes.portable.engine import ONNX_RUNTIME_ERRORS, start
@@ -42,11 +43,11 @@ def export_onnx(
 
     Raises BenchError where `out` cannot be written or, without `force`, exists; PackageError as loading does.
     """
+    refuse_file(out, str(out), replace=force)
     data = out.with_name(f"{out.name}.data")
-    _check_place(out, force=force)
     program = read(package, function)
     translation = translate(program, {f.name: f.default_shape for f in program.inputs}, precision)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as name:
+    with tempfile.TemporaryDirectory(prefix=".export-onnx.", dir=out.parent) as name:
         unfinished = Path(name) / out.name
         _write(translation, unfinished, data.name)
         _check(package, unfinished)
@@ -64,15 +65,6 @@ def export_onnx(
     )
 
 
-def _check_place(out: Path, *, force: bool) -> None:
-    if not out.parent.is_dir():
-        raise BenchError(f"{out.parent} is not a folder")
-    if out.is_dir():
-        raise BenchError(f"{out} is a folder, expected the name of a file")
-    if out.exists() and not force:
-        raise BenchError(f"{out} exists; --force replaces it")
-
-
 def _write(translation: Translation, path: Path, data: str) -> None:
     model = self_contained(translation)
     if classifier := translation.interface.classifier:
@@ -88,7 +80,7 @@ def _check(package: Path, path: Path) -> None:
     """By ONNX's rules, and that ONNX Runtime takes it."""
     try:
         checker.check_model(str(path))
-        start(path, threads=1)
+        start(path, threads=1, most_bytes=None)
     except _INVALID as error:
         why = " ".join(str(error).split())
         raise PackageError(f"{package}: its translation is not a valid ONNX model: {why}") from error

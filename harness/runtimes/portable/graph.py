@@ -10,9 +10,10 @@ It must know no operation by name: what an operation means stands in the `ops_*`
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from math import prod
+import itertools
+import math
+from collections.abc import MutableMapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,15 +21,10 @@ import onnx
 from onnx import helper
 
 from coreml_prune_bench.core.errors import PackageError, UnsupportedOperationError
+from coreml_prune_bench.mlprogram.budget import Budget
 from coreml_prune_bench.mlprogram.program import Block, Operation, Program
 from coreml_prune_bench.mlprogram.values import Constant, Immediate, NamedType, Reference, Shape, TensorType
-from coreml_prune_bench.runtimes.portable.constants import (
-    MOST_FOLDED_BYTES,
-    MOST_FOLDED_ELEMENTS,
-    check_size,
-    evaluate,
-    infer,
-)
+from coreml_prune_bench.runtimes.portable.constants import DRAWS, check_size, evaluate, infer
 from coreml_prune_bench.runtimes.portable.interface import Classifier
 
 Precision = Literal["float32", "float16"]
@@ -49,37 +45,49 @@ def onnx_type(dtype: str) -> int:
     return {"bool": onnx.TensorProto.BOOL}[dtype]
 
 
-@dataclass
-class Folded:
-    """Bytes of the constants that were computed so far, nested blocks included."""
+_NAMES_TOLD = 3
+_DECODED_BYTES = 4
+_COMPUTED_BYTES = 32
+"""Of an element that NumPy computes, in Float64 or Int64 and in several steps."""
 
-    bytes: int = 0
+MOST_DEPTH = 30
+"""Of graphs inside graphs: protobuf reads a hundred messages inside each other, and each graph stands in three."""
 
 
 class Graph:
     """Nodes and initializers so far, and what is known of each MIL value: its type, its constant, its batch.
 
     ONNX names are the MIL names; names that MIL does not have carry a slash, which no MIL identifier can.
-    `states` holds, for each state, the name of its current value.
+    `states` holds, for each state, the name of its current value; `blocks` numbers the blocks that are translated, and
+    `loop_types` keeps, by a loop's block, the types that its values have turned out to have.
     """
 
     def __init__(self, program: Program, precision: Precision = "float32") -> None:
         self.program = program
         self.precision = precision
         self.nodes: list[onnx.NodeProto] = []
+        self.depth = 0
         self.types: dict[str, TensorType] = {}
         self.batched: set[str] = set()
-        self.states: dict[str, str] = {}
+        self.states: MutableMapping[str, str] = {}
         self.classifier: Classifier | None = None
         self.arrays: dict[str, np.ndarray] = {}
         self._constants: dict[str, Constant] = {}
         self._aliases: dict[str, str] = {}
-        self._folded = Folded()
+        self.blocks = itertools.count()
+        self.loop_types: dict[int, dict[int, TensorType]] = {}
+        self.budget = Budget.of(program.weights)
 
     def child(self) -> Graph:
         """A graph for a block inside an operation: it sees every value and has nodes of its own."""
         inner = copy.copy(self)
         inner.nodes = []
+        inner.depth = self.depth + 1
+        if inner.depth > MOST_DEPTH:
+            raise UnsupportedOperationError(
+                f"{self.program.package}: its branches and loops are nested too deep; the portable runtime covers "
+                f"{MOST_DEPTH} graphs inside each other (a branch takes one, a loop two)"
+            )
         return inner
 
     def declare(self, value: NamedType) -> None:
@@ -101,6 +109,7 @@ class Graph:
 
     def decode(self, constant: Constant) -> np.ndarray:
         """The constant's elements, floats as Float32 and integers as Int32."""
+        self.budget.take_bytes(_DECODED_BYTES * math.prod(constant.type.fixed_shape))
         array = self.program.weights.array(constant)
         if array.dtype.kind in "iu":
             return array.astype(np.int32)
@@ -117,14 +126,16 @@ class Graph:
         self.type(name)
         name = self._aliases.get(name, name)
         if name in self._constants and name not in self.arrays:
-            self.initializer(name, self.decode(self._constants[name]))
+            self.arrays[name] = self.decode(self._constants[name])
         return name
 
     def initializer(self, name: str, array: np.ndarray) -> str:
+        self.budget.take_bytes(array.nbytes)
         self.arrays[name] = array
         return name
 
     def node(self, op_type: str, inputs: Sequence[str], outputs: str | Sequence[str], **attributes: Any) -> str:
+        self.budget.take_steps()
         names = [outputs] if isinstance(outputs, str) else list(outputs)
         self.nodes.append(helper.make_node(op_type, inputs, names, name=names[0], **attributes))
         return names[0]
@@ -136,9 +147,10 @@ class Graph:
         """
         nodes = self.nodes[start:]
         outputs = [output.name for output in operation.outputs if output.name not in self._constants]
-        if nodes and outputs and not operation.blocks and self._only_constants(operation):
+        drawn = any(node.op_type in DRAWS for node in nodes)
+        if nodes and outputs and not operation.blocks and not drawn and self._only_constants(operation):
             del self.nodes[start:]
-            for name, array in zip(outputs, evaluate(nodes, self.arrays, outputs), strict=True):
+            for name, array in zip(outputs, evaluate(nodes, self.arrays, outputs, self.budget), strict=True):
                 self._settle_constant(name, array)
             return
         if any(not self.types[name].fixed for name in outputs):
@@ -151,9 +163,6 @@ class Graph:
         return all(self.constant(name) is not None for name in operation.references())
 
     def _settle_constant(self, name: str, array: np.ndarray) -> None:
-        self._folded.bytes += array.nbytes
-        if self._folded.bytes > MOST_FOLDED_BYTES:
-            raise ValueError(f"the program's computed constants are beyond {MOST_FOLDED_BYTES >> 30} GiB")
         type_ = replace(self.types[name], shape=array.shape, rank_known=True)
         if self.precision == "float16" and type_.dtype == "fp16":
             array = array.astype(np.float16)
@@ -161,6 +170,7 @@ class Graph:
         self.define(name, Immediate(type_, array))
 
     def _settle_shapes(self, nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> None:
+        self.budget.take_steps(2 * len(nodes))
         shapes = infer(nodes, self.arrays, self.types)
         for name in outputs:
             source = self._aliases.get(name, name)
@@ -214,7 +224,8 @@ class Call:
 
     @property
     def _where(self) -> str:
-        return f"{self.graph.program.package}: operation {self.operation.type!r} ({', '.join(self.outputs)})"
+        names = ", ".join(self.outputs[:_NAMES_TOLD]) + (", ..." if len(self.outputs) > _NAMES_TOLD else "")
+        return f"{self.graph.program.package}: operation {self.operation.type!r} ({names})"
 
     # --- arguments
 
@@ -313,7 +324,9 @@ class Call:
 
     def stored_array(self, parameter: str) -> np.ndarray:
         """The same in the element type in which the package stores it."""
-        return self.graph.program.weights.array(self._known(parameter))
+        constant = self._known(parameter)
+        self.graph.budget.take_bytes(math.prod(constant.type.fixed_shape))
+        return self.graph.program.weights.array(constant)
 
     def _known(self, parameter: str) -> Constant:
         constant = self._constant(parameter) if self.has(parameter) else None
@@ -341,10 +354,9 @@ class Call:
     def bounded(self, *sizes: int) -> None:
         """To be called before an array of so many elements is made, where the sizes are the program's to choose.
 
-        Raises PackageError where computing with it would take more memory than a computed constant may have.
+        Raises OverBudgetError where computing with it would take more memory than is left.
         """
-        if prod(max(size, 1) for size in sizes) > MOST_FOLDED_ELEMENTS:
-            raise self.malformed(f"it asks for {list(sizes)} elements")
+        self.graph.budget.take_bytes(_COMPUTED_BYTES * math.prod(max(size, 1) for size in sizes))
 
     # --- results
 

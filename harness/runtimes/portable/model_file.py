@@ -6,6 +6,8 @@ model itself: two copies of a large network's weights would not fit into memory,
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,10 @@ def write(translation: Translation, folder: Path) -> None:
         for name, array in translation.weights.items():
             file.seek(-file.tell() % _PAGE_BYTES, 1)
             model.graph.initializer.append(_reference(name, array, file.tell()))
-            array.tofile(file)
+            try:
+                array.tofile(file)
+            except OSError as error:  # NumPy tells how much was written, and not why no more
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name) from error
     (folder / MODEL_FILE).write_bytes(model.SerializeToString())
     (folder / INTERFACE_FILE).write_text(translation.interface.to_json(), encoding="utf-8")
 

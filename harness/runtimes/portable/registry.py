@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from coreml_prune_bench.core.errors import UnsupportedOperationError
+from coreml_prune_bench.mlprogram.budget import OverBudgetError
 from coreml_prune_bench.mlprogram.program import Operation
 from coreml_prune_bench.mlprogram.values import TensorType
 from coreml_prune_bench.runtimes.portable.batch import never
@@ -72,6 +73,13 @@ class MixesSamples(Exception):
     """The program does not provably keep samples apart. Never leaves the translation."""
 
 
+def keep_samples_apart(call: Call) -> None:
+    """To be called by an operation that no batch rule sees: what its blocks use from outside are no parameters, and
+    what it draws must not be shared. Raises MixesSamples where the program runs a batch at once."""
+    if call.graph.batched:
+        raise MixesSamples
+
+
 def apply(graph: Graph, operation: Operation) -> None:
     """Translate one operation of the program into `graph`.
 
@@ -85,7 +93,10 @@ def apply(graph: Graph, operation: Operation) -> None:
     for output in operation.outputs:
         graph.declare(output)
     try:
+        graph.budget.take_steps()
         _translate(call, entry)
+    except OverBudgetError as error:
+        raise call.malformed(str(error)) from error
     except _UNFIT as error:
         # Translations check what would go wrong silently. What stops them anyway is not checked before, so this may be
         # a fault of a translation too: the cause is kept.

@@ -5,7 +5,8 @@ It must know no operation, and must refuse an input rather than bend it: Core ML
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,17 +19,19 @@ from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.mlprogram.program import Feature, Program
 from coreml_prune_bench.mlprogram.reader import read
 from coreml_prune_bench.runtimes.portable import cache
-from coreml_prune_bench.runtimes.portable.engine import ONNX_RUNTIME_ERRORS, start
+from coreml_prune_bench.runtimes.portable.engine import ONNX_RUNTIME_ERRORS, is_full, renew_pool, run, start
 from coreml_prune_bench.runtimes.portable.interface import INTERFACE_FILE, MODEL_FILE, Interface
+from coreml_prune_bench.runtimes.portable.memory import most_bytes, most_bytes_made
+from coreml_prune_bench.runtimes.portable.values import batch, computed, leads_with_one, sample, sample_shape
 
 if TYPE_CHECKING:
     import onnxruntime  # type: ignore[import-untyped]
     from PIL.Image import Image
 
+    from coreml_prune_bench.core.cache_folder import Use
     from coreml_prune_bench.runtimes.portable.graph import Precision
     from coreml_prune_bench.runtimes.portable.translate import Shapes, Translation
 
-_PIL_MODES = {"RGB": "RGB", "BGR": "RGB", "GRAYSCALE": "L", "GRAYSCALE_FLOAT16": "F"}
 _MOST_SESSIONS = 8
 """A package of flexible shapes has a session for each shape that it was given lately."""
 
@@ -36,10 +39,15 @@ State = dict[str, np.ndarray]
 """Float32 (or integers) by state name, of the declared shapes. `predict` replaces the arrays."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Loaded:
+    """shapes: those that it was translated for (None: the default ones); model_bytes: of it and its weights."""
+
     interface: Interface
     session: onnxruntime.InferenceSession
+    shapes: Shapes | None
+    model_bytes: int
+    use: Use | None
 
 
 class Model:
@@ -64,14 +72,15 @@ class Model:
         self._function = function
         self._threads = threads
         self._content = cache.content(self.package) if cached and cache.is_on() else None
-        default = self._open(None)
-        interface = default.interface
-        self.inputs, self.outputs, self.states = interface.inputs, interface.outputs, interface.states
-        self.any_batch = interface.any_batch
-        self.classes = interface.classifier.classes if interface.classifier else None
-        self._results = interface.results
+        default = self._open_default()
+        described = default.interface if default else self.program
+        self.inputs, self.outputs, self.states = described.inputs, described.outputs, described.states
+        self.any_batch = default is not None and default.interface.any_batch
+        self.classes = default.interface.classifier.classes if default and default.interface.classifier else None
+        self._results = described.results
+        self._model_bytes = default.model_bytes if default else self.program.weights.package_bytes()
         self._features = {feature.name: feature for feature in self.inputs}
-        self._sessions = {tuple(feature.default_shape for feature in self.inputs): default}
+        self._sessions = {tuple(f.default_shape for f in self.inputs): default} if default else {}
 
     @cached_property
     def program(self) -> Program:
@@ -90,8 +99,9 @@ class Model:
         return self._results
 
     def make_state(self) -> State:
-        """The state before the first prediction: zeros, as Core ML's."""
-        return {s.name: np.zeros(s.default_shape, _computed(np.dtype(s.dtype))) for s in self.states}
+        """The state before the first prediction: zeros, as Core ML's. PackageError where it is too large for that."""
+        self._check_made(self.states, "its state")
+        return {s.name: np.zeros(s.default_shape, computed(np.dtype(s.dtype))) for s in self.states}
 
     def predict(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
         """One sample: a PIL image or array for each input, of a shape that is declared.
@@ -101,7 +111,8 @@ class Model:
         """
         self._check_names(inputs)
         self._check_state(state)
-        given = {name: self._sample(feature, inputs.get(name)) for name, feature in self._features.items()}
+        self._check_made([feature for feature in self.inputs if feature.name not in inputs], "its default inputs")
+        given = {name: sample(self.package, one, inputs.get(name)) for name, one in self._features.items()}
         feeds = {name: a[np.newaxis] if self._features[name].kind == "image" else a for name, a in given.items()}
         loaded = self._load({name: tuple(array.shape) for name, array in given.items()})
         return self._one(self._run(loaded, feeds, state), loaded)
@@ -115,14 +126,20 @@ class Model:
         if self.states:
             raise PackageError(f"{self.package}: is stateful, which a batch is not; use predict with a state")
         self._check_names(inputs)
-        batches = {name: self._batch(feature, inputs.get(name)) for name, feature in self._features.items()}
-        sizes = {name: len(batch) for name, batch in batches.items()}
+        batches = {name: batch(self.package, self._features[name], given) for name, given in inputs.items()}
+        sizes = {name: len(samples) for name, samples in batches.items()}
         if len(set(sizes.values())) != 1:
             raise PackageError(f"{self.package}: expected the same number of samples, got {sizes}")
-        loaded = self._load({name: self._sample_shape(name, batch) for name, batch in batches.items()})
+        samples = next(iter(sizes.values()))
+        for name, feature in self._features.items():
+            if name not in inputs:  # an optional one
+                one = sample(self.package, feature, None)
+                batches[name] = np.stack([one[0] if leads_with_one(feature) else one] * samples)
+        shapes = {name: sample_shape(feature, batches[name]) for name, feature in self._features.items()}
+        loaded = self._load(shapes)
         if loaded.interface.any_batch:
             return self._many(self._run(loaded, batches, None), loaded)
-        return self._one_by_one(loaded, batches, next(iter(sizes.values())))
+        return self._one_by_one(loaded, batches, samples)
 
     def to_onnx(self, path: str | Path) -> None:
         """Write the translated model, with its weights decompressed and in it, for its declared (default) shapes."""
@@ -144,15 +161,31 @@ class Model:
             self._sessions[key] = loaded
         return self._sessions[key]
 
+    def _open_default(self) -> _Loaded | None:
+        """For the declared shapes. None where they are not the only ones and the program does not fit them.
+
+        coremltools declares the smallest ones that a range allows, whatever the program indexes: others can fit.
+        """
+        try:
+            return self._open(None)
+        except PackageError:
+            program = self.program
+            if not any(f.flexible for f in program.inputs) or any(f.kind == "label" for f in program.outputs):
+                raise
+            from coreml_prune_bench.runtimes.portable.translate import check_known
+
+            check_known(program)
+            return None
+
     def _open(self, shapes: Shapes | None) -> _Loaded:
         """Out of the cache, or translated. None: the default shapes, which stand in the package or in the cache."""
         key = cache.key(self._content, self._function, self.precision, shapes) if self._content else None
         if key is not None and (entry := cache.find(key)):
             # It can be evicted meanwhile; what then is wrong with the package itself, translating will tell.
             with suppress(PackageError, OSError, ValueError, LookupError, TypeError):
-                return self._start(entry)
+                return self._start(entry, shapes)
         with cache.made(key, lambda folder: self._write(shapes, folder)) as folder:
-            return self._start(folder)
+            return self._start(folder, shapes)
 
     def _write(self, shapes: Shapes | None, folder: Path) -> None:
         from coreml_prune_bench.runtimes.portable.model_file import write
@@ -166,10 +199,19 @@ class Model:
         default = {feature.name: feature.default_shape for feature in self.program.inputs}
         return translate(self.program, default if shapes is None else shapes, self.precision)
 
-    def _start(self, folder: Path) -> _Loaded:
+    def _start(self, folder: Path, shapes: Shapes | None) -> _Loaded:
+        used = cache.in_use(folder)
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        pool_bytes = most_bytes(model=size)
         with self._onnx_runtime("load"):
-            session = start(folder / MODEL_FILE, threads=self._threads)
-        return _Loaded(Interface.from_json((folder / INTERFACE_FILE).read_bytes()), session)
+            try:
+                session = start(folder / MODEL_FILE, threads=self._threads, most_bytes=pool_bytes)
+            except ONNX_RUNTIME_ERRORS as error:
+                if not (is_full(error) and renew_pool(pool_bytes)):  # full of what others have left
+                    raise
+                session = start(folder / MODEL_FILE, threads=self._threads, most_bytes=pool_bytes)
+        interface = Interface.from_json((folder / INTERFACE_FILE).read_bytes())
+        return _Loaded(interface, session, shapes, size, used)
 
     # --- running
 
@@ -179,11 +221,34 @@ class Model:
         fed = {**feeds, **(state or {})}
         taken = {input_.name: tuple(input_.shape) for input_ in loaded.session.get_inputs()}
         scalars = {name: fed[name].reshape(()) if not shape else fed[name] for name, shape in taken.items()}
-        with self._onnx_runtime("run"):
-            values = dict(zip(names, loaded.session.run(list(names.values()), scalars), strict=True))
+        inputs, states = (sum(array.nbytes for array in one.values()) for one in (feeds, state or {}))
+        pool_bytes = most_bytes(model=loaded.model_bytes, inputs=inputs, states=states)
+        results = self._bounded(loaded, list(names.values()), scalars, pool_bytes)
+        values = dict(zip(names, results, strict=True))
         if state is not None:
             state.update({name: values.pop(name) for name in loaded.interface.state_names})
         return values
+
+    def _bounded(self, loaded: _Loaded, names: list[str], feeds: Any, pool_bytes: int) -> list[np.ndarray]:
+        """What the session makes of `feeds`. Raises PackageError where its values take more than `pool_bytes`."""
+        with self._onnx_runtime("run"):
+            try:
+                return run(loaded.session, names, feeds)
+            except ONNX_RUNTIME_ERRORS as error:
+                if not is_full(error):
+                    raise
+            # Perhaps of what others have left there, or it was meant for smaller inputs: once more, in a new one.
+            if renew_pool(pool_bytes):
+                loaded.session = self._open(loaded.shapes).session
+                try:
+                    return run(loaded.session, names, feeds)
+                except ONNX_RUNTIME_ERRORS as error:
+                    if not is_full(error):
+                        raise
+        raise PackageError(
+            f"{self.package}: a prediction's values take more than {pool_bytes / (1 << 30):,.2f} GiB, the most for "
+            "a package of this size and inputs of this size"
+        )
 
     @contextmanager
     def _onnx_runtime(self, doing: str) -> Iterator[None]:
@@ -195,12 +260,19 @@ class Model:
             raise PackageError(f"{self.package}: ONNX Runtime cannot {doing} the program: {why}") from error
 
     def _one_by_one(self, loaded: _Loaded, batches: Mapping[str, np.ndarray], samples: int) -> dict[str, np.ndarray]:
-        leads = {name: f.kind == "image" or _leads_with_one(f) for name, f in self._features.items()}
+        leads = {name: f.kind == "image" or leads_with_one(f) for name, f in self._features.items()}
         results = [
             self._run(loaded, {name: b[i : i + 1] if leads[name] else b[i] for name, b in batches.items()}, None)
             for i in range(samples)
         ]
-        return self._many({name: _join([result[name] for result in results]) for name in results[0]}, loaded)
+        return self._many({name: self._join(name, [result[name] for result in results]) for name in results[0]}, loaded)
+
+    def _join(self, name: str, results: list[np.ndarray]) -> np.ndarray:
+        """Samples' results as one batch, along the leading 1 if they have one."""
+        if len(shapes := {result.shape for result in results}) > 1:
+            several = " and ".join(str(list(shape)) for shape in sorted(shapes)[:2])
+            raise PackageError(f"{self.package}: output {name!r} is {several} for different samples; use predict")
+        return np.concatenate(results) if results[0].shape[:1] == (1,) else np.stack(results)
 
     # --- what a caller gets
 
@@ -253,84 +325,13 @@ class Model:
         if expected != got:
             raise PackageError(f"{self.package}: expected the state {expected} (see make_state), got {got}")
 
-    def _sample(self, feature: Feature, value: Any) -> np.ndarray:
-        """[H, W, C] for an image, the declared shape for an array."""
-        if value is None and feature.default is not None:
-            value = np.full(feature.default_shape, feature.default, feature.dtype)
-        if feature.kind == "array":
-            return self._array(feature, value)
-        return self._image(feature, value)
-
-    def _image(self, feature: Feature, value: Any) -> np.ndarray:
-        """A PIL image or array as [H, W, C]."""
-        if not isinstance(value, np.ndarray):
-            expected = _PIL_MODES[feature.color_space or ""]
-            mode = getattr(value, "mode", None)
-            if mode != expected:
-                got = f"mode {mode}" if mode else type(value).__name__
-                wanted = f"a PIL image of mode {expected} (use convert) or a {feature.dtype} array"
-                raise self._refused(feature, wanted, got)
-            value = np.asarray(value)
-            value = value[:, :, np.newaxis] if value.ndim == 2 else value  # gray has no channel dimension
-            value = value.astype(feature.dtype)
-        return self._array(feature, value)
-
-    def _batch(self, feature: Feature, value: Any) -> np.ndarray:
-        array = self._as_array(feature, value)
-        if array.ndim == 0 or len(array) == 0:
-            raise self._refused(feature, "samples, stacked, 1 or more", f"shape {list(array.shape)}")
-        first = array[:1] if _leads_with_one(feature) else array[0]
-        if not feature.accepts(first.shape):
-            raise self._refused(feature, f"samples of {feature.expected_shape()}", f"shape {list(array.shape)}")
-        return self._elements(feature, array)
-
-    def _sample_shape(self, name: str, batch: np.ndarray) -> tuple[int, ...]:
-        return (1, *batch.shape[1:]) if _leads_with_one(self._features[name]) else tuple(batch.shape[1:])
-
-    def _array(self, feature: Feature, value: Any) -> np.ndarray:
-        array = self._as_array(feature, value)
-        if not feature.accepts(array.shape):
-            raise self._refused(feature, feature.expected_shape(), f"shape {list(array.shape)}")
-        return self._elements(feature, array)
-
-    def _as_array(self, feature: Feature, value: Any) -> np.ndarray:
-        try:
-            return np.asarray(value)
-        except ValueError as error:  # rows of different lengths
-            raise self._refused(feature, feature.expected_shape(), "what is no array") from error
-
-    def _elements(self, feature: Feature, array: np.ndarray) -> np.ndarray:
-        target = np.dtype(feature.dtype)
-        if not (array.dtype.kind in "iuf" and np.can_cast(array.dtype, target, "same_kind")) or (
-            feature.kind == "image" and array.dtype != target
-        ):
-            raise self._refused(feature, f"{feature.dtype} of {feature.expected_shape()}", f"{array.dtype}")
-        if target.kind in "iu" and array.dtype != target and not np.array_equal(array, array.astype(target)):
-            raise self._refused(feature, f"{feature.dtype} of {feature.expected_shape()}", "integers beyond that")
-        if array.dtype != np.float32 or target != np.float16:  # the model rounds its inputs itself, and faster
-            with np.errstate(over="ignore"):  # to infinity, as the model does
-                array = array.astype(target, copy=False)
-        if feature.kind == "image" and target == np.uint8:
-            return array
-        return array.astype(_computed(target), copy=False)
-
-    def _refused(self, feature: Feature, expected: str, got: str) -> PackageError:
-        return PackageError(f"{self.package}: input {feature.name!r} expects {expected}, got {got}")
-
-
-def _computed(dtype: np.dtype[Any]) -> type[np.generic]:
-    """What stands for the element type while computing."""
-    return np.float32 if dtype.kind == "f" else np.int32
-
-
-def _leads_with_one(feature: Feature) -> bool:
-    """Whether one sample already has a leading 1 that stands for the batch."""
-    return feature.kind == "array" and feature.default_shape[:1] == (1,)
-
-
-def _join(results: list[np.ndarray]) -> np.ndarray:
-    """Samples' results as one batch, along the leading 1 if they have one."""
-    return np.concatenate(results) if results[0].shape[:1] == (1,) else np.stack(results)
+    def _check_made(self, features: Sequence[Feature], what: str) -> None:
+        """What a package lets us make must not be out of proportion to it."""
+        made = sum(math.prod(feature.default_shape) * 4 for feature in features)
+        most = most_bytes_made(model=self._model_bytes)
+        if made > most:
+            sizes = f"{made / (1 << 20):,.0f} MiB, more than the {most / (1 << 20):,.0f} MiB"
+            raise PackageError(f"{self.package}: {what} would take {sizes} that are made for a package of this size")
 
 
 def _to_pixels(value: np.ndarray, image: Feature) -> np.ndarray:

@@ -6,7 +6,7 @@ has register themselves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,9 +18,9 @@ from coreml_prune_bench.mlprogram.program import Feature, Program
 from coreml_prune_bench.mlprogram.values import NamedType, TensorType
 from coreml_prune_bench.runtimes.portable import ops  # noqa: F401  (registers the operations)
 from coreml_prune_bench.runtimes.portable.constants import IR_VERSION, ONNX_OPSET, tensor_proto
-from coreml_prune_bench.runtimes.portable.graph import Graph, Precision, onnx_type
+from coreml_prune_bench.runtimes.portable.graph import Call, Graph, Precision, onnx_type
 from coreml_prune_bench.runtimes.portable.interface import Interface
-from coreml_prune_bench.runtimes.portable.registry import MixesSamples, apply
+from coreml_prune_bench.runtimes.portable.registry import MixesSamples, apply, lookup
 from coreml_prune_bench.runtimes.portable.simplify import simplify, used_names
 
 _BATCH = "batch"
@@ -54,12 +54,23 @@ def translate(program: Program, shapes: Shapes, precision: Precision = "float32"
     return _build(program, shapes, precision, any_batch=False)
 
 
+def check_known(program: Program) -> None:
+    """Raises UnsupportedOperationError for the first operation that is not known, inside blocks too."""
+    graph, waiting = Graph(program), list(reversed(program.operations))
+    while waiting:
+        operation = waiting.pop()
+        lookup(Call(graph, operation))
+        waiting += [inner for block in reversed(operation.blocks) for inner in reversed(block.operations)]
+
+
 def _build(program: Program, shapes: Shapes, precision: Precision, *, any_batch: bool) -> Translation:
     graph = Graph(program, precision)
     inputs = [_input(graph, argument, shapes, any_batch=any_batch) for argument in program.arguments]
     for operation in program.operations:
         apply(graph, operation)
-    outputs = {name: _output(graph, name, any_batch=any_batch) for name in _result_names(graph)}
+    given = {argument.name for argument in program.arguments}
+    made = {output for node in graph.nodes for output in node.output} | given
+    outputs = {name: _output(graph, name, given, made, any_batch=any_batch) for name in _result_names(graph)}
     states = {name: _state_output(graph, name) for name in graph.states}
     returned = [info for _, info in (*outputs.values(), *states.values())]
     nodes = simplify(graph.nodes, [info.name for info in returned])
@@ -108,7 +119,7 @@ def _input(graph: Graph, argument: NamedType, shapes: Shapes, *, any_batch: bool
     if feature.kind == "image":
         height, width, channels = shape
         graph.declare(NamedType(argument.name, replace(argument.type, shape=(1, channels, height, width))))
-        _image_input(graph, feature)
+        _image_input(graph, feature, onnx_type(argument.type.dtype))
         element = onnx.TensorProto.UINT8 if feature.dtype == "uint8" else onnx.TensorProto.FLOAT
         return _value_info(feature.name, element, (1, *shape), leading)
     type_ = replace(argument.type, shape=_argument_shape(argument.type, shape), rank_known=True)
@@ -123,14 +134,17 @@ def _argument_shape(type_: TensorType, declared: tuple[int, ...]) -> tuple[int, 
     return () if type_.rank_known and type_.shape == () and declared == (1,) else declared
 
 
-def _image_input(graph: Graph, image: Feature) -> None:
-    """From [N, H, W, C] to what the program takes: Float32 [N, C, H, W], in the order of the colour space."""
-    # Moving bytes is cheaper than moving floats, so the cast comes last.
+def _image_input(graph: Graph, image: Feature, element: int) -> None:
+    """From [N, H, W, C] to what the program takes: [N, C, H, W] in the order of the colour space.
+
+    Its elements are Float32, or Int32 where the program wants the bytes themselves.
+    """
+    # Moving bytes is cheaper than moving numbers, so the cast comes last.
     planes = graph.node("Transpose", [image.name], f"{image.name}/planes", perm=[0, 3, 1, 2])  # [N, C, H, W]
     if image.color_space == "BGR":
         order = graph.initializer(f"{image.name}/order", np.array([2, 1, 0], np.int64))
         planes = graph.node("Gather", [planes, order], f"{image.name}/bgr", axis=1)
-    graph.alias(image.name, graph.node("Cast", [planes], f"{image.name}/float", to=onnx.TensorProto.FLOAT))
+    graph.alias(image.name, graph.node("Cast", [planes], f"{image.name}/cast", to=element))
 
 
 # --- outputs
@@ -142,8 +156,13 @@ def _result_names(graph: Graph) -> Sequence[str]:
     return [name for name in graph.program.results if name != label]
 
 
-def _output(graph: Graph, name: str, *, any_batch: bool) -> tuple[str, onnx.ValueInfoProto]:
-    """The ONNX name under which the model returns `name`, and its type."""
+def _output(
+    graph: Graph, name: str, given: Set[str], made: Set[str], *, any_batch: bool
+) -> tuple[str, onnx.ValueInfoProto]:
+    """The ONNX name under which the model returns `name`, and its type.
+
+    given, made: the names of the model's inputs, and those that nodes and inputs have taken.
+    """
     leading = _BATCH if any_batch else None
     if any_batch and name not in graph.batched:
         raise MixesSamples
@@ -153,18 +172,14 @@ def _output(graph: Graph, name: str, *, any_batch: bool) -> tuple[str, onnx.Valu
         raise MixesSamples  # N samples of several rows each are not what a caller can take apart
     source = graph.tensor(name)
     # Where something else stands for it, that is no reason for the output to lose its name, if the name is free.
-    taken = name in graph.arrays or any(name in node.output for node in graph.nodes) or name in _inputs(graph)
-    if source != name or name in graph.arrays or name in _inputs(graph):
+    if source != name or name in graph.arrays or name in given:
+        taken = name in graph.arrays or name in made
         source = graph.node("Identity", [source], f"{name}/result" if taken else name)
     type_ = graph.types[name]
     element = _element_type(graph, NamedType(name, type_))
     if not type_.rank_known:
         return source, helper.make_tensor_value_info(source, element, None)
     return source, _value_info(source, element, type_.shape, leading)
-
-
-def _inputs(graph: Graph) -> set[str]:
-    return {argument.name for argument in graph.program.arguments}
 
 
 def _state_output(graph: Graph, name: str) -> tuple[str, onnx.ValueInfoProto]:

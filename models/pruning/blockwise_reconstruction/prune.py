@@ -30,8 +30,8 @@ from torch.nn import functional
 from coreml_prune_bench.models.checkpoints import State
 from coreml_prune_bench.models.conversion import without_metadata
 from coreml_prune_bench.models.devices import CPU, describe, to_device
-from coreml_prune_bench.models.errors import BenchError
-from coreml_prune_bench.models.layers import PrunableLayer
+from coreml_prune_bench.models.errors import BenchError, CellFailedError
+from coreml_prune_bench.models.layers import names_by_weight
 from coreml_prune_bench.models.loading import LabelledImages
 from coreml_prune_bench.models.pruning.blockwise_reconstruction.config import ReconstructionConfig
 from coreml_prune_bench.models.pruning.post_training import prune as post_training
@@ -99,11 +99,14 @@ class Calibration:
 
 def prune(config: ReconstructionConfig, task: PruningTask) -> Pruned:
     """Choose the zeros, fit block by block, then convert."""
+    if not _weights(task.model):
+        raise CellFailedError("no weight of its layers has requires_grad, so that none can be fitted")
     checkpoint, device = task.session.checkpoint, task.session.device
     dense = deepcopy(task.model)
     state = (checkpoint.load() if checkpoint is not None else None) or _masked(config, task)
     task.model.load_state_dict(state["model"])
     masks = masks_of(task.model, state["targets"])
+    devices = list(dict.fromkeys([*state["devices"], describe(device)]))
     for model in (task.model, dense):
         to_device(model.eval(), device)
     blocks = fit_blocks(
@@ -120,12 +123,10 @@ def prune(config: ReconstructionConfig, task: PruningTask) -> Pruned:
     for done, error in blocks:
         task.say(error.describe())
         if checkpoint is not None:
-            checkpoint.save(state | {"model": task.model.state_dict(), "stages": done})
+            checkpoint.save(state | {"model": task.model.state_dict(), "stages": done, "devices": devices})
     to_device(task.model, CPU)
-    targets = state["targets"]
-    return Pruned(
-        config, task.model, task.image_size, targets, state["scope"], (describe(device),), patterns_of(config, targets)
-    )
+    targets, scope = state["targets"], state["scope"]
+    return Pruned(config, task.model, task.image_size, targets, scope, tuple(devices), patterns_of(config, targets))
 
 
 def calibration_images(data: LabelledImages, config: ReconstructionConfig) -> Calibration:
@@ -171,13 +172,14 @@ def fit_blocks(
     """
     run = _Runner(device, on_disk=config.activations == "disk")
     pairs = list(zip(sparse.named_children(), dense.children(), strict=True))
-    keep = [{f"{n}.weight": mask for n, mask in masks.items() if _has(stage, n)} for (_, stage), _ in pairs]
+    keep = [_masks_in(stage, masks) for (_, stage), _ in pairs]
     begin = next(
         (number for number, own in enumerate(keep) if not all(mask.all() for mask in own.values())), len(pairs)
     )
     to_fit = [number for number, ((_, stage), _) in enumerate(pairs) if number >= begin and _weights(stage)]
     inputs = reference = calibration.images
     for number, ((name, stage), teacher) in enumerate(pairs):
+        _check_images_first(name, next(run.parts(teacher, reference[:1])))
         reference = run(teacher, reference)
         if number < begin:
             inputs = reference
@@ -191,6 +193,15 @@ def fit_blocks(
             yield number + 1, error
         else:
             inputs = run(stage, inputs)
+
+
+def _check_images_first(stage: str, output: Tensor) -> None:
+    """output: of one image."""
+    if len(output) != 1:
+        raise CellFailedError(
+            f"{stage} gives {list(output.shape)} of one image, expected [1, ...]: images are taken apart along "
+            "the first dimension; use batch_first=True, or sparse-gpt, post-training or magnitude-pruner"
+        )
 
 
 @dataclass(frozen=True)
@@ -345,7 +356,8 @@ def _masked(config: ReconstructionConfig, task: PruningTask) -> State:
         targets, scope = sparse_gpt.sparsify(start, task)
     else:
         targets, scope = _smallest_zeroed(config, task)
-    return {"targets": targets, "scope": scope, "model": without_metadata(task.model).state_dict(), "stages": 0}
+    masked = without_metadata(task.model).state_dict()
+    return {"targets": targets, "scope": scope, "model": masked, "stages": 0, "devices": []}
 
 
 def _smallest_zeroed(config: ReconstructionConfig, task: PruningTask) -> tuple[Targets, str]:
@@ -356,14 +368,15 @@ def _smallest_zeroed(config: ReconstructionConfig, task: PruningTask) -> tuple[T
     return targets, scope_in_words(config, task.network, task.model)
 
 
-def _has(stage: nn.Module, layer: str) -> bool:
-    return any(name == layer for name, _ in stage.named_modules())
+def _masks_in(stage: nn.Module, masks: Masks) -> Masks:
+    """Those of the stage's weights, by the names of `_weights`: a weight that layers share has the first one's."""
+    return {f"{names[0]}.weight": masks[name] for names in names_by_weight(stage) for name in names if name in masks}
 
 
 def _weights(stage: nn.Module) -> dict[str, Tensor]:
-    """Those of convolutions and linear layers, by name."""
-    layers = {name: layer for name, layer in stage.named_modules() if isinstance(layer, PrunableLayer)}
-    return {f"{name}.weight": layer.weight for name, layer in layers.items()}
+    """Those of convolutions and linear layers, by name, that are trained; of layers that share one, the first's."""
+    weights = {f"{names[0]}.weight": stage.get_parameter(f"{names[0]}.weight") for names in names_by_weight(stage)}
+    return {name: weight for name, weight in weights.items() if weight.requires_grad}
 
 
 def _size(weight: Tensor) -> float:

@@ -1,13 +1,16 @@
 """Training-time pruning: Core ML Tools' MagnitudePruner along a fine-tuning (Zhu and Gupta 2017)."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import numpy as np
 from coremltools.optimize.torch.pruning import MagnitudePruner, PolynomialDecayScheduler
 from coremltools.optimize.torch.pruning import MagnitudePrunerConfig as OwnConfig
-from torch import nn
+from torch import Tensor, nn
 
 from coreml_prune_bench.models.checkpoints import State
 from coreml_prune_bench.models.errors import BenchError
@@ -50,20 +53,47 @@ def fine_tune(config: MagnitudePrunerConfig, task: PruningTask) -> tuple[Targets
         own_config = OwnConfig.from_dict(as_coremltools(config, targets, steps))
         scope = scope_in_words(config, task.network, task.model)
     teacher = Teacher(deepcopy(task.model).eval(), config.distillation) if config.distillation is not None else None
-    pruner = MagnitudePruner(task.model, own_config)
-    pruner.prepare(inplace=True)
-    devices = train(
-        task.model,
-        data,
-        config.training,
-        order_seed=task.trial,
-        session=task.session,
-        pruner=_ResumablePruner(pruner),
-        teacher=teacher,
-        progress=task.progress,
-    )
-    pruner.finalize(inplace=True)
+    with _sharing_what_is_masked(task.model):
+        pruner = MagnitudePruner(task.model, own_config)
+        pruner.prepare(inplace=True)
+        devices = train(
+            task.model,
+            data,
+            config.training,
+            order_seed=task.trial,
+            session=task.session,
+            pruner=_ResumablePruner(pruner),
+            teacher=teacher,
+            progress=task.progress,
+        )
+        pruner.finalize(inplace=True)
     return targets, scope, devices
+
+
+@contextmanager
+def _sharing_what_is_masked(model: nn.Module) -> Iterator[None]:
+    """Inside, whatever shares its weight with a layer that is pruned uses it as it is masked, not as it is kept."""
+    layers = prunable_layers(model)
+    owners = {id(layer.weight): layer for layer in layers.values()}
+    others = [
+        (module, type(module), name, owners[id(parameter)])
+        for module in model.modules()
+        for name, parameter in module._parameters.items()
+        if id(parameter) in owners and module is not owners[id(parameter)]
+    ]
+    for module, kind, name, owner in others:
+        del module._parameters[name]
+        module.__class__ = type(kind.__name__, (type(module),), {name: property(partial(_masked, owner))})
+    yield
+    for module, kind, name, owner in others:
+        module.__class__ = kind
+        module.register_parameter(name, owner.get_parameter("weight"))
+
+
+def _masked(owner: nn.Module, _: nn.Module) -> Tensor:
+    if "weight_orig" not in owner._parameters:
+        return owner.get_parameter("weight")
+    return owner.get_parameter("weight_orig") * owner.get_buffer("weight_mask")
 
 
 class _ResumablePruner:

@@ -4,50 +4,85 @@ The process imports what a prediction needs before its memory is limited, and is
 """
 
 import multiprocessing
+import os
 import resource
+import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 
+from coreml_prune_bench.accuracy.predict import describe
 from coreml_prune_bench.core.errors import BenchError
 
-_SECONDS = 60.0
-_BYTES = 3 << 30
-"""Above what the process has when it starts. A prediction with the packages of these tests needs some 50 MB."""
 _MOST_ELEMENTS = 1 << 20
 """Of an input. A damaged package may declare a larger one; the test does not make it."""
 
 
-class Attempts:
-    """Runs packages one after the other in a process that may crash."""
+@dataclass(frozen=True)
+class Attempt:
+    """What came of a package, until when, what of that the process computed, and its memory beside the imports.
 
-    def __init__(self) -> None:
+    outcome: "ran", "refused: (why)", "endless" where it was loaded and did not end in time, or what a package must
+    never do: "raised: ...", "crashed ...", "hung ...".
+    """
+
+    outcome: str
+    seconds: float
+    processor_s: float
+    mebibytes: float
+
+
+class Attempts:
+    """Runs packages one after the other in a process that may crash.
+
+    seconds: what one may take; most_bytes: above what the process has when it starts.
+    """
+
+    def __init__(self, seconds: float = 60.0, most_bytes: int = 3 << 30) -> None:
+        self._seconds = seconds
+        self._most_bytes = most_bytes
         self._start()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, self._most_bytes), daemon=True)
         self._process.start()
         theirs.close()
-        self._connection.recv()  # ready
+        self._imported = self._connection.recv()
 
     def outcome(self, package: Path) -> str:
-        """ "ran", "refused: (why)", or what a package must never do: "raised: ...", "crashed ...", "hung ..."."""
+        return self.attempt(package).outcome
+
+    def attempt(self, package: Path) -> Attempt:
+        start, computed = time.monotonic(), _processor_s(self._process.pid or 0)
+        loaded, peak = False, 0.0
+
+        def result(outcome: str) -> Attempt:
+            spent = max(0.0, _processor_s(self._process.pid or 0) - computed)
+            return Attempt(outcome, time.monotonic() - start, spent, peak - self._imported)
+
         self._connection.send(package)
         try:
-            if self._connection.poll(_SECONDS):
-                return str(self._connection.recv())
-            ended = f"hung: no answer after {_SECONDS:.0f} s"
+            while self._connection.poll(max(0.0, start + self._seconds - time.monotonic())):
+                told, peak = self._connection.recv()
+                if told != _LOADED:
+                    return result(told)
+                loaded = True
+            peak = max(peak, _peak(self._process.pid or 0))
+            ended = "endless" if loaded else f"hung: no answer after {self._seconds:.0f} s"
         except (EOFError, ConnectionResetError):
             self._process.join()
             ended = f"crashed with exit code {self._process.exitcode}"
+        attempt = result(ended)
         self.close()
         self._start()
-        return ended
+        return attempt
 
     def close(self) -> None:
         self._process.kill()
@@ -55,21 +90,44 @@ class Attempts:
         self._connection.close()
 
 
-def _serve(connection: Connection) -> None:
+_LOADED = "loaded"
+
+
+def _processor_s(process: int) -> float:
+    """What a process has computed so far; 0 once it is gone."""
+    with suppress(OSError):
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
+def _peak(process: int) -> float:
+    """The most memory that a process has held, in MiB."""
+    with suppress(OSError):
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+    return 0.0
+
+
+def _serve(connection: Connection, most_bytes: int) -> None:
     from coremltools.proto import Model_pb2  # noqa: F401
 
     from coreml_prune_bench.mlprogram.summary import read_package  # noqa: F401
     from coreml_prune_bench.runtimes.portable.session import Model  # noqa: F401
 
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + _BYTES, used + _BYTES))
-    connection.send("ready")
+    resource.setrlimit(resource.RLIMIT_AS, (used + most_bytes, used + most_bytes))
+    connection.send(_peak(os.getpid()))
     with suppress(EOFError):
         while True:
-            connection.send(_attempt(connection.recv()))
+            package = connection.recv()
+            with suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+            told = _attempt(package, lambda: connection.send((_LOADED, _peak(os.getpid()))))
+            connection.send((told, _peak(os.getpid())))
 
 
-def _attempt(package: Path) -> str:
+def _attempt(package: Path, on_loaded: Callable[[], None]) -> str:
     from coreml_prune_bench.mlprogram.summary import read_package
     from coreml_prune_bench.runtimes.portable import load
 
@@ -80,9 +138,12 @@ def _attempt(package: Path) -> str:
         except BenchError as error:
             refusal = str(error)
         model = load(package, threads=1, cache=False)
+        on_loaded()
         if all(np.prod(feature.default_shape) <= _MOST_ELEMENTS for feature in model.program.inputs):
             inputs = {f.name: np.ones(f.default_shape, f.dtype) for f in model.program.inputs if f.default is None}
-            model.predict(inputs, model.make_state() if model.program.states else None)
+            results = model.predict(inputs, model.make_state() if model.program.states else None)
+            for value in results.values():
+                describe(value, 5)
     except BenchError as error:
         refusal = str(error)
     except Exception:

@@ -13,7 +13,7 @@ import pytest
 from coremltools.converters.mil import Builder as mb
 from filelock import FileLock
 
-from coreml_prune_bench.core.cache_folder import CACHE_VARIABLE
+from coreml_prune_bench.core.cache_folder import CACHE_VARIABLE, remove
 from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.mlprogram.program import Feature
 from coreml_prune_bench.runtimes.portable import cache, load, model_file
@@ -222,6 +222,17 @@ def test_remains_of_killed_processes_go_after_a_day(wide: Path, folder: Path) ->
     os.utime(old, (0, 0))
     results(wide)
     assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_what_is_being_written_or_loaded_is_not_removed_and_leaves_nothing(folder: Path) -> None:
+    def fill(place: Path) -> None:
+        (place / "weights").write_bytes(b"few")
+        assert not remove(place.parent)
+
+    with cache.made("0" * 32, fill) as place:
+        assert not remove(place.parent)
+        assert (place / "weights").read_bytes() == b"few"
+    assert [path.name for path in folder.iterdir()] == []
 
 
 def test_small_models_are_not_kept(folder: Path, tmp_path: Path) -> None:

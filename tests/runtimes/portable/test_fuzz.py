@@ -160,13 +160,6 @@ class Victim:
             shutil.copy(self.intact / file, self.copy / file)
 
 
-@pytest.fixture(scope="module")
-def attempts() -> Iterator[Attempts]:
-    attempts = Attempts()
-    yield attempts
-    attempts.close()
-
-
 @pytest.fixture(scope="module", params=PROGRAMS)
 def victim(request: pytest.FixtureRequest, attempts: Attempts, tmp_path_factory: pytest.TempPathFactory) -> Victim:
     folder = tmp_path_factory.mktemp("fuzz")

@@ -123,6 +123,112 @@ def test_unfit_array_is_refused_with_what_fits(tmp_path: Path) -> None:
         model.predict_batch({"x": x[:0], "y": x[:0]})
 
 
+def test_grayscale_bytes_stay_bytes(tmp_path: Path) -> None:
+    """An image that the program takes as uint8 and returns as an image, turned."""
+    gray = ct.colorlayout.GRAYSCALE
+    image = ct.ImageType("x", shape=(1, 1, 2, 3), color_layout=gray, grayscale_use_uint8=True)
+    turned = from_torch(
+        tmp_path / "m.mlpackage",
+        Transposed(),
+        (1, 1, 2, 3),
+        inputs=[image],
+        outputs=[ct.ImageType("y", color_layout=gray)],
+    )
+    pixels = np.array([[0, 1, 254], [255, 128, 127]], np.uint8)
+    (result,) = load(turned, threads=1).predict({"x": Image.fromarray(pixels)}).values()
+    np.testing.assert_array_equal(np.asarray(result), pixels.T)
+
+
+class Transposed(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.transpose(-2, -1)
+
+
+class Assigned(torch.nn.Module):
+    """Writes to the fourth row, which an input of the smallest size that coremltools declares does not have."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x[3, :2] = torch.tensor([5.0, 6.0])
+        return x.reshape(x.shape[1], 2, -1)
+
+
+def flexible(path: Path, module: torch.nn.Module) -> Path:
+    size = ct.RangeDim(upper_bound=8)
+    return from_torch(path, module, (4, 6), inputs=[ct.TensorType("x", shape=(size, size))])
+
+
+def test_a_default_shape_that_does_not_fit_the_program(tmp_path: Path) -> None:
+    """coremltools declares [1, 1]. Shapes that fit run, others are refused when they come."""
+    model = load(flexible(tmp_path / "m.mlpackage", Assigned()), threads=1)
+    assert model.inputs[0].default_shape == (1, 1)
+    for shape in ((4, 6), (8, 3), (4, 6)):
+        x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        expected = Assigned()(torch.tensor(x)).numpy()
+        np.testing.assert_array_equal(model.predict({"x": x})["y"], expected)
+    with pytest.raises(PackageError, match=r"m\.mlpackage: .*slice_by_index"):
+        model.predict({"x": np.ones((1, 1), np.float32)})
+
+
+def test_a_default_shape_that_does_not_fit_hides_no_unknown_operation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = flexible(tmp_path / "m.mlpackage", Assigned())
+    monkeypatch.delitem(registry._OPERATIONS, "reshape")
+    with pytest.raises(UnsupportedOperationError, match="operation 'reshape'"):
+        load(package, cache=False)
+
+
+def test_samples_with_results_of_different_shapes_are_no_batch(tmp_path: Path) -> None:
+    def positive(x: Any) -> Any:
+        return mb.non_zero(x=mb.cast(x=mb.greater(x=x, y=0.0), dtype="fp32"))
+
+    model = load(from_mil(tmp_path / "m.mlpackage", positive, (1, 3)), threads=1)
+    (rows,) = model.predict_batch({"x": np.array([[1, 0, 2], [0, 3, 4]], np.float32)}).values()
+    assert rows.tolist() == [[[0, 0], [0, 2]], [[0, 1], [0, 2]]]
+    with pytest.raises(PackageError, match=r"is \[1, 2\] and \[2, 2\] for different samples; use predict"):
+        model.predict_batch({"x": np.array([[1, 0, 2], [0, 3, 0]], np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("forward", "expected"),
+    [
+        (lambda x: (x, x), [1, -2]),  # coremltools lists a value as often as the network returns it
+        (lambda x: (torch.relu(x),) * 3, [1, 0]),
+        (lambda x: (x * 2, *(torch.full((2,), 3.0),) * 2), [3, 3]),
+        (lambda x: (y := torch.relu(x), y.view(1, 2), y), [1, 0]),
+    ],
+    ids=["an input", "a result", "a constant", "a view"],
+)
+def test_one_value_returned_several_times(
+    forward: Callable[[torch.Tensor], Any], expected: list[float], tmp_path: Path
+) -> None:
+    class Network(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            return forward(x)
+
+    x = np.array([[1, -2]], np.float32)
+    model = load(from_torch(tmp_path / "m.mlpackage", Network(), (1, 2), outputs=None), threads=1)
+    assert len(set(model.output_names)) == len(model.output_names) == len(model.outputs)
+    *_, last = model.predict({"x": x}).values()
+    assert last.reshape(-1).tolist() == expected
+
+
+def test_one_value_under_several_names(tmp_path: Path) -> None:
+    """An input, a constant and a computed value, each under names of its own and of its aliases."""
+
+    def build(x: Any) -> list[Any]:
+        constant, y = mb.const(val=np.array([3, 4], np.float32)), mb.relu(x=x)
+        return [
+            mb.identity(x=value, name=f"value{n}{copy}") for n, value in enumerate((x, constant, y)) for copy in "ab"
+        ] + [y]
+
+    for precision in ("float32", "float16"):
+        model = load(from_mil(tmp_path / f"{precision}.mlpackage", build, (1, 2)), precision=precision, threads=1)
+        results = model.predict({"x": np.array([[1, -2]], np.float32)})
+        assert len(results) == 7
+        assert [value.ravel().tolist() for value in results.values()] == [[1, -2]] * 2 + [[3, 4]] * 2 + [[1, 0]] * 3
+
+
 @pytest.mark.parametrize("given", [np.float16, np.float32, np.float64])
 def test_float16_input_is_rounded_once(given: type, tmp_path: Path) -> None:
     path = from_mil(tmp_path / "m.mlpackage", lambda x: mb.mul(x=x, y=np.float16(1)), (1, 6), dtype=types.fp16)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 from coreml_prune_bench.core.errors import PackageError
+from coreml_prune_bench.mlprogram.reproducible import name_items_by_content
 from coreml_prune_bench.runtimes.portable.native.mil_text import program_text
 
 SUFFIX = ".mlmodelc"
@@ -79,11 +79,7 @@ def _write_package(package: Path, specification_: bytes, blobs: Mapping[str, byt
             )
         blob.parent.mkdir(parents=True, exist_ok=True)
         blob.write_bytes(content)
-    identifier = str(uuid.uuid4()).upper()
     item = {"author": _AUTHOR, "description": "", "name": _SPECIFICATION, "path": f"{_AUTHOR}/{_SPECIFICATION}"}
-    manifest = {
-        "fileFormatVersion": "1.0.0",
-        "itemInfoEntries": {identifier: item},
-        "rootModelIdentifier": identifier,
-    }
-    (package / "Manifest.json").write_text(json.dumps(manifest, indent=4))
+    manifest = {"fileFormatVersion": "1.0.0", "itemInfoEntries": {"model": item}, "rootModelIdentifier": "model"}
+    (package / "Manifest.json").write_text(json.dumps(manifest))
+    name_items_by_content(package)  # what was translated of it once is then found again

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from coreml_prune_bench.mlprogram.reader import specification
+
 
 class OperationProxy:
     """`_MLModelStructureProgramOperationProxy`: what a compute plan would look an operation up by."""
@@ -20,9 +22,8 @@ class LayerProxy:
 
 def model_structure(package: Path) -> Any:
     from coremltools.models import compute_plan as ct
-    from coremltools.models.utils import load_spec
 
-    program = load_spec(str(package)).mlProgram
+    program = specification(package).mlProgram
     functions = {name: _function(function) for name, function in program.functions.items()}
     return ct.MLModelStructure(neuralnetwork=None, program=ct.MLModelStructureProgram(functions), pipeline=None)
 

@@ -19,6 +19,8 @@ def _scores_lead_with_batch(call: Call) -> bool:
 @operation("classify", batch=_scores_lead_with_batch)
 def classify(call: Call) -> None:
     label, probabilities = call.outputs
+    if call.graph.classifier:
+        raise call.unsupported("the program has classified already")
     call.graph.classifier = Classifier(label, probabilities, _classes(call))
     batched = any(call.batched("probabilities"))
     # [N, classes], whatever dimensions of one the scores have

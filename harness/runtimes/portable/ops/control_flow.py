@@ -3,22 +3,23 @@
 Definition: coremltools/converters/mil/mil/ops/defs/iOS15/control_flow.py.
 
 A block becomes a graph inside an If or a Loop. Its values are renamed while it is translated: blocks may name theirs
-alike, and a loop's condition is translated twice, before the first round and at the end of each.
+alike, and a loop's are translated anew where a size changes from round to round.
 
 A list is a tensor [length, *element] that a write returns anew, longer where it has to be.
 """
 
+from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from coreml_prune_bench.mlprogram.program import Block, Operation
-from coreml_prune_bench.mlprogram.values import Argument, NamedType, Reference, Shape, TensorType
+from coreml_prune_bench.mlprogram.program import Block, renamed
+from coreml_prune_bench.mlprogram.values import NamedType, Reference, Shape, TensorType
 from coreml_prune_bench.runtimes.portable.graph import Call, Graph, onnx_type
-from coreml_prune_bench.runtimes.portable.registry import MixesSamples, apply, operation
+from coreml_prune_bench.runtimes.portable.registry import apply, keep_samples_apart, operation
 
 _WRITES_OF_STATE = {"write_state": "input", "coreml_update_state": "state"}
 
@@ -26,48 +27,26 @@ _WRITES_OF_STATE = {"write_state": "input", "coreml_update_state": "state"}
 # --- blocks
 
 
-def _inline(call: Call, graph: Graph, block: Block, part: str, inputs: Sequence[str] = ()) -> list[str]:
+def _inline(graph: Graph, block: Block, inputs: Sequence[str] = ()) -> list[str]:
     """Translate a block into `graph`, with the values `inputs` for its own. Returns what its results are called."""
     values = dict(zip((value.name for value in block.inputs), inputs, strict=True))
-    for name in _defined(block):
-        values.setdefault(name, call.part(f"{part}/{name}"))
+    number = next(graph.blocks)  # not the name of what the block is in: names would grow with every level
+    for name in block.defined():
+        values.setdefault(name, f"/{number}/{name}")
     for inner in block.operations:
-        apply(graph, _renamed(inner, values))
+        apply(graph, renamed(inner, values))
     return [values.get(name, name) for name in block.results]
 
 
-def _defined(block: Block) -> list[str]:
-    own = [output.name for inner in block.operations for output in inner.outputs]
-    return [*(value.name for value in block.inputs), *own]
-
-
-def _renamed(inner: Operation, values: Mapping[str, str]) -> Operation:
-    def argument(given: Argument) -> Argument:
-        return Reference(values.get(given.name, given.name)) if isinstance(given, Reference) else given
-
-    def nested(block: Block) -> Block:
-        hidden = _defined(block)
-        seen = {name: value for name, value in values.items() if name not in hidden}
-        results = tuple(seen.get(name, name) for name in block.results)
-        return replace(block, operations=tuple(_renamed(o, seen) for o in block.operations), results=results)
-
-    return replace(
-        inner,
-        inputs={key: tuple(argument(given) for given in arguments) for key, arguments in inner.inputs.items()},
-        outputs=tuple(replace(output, name=values.get(output.name, output.name)) for output in inner.outputs),
-        blocks=tuple(nested(block) for block in inner.blocks),
-    )
-
-
-def _child(call: Call) -> Graph:
-    inner = call.graph.child()
-    inner.states = dict(call.graph.states)
+def _child(graph: Graph) -> Graph:
+    inner = graph.child()
+    inner.states = ChainMap({}, graph.states)
     return inner
 
 
 def _written_states(call: Call, blocks: Sequence[Block]) -> list[str]:
     """The states that the blocks may write to, in a fixed order. Writing is what a block does besides its results."""
-    return [state for state in call.graph.states if state in set(_states_in(blocks))]
+    return [state for state in dict.fromkeys(_states_in(blocks)) if state in call.graph.states]
 
 
 def _states_in(blocks: Sequence[Block]) -> Iterator[str]:
@@ -94,12 +73,6 @@ def _value(name: str, dtype: str) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, onnx_type(dtype), None)
 
 
-def _keep_samples_apart(call: Call) -> None:
-    # What blocks use from outside are no parameters, so that no batch rule sees them.
-    if call.graph.batched:
-        raise MixesSamples
-
-
 def _common(a: TensorType, b: TensorType) -> TensorType:
     """`a`, with every size left open in which `b` differs."""
     if not (a.rank_known and b.rank_known) or len(a.shape) != len(b.shape):
@@ -112,17 +85,17 @@ def _common(a: TensorType, b: TensorType) -> TensorType:
 
 @operation("cond")
 def cond(call: Call) -> None:
-    _keep_samples_apart(call)
+    keep_samples_apart(call)
     if call.is_constant("pred"):
         taken = call.blocks[0] if call.flag("pred") else call.blocks[1]
-        for output, name in zip(call.outputs, _inline(call, call.graph, taken, "taken"), strict=True):
+        for output, name in zip(call.outputs, _inline(call.graph, taken), strict=True):
             _rename(call, output, name)
         return
     states = _written_states(call, call.blocks)
     bodies, types = [], []
     for part, block in zip(("then", "else"), call.blocks, strict=True):
-        inner = _child(call)
-        names = _inline(call, inner, block, part)
+        inner = _child(call.graph)
+        names = _inline(inner, block)
         types.append([inner.type(name) for name in names])
         results = [(inner.tensor(name), inner.type(name).dtype) for name in names]
         results += [(inner.states[state], inner.types[state].dtype) for state in states]
@@ -144,39 +117,32 @@ def _rename(call: Call, output: str, name: str) -> None:
 
 @operation("while_loop")
 def while_loop(call: Call) -> None:
-    _keep_samples_apart(call)
-    condition, body = call.blocks
-    start = _loop_values(call)
+    """A round is an If: the condition, and where it holds the body. So each block is written once, however deep."""
+    keep_samples_apart(call)
+    start, body = _loop_values(call), call.blocks[1]
     # What a round hands on as it came is a value from outside: a constant then stays one.
     carried = [i for i, value in enumerate(body.inputs) if body.results[i] != value.name]
     states = _written_states(call, call.blocks)
     if not carried and not states:
         raise call.unsupported("no round of the loop changes anything")
-    keep = _flag(call, call.graph, _inline(call, call.graph, condition, "first", start)[0], "first")
 
     types = {i: _type_in_loop(body.inputs[i].type, call.graph.type(start[i])) for i in carried}
+    known = call.graph.loop_types.get(id(body.inputs), types)  # from when the loop around this one was written before
+    types = {i: _common(types[i], known[i]) for i in carried}
     for attempt in range(sum(len(type_.shape) + 1 for type_ in types.values()) + 1):
-        part = f"round{attempt}"
-        inner, names, results = _round(call, part, body, start, types, states)
-        settled = {i: _common(types[i], inner.type(results[i])) for i in carried}
-        if settled == types:
+        written = _round(call, f"round{attempt}", start, types, states)
+        if written.types == types:
             break
-        types = settled  # a size that a round changes is open: translate it anew, knowing so
-
-    again = _flag(call, inner, _inline(call, inner, condition, f"{part}/again", results)[0], f"{part}/again")
-    counters = (("iteration", onnx.TensorProto.INT64), ("keep", onnx.TensorProto.BOOL))
-    inputs = [helper.make_tensor_value_info(call.part(f"{part}/{name}"), type_, []) for name, type_ in counters]
-    inputs += [_value(names[i], types[i].dtype) for i in carried]
-    inputs += [_value(_state_name(call, part, state), inner.types[state].dtype) for state in states]
-    outputs = [(again, "bool"), *((inner.tensor(results[i]), types[i].dtype) for i in carried)]
-    outputs += [(inner.states[state], inner.types[state].dtype) for state in states]
+        types = written.types  # a size that a round changes is open: translate it anew, knowing so
+    call.graph.loop_types[id(body.inputs)] = types
 
     before = [call.graph.tensor(start[i]) for i in carried] + [call.graph.states[state] for state in states]
     after = [_state_name(call, "after", state) for state in states]
-    produced = [call.outputs[i] for i in carried] + after
-    call.nodes("Loop", ["", keep, *before], produced, body=_body(call, inner, part, inputs, outputs))
+    outputs = call.outputs
+    always = call.initializer("always", np.array(True))
+    call.nodes("Loop", ["", always, *before], [*(outputs[i] for i in carried), *after], body=written.graph)
     call.graph.states.update(zip(states, after, strict=True))
-    for i, output in enumerate(call.outputs):
+    for i, output in enumerate(outputs):
         if i in types:
             call.graph.types[output] = types[i]
         else:
@@ -200,23 +166,49 @@ def _type_in_loop(declared: TensorType, start: TensorType) -> TensorType:
     return declared if declared.fixed and declared.kind == "tensor" else start
 
 
+@dataclass(frozen=True)
+class _Round:
+    """A round as a graph, and the loop values' types (by position) once it may have run."""
+
+    graph: onnx.GraphProto
+    types: dict[int, TensorType]
+
+
 def _round(
-    call: Call,
-    part: str,
-    body: Block,
-    start: Sequence[str],
-    types: Mapping[int, TensorType],
-    states: Sequence[str],
-) -> tuple[Graph, list[str], list[str]]:
-    """The loop's body, for loop values of `types`; what its inputs and its results are called."""
-    inner = _child(call)
+    call: Call, part: str, start: Sequence[str], types: Mapping[int, TensorType], states: Sequence[str]
+) -> _Round:
+    """One round for loop values of `types`."""
+    condition, body = call.blocks
+    outer = _child(call.graph)
     names = [call.part(f"{part}/{body.inputs[i].name}") if i in types else name for i, name in enumerate(start)]
     for i, type_ in types.items():
-        inner.declare(NamedType(names[i], type_))
+        outer.declare(NamedType(names[i], type_))
     for state in states:
-        inner.states[state] = _state_name(call, part, state)
-        inner.declare(NamedType(inner.states[state], replace(inner.types[state], kind="tensor")))
-    return inner, names, _inline(call, inner, body, part, names)
+        outer.states[state] = _state_name(call, part, state)
+        outer.declare(NamedType(outer.states[state], replace(outer.types[state], kind="tensor")))
+    given = [(names[i], type_.dtype) for i, type_ in types.items()]
+    given += [(outer.states[state], outer.types[state].dtype) for state in states]
+    keep = _flag(call, outer, _inline(outer, condition, names)[0], f"{part}/while")
+
+    inner = _child(outer)
+    results = _inline(inner, body, names)
+    done = [(inner.tensor(results[i]), type_.dtype) for i, type_ in types.items()]
+    done += [(inner.states[state], inner.types[state].dtype) for state in states]
+    ended = [(outer.tensor(names[i]), type_.dtype) for i, type_ in types.items()]
+    ended += [(outer.states[state], outer.types[state].dtype) for state in states]
+    branches = {
+        "then_branch": _body(call, inner, f"{part}/do", [], done),
+        "else_branch": _body(call, _child(outer), f"{part}/end", [], ended),
+    }
+    changed = [call.part(f"{part}/value{position}") for position in range(len(given))]
+    outer.node("If", [keep], changed, **branches)
+
+    counters = (("iteration", onnx.TensorProto.INT64), ("keep", onnx.TensorProto.BOOL))
+    inputs = [helper.make_tensor_value_info(call.part(f"{part}/{name}"), type_, []) for name, type_ in counters]
+    inputs += [_value(name, dtype) for name, dtype in given]
+    outputs = [(keep, "bool"), *((name, dtype) for name, (_, dtype) in zip(changed, given, strict=True))]
+    graph = _body(call, outer, part, inputs, outputs)
+    return _Round(graph, {i: _common(type_, inner.type(results[i])) for i, type_ in types.items()})
 
 
 def _state_name(call: Call, part: str, state: str) -> str:

@@ -26,7 +26,8 @@ _REDUCTIONS = {"update": "none", "add": "add", "sub": "add", "mul": "mul", "div"
 
 def _counts_from_end(call: Call) -> bool:
     """Whether a negative index counts from the end. Operation sets are named CoreML5 (iOS15), CoreML6 and so on."""
-    return int(call.graph.program.opset.removeprefix("CoreML")) < 7
+    opset = call.operation.opset or call.graph.program.opset
+    return int(opset.removeprefix("CoreML")) < 7
 
 
 def _check(call: Call, sizes: Sequence[int | None]) -> None:

@@ -13,6 +13,8 @@ from coremltools.models.compute_plan import MLModelStructure
 from coremltools.models.model import MLModelAsset
 from coremltools.models.utils import compile_model, load_spec
 
+from coreml_prune_bench.core.files import tree_hash
+from coreml_prune_bench.runtimes.portable.native.compiled import compile_memory, package_in
 from tests.runtimes.portable.native.models import convert, expected
 
 
@@ -79,6 +81,17 @@ def test_asset_from_memory_and_from_path(scaled: Path) -> None:
         np.testing.assert_allclose(y, expected(np.ones((1, 3))))
     with pytest.raises(RuntimeError, match="outside the model"):
         MLModelAsset.from_memory(spec, {"../weight.bin": weights})
+
+
+def test_the_same_model_from_memory_is_the_same_package(scaled: Path) -> None:
+    """Else what was translated of it is never found again, and the cache fills with copies."""
+    spec = load_spec(str(scaled)).SerializeToString()
+    weights = (scaled / "Data" / "com.apple.CoreML" / "weights" / "weight.bin").read_bytes()
+    folders = [package_in(compile_memory(spec, {"weights/weight.bin": weights})) for _ in range(2)]
+    other = package_in(compile_memory(spec, {"weights/weight.bin": weights + bytes(1)}))
+    assert tree_hash(folders[0]) == tree_hash(folders[1]) != tree_hash(other)
+    identifiers = {(folder / "Manifest.json").read_bytes() for folder in folders}
+    assert len(identifiers) == 1
 
 
 def test_structure(scaled: Path) -> None:

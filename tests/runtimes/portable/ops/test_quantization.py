@@ -46,3 +46,41 @@ def test_quantized_values(name: str, dtype: str, tmp_path: Path) -> None:
     twice = model.predict_batch({"x": np.concatenate([VALUES, VALUES])}).values()
     for result, expected in zip(twice, (quantized, dequantized), strict=True):
         np.testing.assert_array_equal(result, np.concatenate([expected, expected]))
+
+
+def test_what_lies_between_is_computed_in_floats(tmp_path: Path) -> None:
+    """Large sums of products of a dequantized input, quantized again: ONNX Runtime would compute them in integers,
+    which saturate on some processors, and quantize weights that the program does not."""
+    draw = np.random.default_rng(0)
+    x = draw.uniform(100, 127, (1, 4, 6, 6)).astype(np.float32)
+    weight = draw.uniform(0.9, 1.1, (2, 4, 3, 3)).astype(np.float32)
+    bias = np.float32([0.31, -0.17])
+    matrix = draw.uniform(0.9, 1.1, (6, 6)).astype(np.float32)
+
+    def rounded(value: Any) -> Any:
+        return mb.dequantize(
+            input=mb.quantize(input=value, output_dtype="uint8", scale=np.float32(32)), scale=np.float32(32)
+        )
+
+    def build(x: Any) -> list[Any]:
+        whole = mb.dequantize(
+            input=mb.quantize(input=x, output_dtype="uint8", scale=np.float32(0.5)), scale=np.float32(0.5)
+        )
+        return [
+            rounded(mb.relu(x=mb.conv(x=whole, weight=weight, bias=bias))),
+            mb.conv(x=whole, weight=weight, bias=bias),
+            rounded(mb.matmul(x=whole, y=matrix)),
+            mb.matmul(x=whole, y=matrix),
+            rounded(mb.mul(x=whole, y=whole)),
+            mb.avg_pool(x=whole, kernel_sizes=[3, 3], pad_type="valid"),
+        ]
+
+    whole = np.rint(x / 0.5).clip(0, 255) * 0.5
+    windows = np.lib.stride_tricks.sliding_window_view(whole.astype(np.float64), (3, 3), axis=(2, 3))
+    conv = np.einsum("nchwij,ocij->nohw", windows, weight) + bias[:, None, None]
+    product = whole.astype(np.float64) @ matrix
+    steps = [np.rint(value / 32).clip(0, 255) * 32 for value in (conv, product, whole * whole)]
+    expected = [steps[0], conv, steps[1], product, steps[2], windows.mean(axis=(-2, -1))]
+    model = load(from_mil(tmp_path / "m.mlpackage", build, x.shape), threads=1)
+    for result, want in zip(model.predict({"x": x}).values(), expected, strict=True):
+        np.testing.assert_allclose(result, want, rtol=1e-5)

@@ -1,0 +1,142 @@
+"""Every command with places that cannot be: one line, before data is read or anything is measured."""
+
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.models.own import own_network
+from coreml_prune_bench.models.weights import load_pretrained
+from coreml_prune_bench.records.accuracy import read_records
+from tests.factories import accuracy_record, write_records
+
+NO_DATA = ("--data", "imagefolder:no-images")
+NO_NUMBERS = ("nan", "inf", "-inf")
+
+WRITES = {
+    "run": ("run", *NO_DATA, "--results"),
+    "build": ("build", *NO_DATA, "--results"),
+    "latency": ("latency", "no.mlpackage", "--results"),
+    "parity": ("parity", "no.mlpackage", *NO_DATA, "--results"),
+    "sensitivity": ("sensitivity", "no_network", *NO_DATA, "--results"),
+    "advise": ("advise", "no_network", *NO_DATA, "--results"),
+    "advise --out": ("advise", "no_network", *NO_DATA, "--out"),
+    "predict": ("predict", "no.mlpackage", "--output-dir"),
+    "report": ("report", "--results", "no-results"),
+    "baseline save": ("baseline", "save", "--results", "no-results"),
+    "export-onnx": ("export-onnx", "no.mlpackage"),
+    "sensitivity --out": ("sensitivity", "no_network", *NO_DATA, "--out"),
+    "latency --benchmark-json": ("latency", "no.mlpackage", "--benchmark-json"),
+}
+"""Nothing else that these name is there either: what is told first is the place."""
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch) -> dict[str, str]:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    Path("loop").symlink_to("loop")
+    return {
+        "/dev/null/x/y": "/dev/null is",
+        "x" * 300 + "/y": "File name too long",
+        "loop/y": "Too many levels of symbolic links",
+        "file/x/y": "file is",
+        "/proc/self/x/y": "is not a folder|can be written|leads nowhere",
+    }
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_place_that_cannot_be_written_ends_a_command_before_anything_else(refused, places, name):
+    for place, why in places.items():
+        line = refused(*WRITES[name], place)
+        assert place in line
+        # Where a file is to be written, its folder has to be there; where a folder is, it is made.
+        assert any(word in line for word in why.split("|")) or f"{Path(place).parent} is not a folder" in line, line
+        assert "no-" not in line.replace(place, "")
+        assert "no_network" not in line
+    assert sorted(path.name for path in Path().iterdir()) == ["file", "loop"]
+
+
+def test_a_link_that_leads_nowhere_is_no_folder(refused, places):
+    Path("gone").symlink_to("nowhere")
+    assert "gone is a link that leads nowhere" in refused("run", *NO_DATA, "--results", "gone/x")
+
+
+@pytest.mark.parametrize("place", ["/dev/null/x", "x" * 300, "loop", "file/x", "a\x1b[31m\nb", "caf\udce9", "[/red]"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("table", "--results"),
+        ("baseline", "show"),
+        ("baseline", "list"),
+        ("gate", "--results", "x", "--baseline"),
+        ("inspect",),
+        ("predict",),
+        ("compare", "x", "--data", "digits"),
+        ("accuracy", "x", "--data"),
+        ("run", "--suite"),
+        ("run", "--model"),
+        ("run", "--data", "digits", "--weights"),
+    ],
+    ids=" ".join,
+)
+def test_a_place_that_cannot_be_read_is_one_line_of_text(refused, places, command, place):
+    line = refused(*command, place)
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize("number", NO_NUMBERS)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("advise", "x", *NO_DATA, "--max-drop"),
+        ("advise", "x", *NO_DATA, "--min-ratio"),
+        ("run", "--checkpoint-minutes"),
+        ("latency", "x", "--seconds"),
+        ("latency", "x", "--time-limit"),
+        ("parity", "x", *NO_DATA, "--min-agreement"),
+        ("sensitivity", "x", *NO_DATA, "--sparsity"),
+        ("sensitivity", "x", *NO_DATA, "--levels"),
+    ],
+    ids=lambda command: f"{command[0]} {command[-1]}",
+)
+def test_what_is_no_number_is_refused(run_bench, command, number):
+    """NaN is within every limit: a gate on it would pass whatever is measured."""
+    code, output, errors = run_bench(*command[:-1], f"{command[-1]}={number}")
+    assert (code, output) == (2, "")
+    assert "Traceback" not in errors
+    assert command[-1] in errors
+    assert not math.isfinite(float(number))
+
+
+@pytest.mark.parametrize("option", ["--rounds", "--predictions", "--batch-size", "--concurrency", "--seconds"])
+def test_a_number_that_no_record_can_hold_is_refused(refused, tmp_path, option):
+    line = refused("latency", "x", "--runtime", "portable", f"{option}={'9' * 30}", "--results", tmp_path / "r")
+    assert line.startswith(f"error: {option} ")
+    assert "should be less than or equal to" in line
+
+
+def test_names_that_are_not_in_utf8_are_written_as_text_and_read_again(run_bench, tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    data = {"spec": f"imagefolder:{name}", "skipped": [f"val/{name}.png"], "fingerprint": "f" * 64}
+    written = accuracy_record([True, False], model=name, data=data)
+    write_records(tmp_path / "r", written)
+    (record,) = read_records(tmp_path / "r")
+    assert record == written
+    assert (record.data.spec, record.data.skipped) == (r"imagefolder:caf\udce9", (r"val/caf\udce9.png",))
+    for command in (("table",), ("report", tmp_path / "x.html"), ("baseline", "save", tmp_path / "x.json")):
+        code, _, errors = run_bench(*command, "--results", tmp_path / "r")
+        assert (code, errors) == (0, "")
+    assert r"caf\udce9" in run_bench("baseline", "show", tmp_path / "x.json")[1]
+
+
+def test_a_script_in_place_of_a_network_does_not_end_the_program(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import sys\ndef net(num_classes=3): ...\nsys.exit('usage: train.py')\n")
+    with pytest.raises(BenchError, match="line 3: SystemExit: usage"):
+        load_pretrained(own_network(f"{script}:net"), None)
+    script.write_text(f"def {'n' * 100}(): ...")
+    with pytest.raises(BenchError, match="longer than 100 bytes"):
+        own_network(f"{script}:{'n' * 100}")

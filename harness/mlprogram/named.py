@@ -91,7 +91,7 @@ def type_problem(spec: Any) -> str:
     others = [name for name in parts if name not in _RUN]
     if parts and not others:
         return ""
-    told = " + ".join(name if count == 1 else f"{count} {name}" for name, count in parts.items()) or "no models"
+    told = models_told(spec)
     if "mlProgram" in parts:
         rest = " and ".join(others)
         return (
@@ -105,6 +105,12 @@ def models_of(spec: Any) -> Any:
     kind = spec.WhichOneof("Type")
     inner = getattr(spec, kind)
     return (inner if kind == "pipeline" else inner.pipeline).models
+
+
+def models_told(spec: Any) -> str:
+    """The models of a pipeline in words: "mlProgram + nonMaximumSuppression"."""
+    parts = _parts(spec).items()
+    return " + ".join(name if count == 1 else f"{count} {name}" for name, count in parts) or "no models"
 
 
 def _cure(*kinds: str) -> str:

@@ -31,6 +31,7 @@ from coreml_prune_bench.mlprogram.named import (
     file_problem,
     folder_problem,
     models_of,
+    models_told,
     refuse_pointer,
     type_problem,
 )
@@ -97,7 +98,8 @@ def _of_pipeline(package: Path, spec: Any) -> Program:
         known.update(feature.name for feature in parts[-1].outputs)
         if sum(len(part.operations) for part in parts) > _MOST_OPERATIONS:
             raise PackageError(f"{package}: its models have more than {_MOST_OPERATIONS:,} operations")
-    return joined(package, spec, inputs, parts, Weights(package, model_file(package).parent))
+    weights = Weights(package, model_file(package).parent, of=f" of its pipeline of {models_told(spec)}")
+    return joined(package, spec, inputs, parts, weights)
 
 
 def _of_ml_program(package: Path, spec: Any, function: str | None) -> Program:

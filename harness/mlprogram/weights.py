@@ -46,10 +46,11 @@ DAMAGED = "the package is damaged, build it again"
 
 @dataclass(frozen=True)
 class Weights:
-    """The weight files beside the model, read one constant at a time."""
+    """The weight files beside the model, read one constant at a time. of: what they are part of, for errors."""
 
     package: Path
     folder: Path
+    of: str = ""
     _maps: dict[Path, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
     def package_bytes(self) -> int:
@@ -108,7 +109,7 @@ class Weights:
 
     def _path(self, stored: Stored) -> Path:
         file = stored.file.removeprefix("@model_path/")
-        return path_inside(self.package, self.folder / file, f"the weight file {file}")
+        return path_inside(self.package, self.folder / file, f"the weight file {file}{self.of}")
 
 
 def _where(path: Path, stored: Stored) -> str:

@@ -169,7 +169,10 @@ def _is_at_work(unfinished: Path) -> bool:
     """Whether a run writes it now: one that builds an artifact holds its lock."""
     lock = lock_of(unfinished)
     if not lock.is_file():
-        return time.time() - unfinished.lstat().st_mtime < _WRITTEN_S
+        try:
+            return time.time() - unfinished.lstat().st_mtime < _WRITTEN_S
+        except FileNotFoundError:  # who wrote it has just given it its name
+            return True
     try:
         with FileLock(lock, timeout=0):
             return False

@@ -130,6 +130,16 @@ def test_what_a_process_uses_or_works_on_stays(results, cache):
     assert (results / "artifacts" / f".{KEY}.tmp" / "x.mlpackage" / "weight.bin").is_file()
 
 
+def test_what_is_finished_while_it_is_looked_at_stays(results, cache, monkeypatch):
+    """A run gives a record its name between the list of what is unfinished and its removal."""
+    listed = kinds(results)
+    (results / "records" / ".r.99.tmp").rename(results / "records" / "now.json")
+    monkeypatch.setattr("coreml_prune_bench.records.kept.kinds", lambda folder: listed)
+    (done,) = clear(["unfinished"], results)
+    assert (done.entries, done.used) == (2, 1)
+    assert (results / "records" / "now.json").is_file()
+
+
 def test_a_fetch_at_work_keeps_all_that_was_published(results, cache, monkeypatch):
     monkeypatch.setattr("coreml_prune_bench.records.kept._PATIENCE_S", 0)
     with FileLock(cache / "published" / ".lock"):

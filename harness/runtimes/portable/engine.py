@@ -88,6 +88,15 @@ def renew_pool(most_bytes: int) -> bool:
     return _POOL.renew(most_bytes)
 
 
+def leave_pool() -> None:
+    """Let sessions that are started from here on share a new pool, once one has been full.
+
+    ONNX Runtime takes what is left of a pool as an unsigned number: where a session's weights are put into a full one,
+    it is beyond its limit, and from then on there is none.
+    """
+    _POOL.leave()
+
+
 def is_full(error: BaseException) -> bool:
     """Whether ONNX Runtime raised this because the pool of memory is used up."""
     return "BFCArena" in str(error)
@@ -105,6 +114,9 @@ class _Pool:
     def has(self, most_bytes: int) -> bool:
         """Whether the pool may hold so many bytes, now or after it was renewed."""
         return most_bytes <= self._most_bytes or self.renew(most_bytes)
+
+    def leave(self) -> None:
+        self._most_bytes = 0
 
     def renew(self, most_bytes: int) -> bool:
         arena, kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, onnxruntime.OrtMemType.DEFAULT

@@ -19,7 +19,7 @@ from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.mlprogram.program import Feature, Program
 from coreml_prune_bench.mlprogram.reader import read
 from coreml_prune_bench.runtimes.portable import cache
-from coreml_prune_bench.runtimes.portable.engine import ONNX_RUNTIME_ERRORS, is_full, renew_pool, run, start
+from coreml_prune_bench.runtimes.portable.engine import ONNX_RUNTIME_ERRORS, is_full, leave_pool, renew_pool, run, start
 from coreml_prune_bench.runtimes.portable.interface import INTERFACE_FILE, MODEL_FILE, Interface
 from coreml_prune_bench.runtimes.portable.memory import most_bytes, most_bytes_made
 from coreml_prune_bench.runtimes.portable.values import batch, computed, leads_with_one, sample, sample_shape
@@ -245,6 +245,7 @@ class Model:
                 except ONNX_RUNTIME_ERRORS as error:
                     if not is_full(error):
                         raise
+        leave_pool()
         raise PackageError(
             f"{self.package}: a prediction's values take more than {pool_bytes / (1 << 30):,.2f} GiB, the most for "
             "a package of this size and inputs of this size"

@@ -64,28 +64,31 @@ def damaged(folder: Path, count: int) -> Iterator[tuple[str, Path]]:
     kinds = [(name, file) for name in PROGRAMS for file in (SPECIFICATION, WEIGHTS, MANIFEST, SPECIFICATION)]
     for number, (name, file) in enumerate(kinds):
         intact = PROGRAMS[name](folder / f"{number}.mlpackage")
-        content = (intact / file).read_bytes()
         fields = number % 4 == 3
-        drawn: list[bytes] = []
+        contents = changed((intact / file).read_bytes(), fields=fields, count=-(-count // len(kinds)), which=number)
+        for attempt, content in enumerate(contents):
+            (intact / file).write_bytes(content)
+            yield f"{name} {Path(file).name} {'fields' if fields else 'bytes'} {attempt}", intact
 
-        @seed(number)
-        @settings(
-            max_examples=-(-count // len(kinds)),
-            phases=[Phase.generate],
-            database=None,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(st.data())
-        def draw(
-            data: st.DataObject, content: bytes = content, fields: bool = fields, drawn: list[bytes] = drawn
-        ) -> None:
-            drawn.append(changed_fields(data, content) if fields else data.draw(changed_bytes(content)))
 
-        draw()
-        for which, changed in enumerate(drawn):
-            (intact / file).write_bytes(changed)
-            yield f"{name} {Path(file).name} {'fields' if fields else 'bytes'} {which}", intact
+def changed(content: bytes, *, fields: bool, count: int, which: int) -> list[bytes]:
+    """`count` contents that hypothesis makes of one, the same for the same `which`."""
+    drawn: list[bytes] = []
+
+    @seed(which)
+    @settings(
+        max_examples=count,
+        phases=[Phase.generate],
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.data())
+    def draw(data: st.DataObject) -> None:
+        drawn.append(changed_fields(data, content) if fields else data.draw(changed_bytes(content)))
+
+    draw()
+    return drawn
 
 
 def main() -> int:
@@ -98,6 +101,8 @@ def main() -> int:
         for bomb, make in BOMBS.items():
             package = make(Path(name) / f"{bomb}.mlpackage")
             attempt = attempts.attempt(package)
+            attempts.close()  # each in a process of its own, as a command has it
+            attempts = Attempts(TIME_LIMIT_S, _MOST_BYTES)
             bombs.add(bomb, attempt)
             size = sum(file.stat().st_size for file in package.rglob("*") if file.is_file())
             print(

@@ -12,6 +12,7 @@ from coreml_prune_bench.runtimes.portable import load, memory
 from coreml_prune_bench.runtimes.portable.engine import renew_pool
 from tests.assembly import Writer, assemble
 from tests.damage import rewrite
+from tests.runtimes.portable.attempts import Attempts
 from tests.runtimes.portable.bombs import BOMBS
 
 X = np.ones(4, np.float32)
@@ -48,6 +49,17 @@ def test_a_prediction_that_takes_too_much_is_refused_and_the_next_one_runs(small
     with pytest.raises(PackageError, match=most):
         load(BOMBS["values that double"](tmp_path / "b.mlpackage"), cache=False, threads=1).predict({"x": X})
     assert model.predict({"x": 3 * X})["y"] == 3
+
+
+def test_a_pool_that_was_full_does_not_free_the_next_package_of_its_limit(tmp_path):
+    attempts = Attempts(60.0, 6 << 30)
+    try:
+        for number, bomb in enumerate(["values that double", *["values that double and are returned"] * 2]):
+            attempt = attempts.attempt(BOMBS[bomb](tmp_path / f"{number}.mlpackage"))
+            assert "a prediction's values take more than 0.75 GiB" in attempt.outcome
+            assert attempt.mebibytes < 3072  # what the one before has left is counted, too
+    finally:
+        attempts.close()
 
 
 def test_more_is_given_for_larger_inputs(small_pool: None, tmp_path: Path) -> None:

@@ -196,6 +196,15 @@ def test_networks_in_turn(heads: tuple[Path, torch.nn.Module], draw: np.random.G
         load(package, function="other")
 
 
+def test_missing_weights_are_told_as_those_of_a_pipeline(heads: tuple[Path, torch.nn.Module]) -> None:
+    package, _ = heads
+    for weights in package.glob("Data/*/weights/*"):
+        weights.unlink()
+    for reads in (read_package, load):
+        with pytest.raises(PackageError, match=r"weight file weights/\S+ of its pipeline of 2 mlProgram is missing"):
+            reads(package)
+
+
 def test_one_prediction_from_files(draw: np.random.Generator, tmp_path: Path) -> None:
     package = detector(tmp_path / "m.mlpackage", draw, suppression(per_class=True), override=True)
     np.save(tmp_path / "x.npy", np.zeros((1, 1), np.float32))

@@ -27,6 +27,9 @@ _ELEMENTWISE = {
 }  # fmt: skip
 
 
+_IN_PLACE = {function.__name__ for function in (operator.iadd, operator.isub, operator.imul, operator.itruediv)}
+
+
 def sequential_view(model: nn.Module, name: str) -> nn.Sequential:
     """`model`, which is in eval mode, as its consecutive stages. They share its modules and parameters.
 
@@ -271,7 +274,8 @@ def _stage(model: nn.Module, piece: _Piece, source: fx.Node, result: fx.Node) ->
 def split_at(stage: nn.Module, layers: Collection[nn.Module]) -> tuple[nn.Module, nn.Module] | None:
     """`stage` as what none of `layers` changes, which returns a tuple, and what takes that tuple and does the rest.
 
-    None where the first part would have no layer with weights of its own, and where the stage is not a traced one.
+    None where the first part would have no layer with weights of its own, where the stage is not a traced one, and
+    where something is changed in place that the other part needs as it was.
     """
     if not isinstance(stage, fx.GraphModule):
         return None
@@ -282,6 +286,8 @@ def split_at(stage: nn.Module, layers: Collection[nn.Module]) -> tuple[nn.Module
             changed.add(node)
     apart = [node for node in stage.graph.nodes if node not in changed and node.op != "output"]
     if not any(node.op == "call_module" and _parameters_of(stage, node) for node in apart):
+        return None
+    if any(_shares_what_it_changes(stage, node, changed) for node in stage.graph.nodes):
         return None
     constants = [node for node in apart if not node.all_input_nodes and node.op != "placeholder"]
     later = [node for node in stage.graph.nodes if node in changed or node.op == "output"]
@@ -300,6 +306,21 @@ def split_at(stage: nn.Module, layers: Collection[nn.Module]) -> tuple[nn.Module
     for node in (*constants, *later):
         copies[node] = rest.node_copy(node, copies.__getitem__)
     return _module(stage, first), _module(stage, rest)
+
+
+def _shares_what_it_changes(stage: fx.GraphModule, node: fx.Node, changed: set[fx.Node]) -> bool:
+    """Whether `node` works in place on a value that a node of the other part uses."""
+    if not (node.args and isinstance(node.args[0], fx.Node) and _works_in_place(stage, node)):
+        return False
+    value = node.args[0]
+    return any((one in changed) != (node in changed) for one in (value, *value.users))
+
+
+def _works_in_place(stage: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return bool(getattr(stage.get_submodule(str(node.target)), "inplace", False))
+    name = getattr(node.target, "__name__", str(node.target))
+    return bool(node.kwargs.get("inplace")) or name.endswith("_") or name in _IN_PLACE
 
 
 def _module(owner: nn.Module, graph: fx.Graph) -> fx.GraphModule:

@@ -1,4 +1,4 @@
-"""SparseGPT (Frantar and Alistarh 2023) through Core ML Tools' LayerwiseCompressor; BatchNorm re-estimated if asked.
+"""SparseGPT (Frantar and Alistarh 2023), by Core ML Tools' rule and configs; BatchNorm re-estimated if asked.
 
 Its n:m groups are neighbours in a row [C_in x kH x kW], as it walks it; those of other algorithms lie along C_in.
 """
@@ -12,6 +12,7 @@ from coremltools.optimize.torch.layerwise_compression import LayerwiseCompressor
 from torch import nn
 
 from coreml_prune_bench.models.conversion import quantization_scale
+from coreml_prune_bench.models.devices import CPU, describe, to_device
 from coreml_prune_bench.models.layers import PrunableLayer, is_depthwise, prunable_layers
 from coreml_prune_bench.models.pattern import Pattern
 from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
@@ -28,8 +29,8 @@ from coreml_prune_bench.models.pruning.task import (
 )
 from coreml_prune_bench.models.training import calibration_batches, reestimate_batchnorm
 
-# Bounds the memory of the unfolded inputs. LayerwiseCompressor averages over batches: the result does not depend on it.
 _BATCH_SIZE = 16
+"""Bounds the memory of the unfolded inputs. Hessians are averages over images: the result does not depend on it."""
 
 _COLUMNS_AT_ONCE = 128
 """Core ML Tools' default: the inputs whose pruning is made up for at once."""
@@ -38,18 +39,24 @@ _COLUMNS_AT_ONCE = 128
 def prune(config: SparseGPTConfig, task: PruningTask) -> Pruned:
     """Prune stage by stage with calibration images, from the input on. Convolutions with groups stay dense."""
     targets, scope = sparsify(config, task)
+    device = task.session.device
     if config.batchnorm_samples:
+        to_device(task.model, device)
         reestimate_batchnorm(task.model, task.training_data(), samples=config.batchnorm_samples)
+        to_device(task.model, CPU)
     own = read_own_config(config, _read) if config.coremltools is not None else None
     if own is None:
         patterns = patterns_of(config, targets)
     else:
         patterns = {name: p for name in targets if (p := _own_pattern(own, name, task.model))}
-    return Pruned(config, task.model, task.image_size, targets, scope, patterns=patterns)
+    return Pruned(config, task.model, task.image_size, targets, scope, (describe(device),), patterns)
 
 
 def sparsify(config: SparseGPTConfig, task: PruningTask) -> tuple[Targets, str]:
-    """Prune the task's network in torch, its BatchNorm left alone: the layers' targets, and the scope in words."""
+    """Prune the task's network in torch, its BatchNorm left alone: the layers' targets, and the scope in words.
+
+    On the session's device, stage by stage; the network is on the CPU before and after.
+    """
     view = task.network.sequential(task.model.eval())
     own_config, samples, scope = _compressor_config(config, task)
     targets = _targets(own_config, task.model)

@@ -14,8 +14,9 @@ from coremltools.optimize.torch.layerwise_compression import ModuleSparseGPTConf
 from coremltools.optimize.torch.layerwise_compression.algorithms import SparseGPT
 from torch import Tensor, nn
 
-from coreml_prune_bench.models.devices import CPU
+from coreml_prune_bench.models.devices import CPU, exact
 from coreml_prune_bench.models.layers import PrunableLayer
+from coreml_prune_bench.models.memory import kept_memory
 from coreml_prune_bench.models.pruning.sparse_gpt.hessians import Hessian
 from coreml_prune_bench.models.pruning.sparse_gpt.surgery import operate
 from coreml_prune_bench.models.stages import split_at
@@ -46,7 +47,7 @@ def prune_stages(
         progress(done, total)
 
     values: list[_Values] = [(batch.to(device),) for batch in batches]
-    with _exact(device):
+    with exact(device), kept_memory():
         for stage in stages:
             inside = set(stage.modules())
             own = {name: layer for name, layer in layers.items() if layer in inside}
@@ -150,7 +151,9 @@ def _given_the_same(layers: Mapping[str, PrunableLayer], seen: _Seen) -> dict[st
 def _prune(layer: PrunableLayer, hessian: Tensor, config: ModuleSparseGPTConfig) -> None:
     """hessian: is worked in."""
     if config.weight_n_bits == 32:
-        layer.weight.copy_(operate(layer.weight.flatten(1), hessian, config).reshape(layer.weight.shape))
+        place = _with_linear_algebra(hessian.device)
+        pruned = operate(layer.weight.flatten(1).to(place), hessian.to(place), config)
+        layer.weight.copy_(pruned.reshape(layer.weight.shape))
         return
     # What is quantized too is chosen and corrected by Core ML Tools' own code.
     algorithm = SparseGPT(layer, config)
@@ -162,23 +165,13 @@ def _prune(layer: PrunableLayer, hessian: Tensor, config: ModuleSparseGPTConfig)
     algorithm.cleanup()
 
 
+def _with_linear_algebra(device: torch.device) -> torch.device:
+    """Apple's GPU has not all of what choosing weights takes, whatever the version of torch."""
+    return CPU if device.type == "mps" else device
+
+
 def _no_image(layer: PrunableLayer) -> Tensor:
     if isinstance(layer, nn.Linear):
         return layer.weight.new_zeros(0, layer.in_features)
     reach = [(size - 1) * dilation + 1 for size, dilation in zip(layer.kernel_size, layer.dilation, strict=True)]
     return layer.weight.new_zeros(0, layer.in_channels, *reach)
-
-
-@contextmanager
-def _exact(device: torch.device) -> Iterator[None]:
-    """Inside, products of Float32 are not rounded to fewer bits, which tensor cores do."""
-    if device.type != "cuda":
-        yield
-        return
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before

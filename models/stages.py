@@ -27,9 +27,6 @@ _ELEMENTWISE = {
 }  # fmt: skip
 
 
-_IN_PLACE = {function.__name__ for function in (operator.iadd, operator.isub, operator.imul, operator.itruediv)}
-
-
 def sequential_view(model: nn.Module, name: str) -> nn.Sequential:
     """`model`, which is in eval mode, as its consecutive stages. They share its modules and parameters.
 
@@ -320,7 +317,7 @@ def _works_in_place(stage: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":
         return bool(getattr(stage.get_submodule(str(node.target)), "inplace", False))
     name = getattr(node.target, "__name__", str(node.target))
-    return bool(node.kwargs.get("inplace")) or name.endswith("_") or name in _IN_PLACE
+    return bool(node.kwargs.get("inplace")) or name.endswith("_")  # += is traced as +
 
 
 def _module(owner: nn.Module, graph: fx.Graph) -> fx.GraphModule:

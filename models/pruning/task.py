@@ -55,7 +55,7 @@ class Pruned:
     """A pruned network and what was promised of it: targets by layer, and the pruned scope in words.
 
     model: in eval mode, with its zeros; a package format converts it, and stores zeros of pruned layers as zeros.
-    devices: those it was fine-tuned or fitted on, in words. patterns: how the zeros of a layer stand, where that is not anywhere.
+    devices: those it was fitted on, in words. patterns: how the zeros of a layer stand, where that is not anywhere.
     prune_program: zeroes weights of the converted Core ML program, where that is how the algorithm works.
     """
 

@@ -14,12 +14,21 @@ from coremltools.optimize.torch.layerwise_compression.algorithms import SparseGP
 from torch import nn
 from torch.nn import functional
 
+import coreml_prune_bench.models.pruning.sparse_gpt.prune
 from coreml_prune_bench.models.attention import Attention
+from coreml_prune_bench.models.devices import CPU, describe
 from coreml_prune_bench.models.layers import is_depthwise, prunable_layers
+from coreml_prune_bench.models.pruning.algorithm import prune
+from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
 from coreml_prune_bench.models.pruning.sparse_gpt.hessians import Hessian
 from coreml_prune_bench.models.pruning.sparse_gpt.surgery import operate
 from coreml_prune_bench.models.pruning.sparse_gpt.walk import prune_stages
+from coreml_prune_bench.models.pruning.task import PruningTask
 from coreml_prune_bench.models.stages import sequential_view, split_at
+from coreml_prune_bench.models.training import Session
+from tests.latency.noise import Noise
+from tests.models.tiny import SIZE, dense
+from tests.tiny_network import TINY
 
 CONFIG = ModuleSparseGPTConfig(target_sparsity=0.5, weight_dtype="float32")
 
@@ -195,3 +204,38 @@ def test_a_stage_is_what_pruning_does_not_change_and_the_rest():
         torch.testing.assert_close(before(x), values)
     assert not any(isinstance(module, nn.MultiheadAttention | Attention) for module in rest.modules())
     assert split_at(stage, [model.before, model.mlp[0]]) is None
+
+
+class AddedInPlace(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.one(x).add_(self.two(x))
+
+
+def test_a_stage_is_not_split_where_the_rest_changes_what_it_is_given():
+    model = AddedInPlace().eval()
+    (stage,) = sequential_view(nn.Sequential(OrderedDict(block=model)), "network")
+    assert split_at(stage, [model.two]) is None
+    assert split_at(stage, [model.one]) is not None  # the sum is in place of what the layer itself gives
+
+
+def test_the_device_of_the_session_is_taken_and_told(monkeypatch):
+    asked = []
+    real = coreml_prune_bench.models.pruning.sparse_gpt.prune.prune_stages
+
+    def spy(*arguments, device, **options):
+        asked.append(device)
+        return real(*arguments, device=CPU, **options)
+
+    monkeypatch.setattr(coreml_prune_bench.models.pruning.sparse_gpt.prune, "prune_stages", spy)
+    config = SparseGPTConfig(sparsity=0.5, calibration_samples=8)
+    for device in (CPU, torch.device("cpu", 0)):
+        task = PruningTask(
+            TINY, dense(), SIZE, Noise(8), 0, progress=lambda done, total: None, session=Session(device=device)
+        )
+        assert prune(config, task).devices == (describe(device),)
+    assert asked == [CPU, torch.device("cpu", 0)]
+    assert "session" in config.takes

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from coremltools.converters.mil.frontend.torch import ops as torch_frontend
-from coremltools.optimize.torch.layerwise_compression.algorithms import OBSCompressionAlgorithm
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @contextlib.contextmanager
@@ -38,20 +37,3 @@ def mended_converter() -> Iterator[None]:
 
 def _zeros_copied(tensor: Tensor) -> Tensor:
     return tensor.copy_(torch.zeros_like(tensor))
-
-
-@contextlib.contextmanager
-def mended_compressor() -> Iterator[None]:
-    """For SparseGPT: linear layers over [N, H, W, C], of which it knows [N, C] and [N, L, C] alone."""
-    compute = OBSCompressionAlgorithm._compute_hessian
-
-    def of_any_rank(self: OBSCompressionAlgorithm, inputs: Tensor, outputs: Tensor) -> None:
-        if isinstance(self._layer, nn.Linear) and inputs.ndim > 3:
-            inputs = inputs.flatten(1, -2)
-        compute(self, inputs, outputs)
-
-    OBSCompressionAlgorithm._compute_hessian = of_any_rank
-    try:
-        yield
-    finally:
-        OBSCompressionAlgorithm._compute_hessian = compute

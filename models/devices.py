@@ -88,6 +88,21 @@ def tuned(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
+def exact(device: torch.device) -> Iterator[None]:
+    """Inside, products of Float32 are not rounded to fewer bits, which tensor cores do."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@contextmanager
 def own_random_numbers(device: torch.device, seed: int) -> Iterator[None]:
     """Inside, torch draws from `seed`; outside, nothing of it is seen."""
     devices = [] if device.type == "cpu" else [device.index or 0]

@@ -7,7 +7,7 @@ traced is taken as a whole, and only where that is the network itself there are 
 
 import operator
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from inspect import Parameter, signature
 from itertools import groupby
 from typing import Any
@@ -263,3 +263,75 @@ def _stage(model: nn.Module, piece: _Piece, source: fx.Node, result: fx.Node) ->
         copied(node)
     graph.output(copies[result])
     return fx.GraphModule(model, graph)
+
+
+# --- what some layers have no part in
+
+
+def split_at(stage: nn.Module, layers: Collection[nn.Module]) -> tuple[nn.Module, nn.Module] | None:
+    """`stage` as what none of `layers` changes, which returns a tuple, and what takes that tuple and does the rest.
+
+    None where the first part would have no layer with weights of its own, where the stage is not a traced one, and
+    where something is changed in place that the other part needs as it was.
+    """
+    if not isinstance(stage, fx.GraphModule):
+        return None
+    weights = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    changed: set[fx.Node] = set()
+    for node in stage.graph.nodes:
+        if any(one in changed for one in node.all_input_nodes) or weights & _parameters_of(stage, node):
+            changed.add(node)
+    apart = [node for node in stage.graph.nodes if node not in changed and node.op != "output"]
+    if not any(node.op == "call_module" and _parameters_of(stage, node) for node in apart):
+        return None
+    if any(_shares_what_it_changes(stage, node, changed) for node in stage.graph.nodes):
+        return None
+    constants = [node for node in apart if not node.all_input_nodes and node.op != "placeholder"]
+    later = [node for node in stage.graph.nodes if node in changed or node.op == "output"]
+    handed_on = [
+        node
+        for node in apart
+        if node not in constants and any(one in changed or one.op == "output" for one in node.users)
+    ]
+    first, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    for node in apart:
+        copies[node] = first.node_copy(node, copies.__getitem__)
+    first.output(tuple(copies[node] for node in handed_on))
+    rest, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    for node in handed_on:
+        copies[node] = rest.placeholder(node.name)
+    for node in (*constants, *later):
+        copies[node] = rest.node_copy(node, copies.__getitem__)
+    return _module(stage, first), _module(stage, rest)
+
+
+def _shares_what_it_changes(stage: fx.GraphModule, node: fx.Node, changed: set[fx.Node]) -> bool:
+    """Whether `node` works in place on a value that a node of the other part uses."""
+    if not (node.args and isinstance(node.args[0], fx.Node) and _works_in_place(stage, node)):
+        return False
+    value = node.args[0]
+    return any((one in changed) != (node in changed) for one in (value, *value.users))
+
+
+def _works_in_place(stage: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return bool(getattr(stage.get_submodule(str(node.target)), "inplace", False))
+    name = getattr(node.target, "__name__", str(node.target))
+    return bool(node.kwargs.get("inplace")) or name.endswith("_")  # += is traced as +
+
+
+def _module(owner: nn.Module, graph: fx.Graph) -> fx.GraphModule:
+    module = fx.GraphModule(owner, graph)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module
+
+
+def _parameters_of(stage: fx.GraphModule, node: fx.Node) -> set[int]:
+    """Identities of the parameters that a node uses by itself."""
+    if node.op == "call_module":
+        return {id(parameter) for parameter in stage.get_submodule(str(node.target)).parameters()}
+    if node.op == "get_attr":
+        owner, _, name = str(node.target).rpartition(".")
+        return {id(getattr(stage.get_submodule(owner), name))}
+    return set()

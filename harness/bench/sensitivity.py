@@ -16,6 +16,7 @@ from coreml_prune_bench.core.keys import code_version, key_of
 from coreml_prune_bench.records.sensitivity import Effect, LayerSensitivity, Sensitivity
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from coreml_prune_bench.bench.cells import Subject
@@ -45,15 +46,18 @@ def measure(
     samples: int,
     levels: Sequence[float],
     *,
+    device: "torch.device",
     unfinished: Path,
     progress: Callable[[int, int], None],
 ) -> Sensitivity:
     """Prune the layers of the dense `model` one at a time, over `samples` of the training images.
 
+    device: where it computes; it is no part of the key, as that of a training is not.
     unfinished: the file in which what is measured is kept until all is; it belongs to this measurement alone.
     """
     import torch
 
+    from coreml_prune_bench.models.devices import describe
     from coreml_prune_bench.models.pruning.sensitivity import BATCH_SIZE, dense_top1, layer_effects
     from coreml_prune_bench.models.training import calibration_batches, calibration_order
 
@@ -65,11 +69,15 @@ def measure(
         data=subject.data.spec,
         split=subject.data.train.name if subject.data.train else "",
         images=len(labels),
-        dense_top1=dense_top1(model, batches, labels),
+        dense_top1=dense_top1(model, batches, labels, device=device),
         layers=(),
     )
+    found = found.model_copy(update={"devices": tuple(dict.fromkeys([*found.devices, describe(device)]))})
     known = {layer.layer for layer in found.layers}
-    for layer in layer_effects(subject.network, model, batches, labels, levels, known=known, progress=progress):
+    measured_layers = layer_effects(
+        subject.network, model, batches, labels, levels, device=device, known=known, progress=progress
+    )
+    for layer in measured_layers:
         effects = tuple(
             Effect(sparsity=e.sparsity, divergence=e.divergence if math.isfinite(e.divergence) else None, top1=e.top1)
             for e in layer.effects

@@ -8,6 +8,7 @@ import typer
 
 from coreml_prune_bench.cli.options import (
     RESULTS,
+    DeviceOption,
     JsonOption,
     ModelArgument,
     ResultsOption,
@@ -57,6 +58,7 @@ def sensitivity(
     ] = None,
     results: ResultsOption = RESULTS,
     skip_bad_images: SkipOption = False,
+    device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Prune one layer at a time, data-free, and show what that does to the outputs and to top-1, by layer.
@@ -79,6 +81,7 @@ def sensitivity(
     chosen = _levels(levels)
 
     from coreml_prune_bench.bench.contention import tell_if_busy
+    from coreml_prune_bench.bench.training_options import TrainingOptions
     from coreml_prune_bench.records.store import Store
 
     store = Store(results)
@@ -88,7 +91,8 @@ def sensitivity(
     subject = _subject(model, data, weights)
     tell_if_busy(reporter.say)
     with reporter.steps(subject.network.name, 1) as steps:
-        builder = Builder(store, steps.update, skip_bad_images=skip_bad_images)
+        training = TrainingOptions(device=device)
+        builder = Builder(store, steps.update, skip_bad_images=skip_bad_images, training=training)
         try:
             found = builder.sensitivity(subject, samples, chosen)
         except CellFailedError as error:

@@ -107,7 +107,7 @@ class Provenance(Frozen):
     """Where, when and with what a record was made. git_commit ends in "+" if code had changed since.
 
     It is that of the project's own checkout, None where the project was installed: `packages` has its version.
-    trained_on: the devices of the trainings behind it, in words; empty where there were none.
+    trained_on: the devices of the trainings behind it, and of prunings with images, in words; empty without any.
     build_threads: of torch on the CPU, where the package was pruned and converted. predict_threads: of the portable
     runtime. None where there was no such step, Core ML predicted, or a version before this field wrote the record.
     """

@@ -30,7 +30,10 @@ class LayerSensitivity(_Data):
 
 
 class Sensitivity(_Data):
-    """A network's layers in the order in which images pass them. dense_top1: a fraction of `images`."""
+    """A network's layers in the order in which images pass them. dense_top1: a fraction of `images`.
+
+    devices: those it was measured on, in words.
+    """
 
     network: str
     title: str
@@ -39,6 +42,7 @@ class Sensitivity(_Data):
     images: PositiveCount
     dense_top1: Fraction
     layers: tuple[LayerSensitivity, ...]
+    devices: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _has_the_same_effects_of_each_layer(self) -> Self:

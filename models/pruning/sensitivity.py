@@ -7,8 +7,9 @@ ZeroQ) measure a layer's sensitivity to quantization so, and add the layers up; 
 BatchNorm normalizes by what passes it here, of the pruned network and of the dense one that it is compared with: a
 pruned layer shifts and shrinks what comes behind it, and whoever prunes with images measures BatchNorm again.
 
-A network is walked once. What comes out of each stage of the dense network is kept for the next one, so that a pruned
-layer costs its own stage and those behind it.
+A network is walked once. What comes out of each stage of the dense network is kept for the next one, and what comes
+before a layer in its own stage is run once for all levels: a pruned layer costs what depends on it. Levels are not run
+as one batch: each normalizes by statistics of its own, and arithmetic costs the same.
 """
 
 import math
@@ -19,10 +20,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from coreml_prune_bench.models.devices import CPU, exact
 from coreml_prune_bench.models.errors import CellFailedError
 from coreml_prune_bench.models.layers import PrunableLayer, prunable_layers, stage_names
+from coreml_prune_bench.models.memory import kept_memory
 from coreml_prune_bench.models.network import Network
-from coreml_prune_bench.models.pruning.post_training.prune import break_ties
+from coreml_prune_bench.models.pruning.post_training.prune import by_magnitude, zeros_of
+from coreml_prune_bench.models.stages import split_at
 
 LEVELS = (0.5, 0.75, 0.9)
 SAMPLES = 32
@@ -49,10 +53,10 @@ class LayerEffects:
 
 
 @torch.no_grad()
-def dense_top1(model: nn.Module, batches: Sequence[Tensor], labels: Tensor) -> float:
+def dense_top1(model: nn.Module, batches: Sequence[Tensor], labels: Tensor, *, device: torch.device = CPU) -> float:
     """The fraction of images, normalized [n, 3, H, W] a batch, that the network itself gets right."""
-    with _batch_statistics(model.eval()):
-        classes = torch.cat([model(batch).argmax(1) for batch in batches])
+    with _prepared(model, device):
+        classes = torch.cat([model(_laid_out(batch, device)).argmax(1).cpu() for batch in batches])
     return float((classes == labels).float().mean())
 
 
@@ -64,34 +68,61 @@ def layer_effects(
     labels: Tensor,
     levels: Sequence[float],
     *,
+    device: torch.device = CPU,
     known: Collection[str] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[LayerEffects]:
     """The effects of each layer that can be pruned, those `known` left out, in the order in which images pass them.
 
     batches: normalized [n, 3, H, W]; their activations are kept, in Float32, for one stage at a time.
-    labels: int64 [N]. Of a layer the smallest weights are zeroed, as data-free pruning does. `model` is left as it was.
+    labels: int64 [N]. Of a layer the smallest weights are zeroed, as data-free pruning does. `model` is on the CPU, and
+    left as it was.
     """
-    stages = _stages(network, model.eval())
+    levels = sorted(levels)
     layers = prunable_layers(model)
-    with _batch_statistics(model):
-        reference = torch.cat([_run(stages, batch) for batch in batches]).log_softmax(1)  # [N, classes]
-        inputs = list(batches)
+    with _prepared(model, device):
+        stages = _stages(network, model)
+        inputs = [_laid_out(batch, device) for batch in batches]
+        reference = torch.cat([_logits(stages, batch) for batch in inputs]).log_softmax(1)  # [N, classes]
         seen = set(known)
-        total = len(layers) * len(levels)
+        steps, total = len(levels) * len(inputs), len(layers) * len(levels) * len(inputs)
         for number, stage in enumerate(stages):
             within = set(stage.modules())
             for name, layer in layers.items():
                 if layer not in within or name in seen:
                     continue
                 seen.add(name)
-                effects = []
-                for level in sorted(levels):
-                    outputs = _with_pruned(layer, level, stages[number:], inputs)
-                    effects.append(Effect(level, *_compared(outputs, reference, labels)))
-                    progress((len(seen) - 1) * len(levels) + len(effects), total)
+                outputs: list[list[Tensor]] = [[] for _ in levels]
+                pruned = _with_pruned(layer, levels, stages[number:], inputs)
+                for step, (level, logits) in enumerate(pruned, start=1):
+                    outputs[level].append(logits)
+                    progress((len(seen) - 1) * steps + step, total)
+                effects = (
+                    Effect(level, *_compared(torch.cat(found), reference, labels))
+                    for level, found in zip(levels, outputs, strict=True)
+                )
                 yield LayerEffects(name, layer.weight.numel(), tuple(effects))
             inputs = [stage(batch) for batch in inputs]
+
+
+@contextmanager
+def _prepared(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Inside, the network is where it runs, and as it runs fastest there: activations and kernels in channels last."""
+    convolutions = [module for module in model.eval().modules() if isinstance(module, nn.Conv2d)]
+    with kept_memory(), exact(device), _batch_statistics(model):
+        model.to(device)
+        for layer in convolutions:
+            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        try:
+            yield
+        finally:
+            model.to(CPU)
+            for layer in convolutions:
+                layer.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+
+def _laid_out(images: Tensor, device: torch.device) -> Tensor:
+    return images.to(device, memory_format=torch.channels_last)
 
 
 @contextmanager
@@ -118,20 +149,35 @@ def _stages(network: Network, model: nn.Module) -> list[nn.Module]:
     return [view.get_submodule(name) for name in stage_names(view)]
 
 
-def _with_pruned(layer: PrunableLayer, level: float, stages: Sequence[nn.Module], inputs: Sequence[Tensor]) -> Tensor:
-    """Logits [N, classes] of the stages with `layer` pruned to `level`."""
-    dense = layer.weight.clone()
+def _with_pruned(
+    layer: PrunableLayer, levels: Sequence[float], stages: Sequence[nn.Module], inputs: Sequence[Tensor]
+) -> Iterator[tuple[int, Tensor]]:
+    """Number of the level, the least sparse first, and logits [n, classes] of the stages with `layer` pruned so far.
+
+    All levels of a batch come before the next batch's: what they share is kept for one batch at a time.
+    """
+    dense = layer.weight.flatten().clone()  # [C_out x C_in x kH x kW]
+    order = by_magnitude(layer.weight)
+    first, *later = stages
+    before, rest = split_at(first, [layer]) or (None, first)
     try:
-        break_ties(layer.weight, level)
-        return torch.cat([_run(stages, batch) for batch in inputs])
+        for batch in inputs:
+            values = (batch,) if before is None else before(batch)
+            pruned = dense.clone()
+            for number, level in enumerate(levels):
+                pruned[order[: zeros_of(layer.weight, level)]] = 0
+                layer.weight.copy_(pruned.view(layer.weight.shape))
+                yield number, _logits(later, rest(*values))
+            layer.weight.copy_(dense.view(layer.weight.shape))
     finally:
-        layer.weight.copy_(dense)
+        layer.weight.copy_(dense.view(layer.weight.shape))
 
 
-def _run(stages: Sequence[nn.Module], values: Tensor) -> Tensor:
+def _logits(stages: Sequence[nn.Module], values: Tensor) -> Tensor:
+    """[n, classes] on the CPU, in Float64: of a small divergence little is left in Float32."""
     for stage in stages:
         values = stage(values)
-    return values
+    return values.cpu().double()
 
 
 def _compared(outputs: Tensor, reference: Tensor, labels: Tensor) -> tuple[float, float]:

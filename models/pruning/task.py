@@ -33,7 +33,7 @@ class PruningTask:
     model: the dense network in eval mode; the algorithm may change it.
     data: training images, for the algorithms whose `needs_data` is true.
     trial: changes the order of the training data and nothing else.
-    session: how a fine-tuning runs. say: told, in a line each, of what has been found out on the way.
+    session: how a fine-tuning runs, and where. say: told, in a line each, of what has been found out on the way.
     """
 
     network: Network
@@ -55,7 +55,7 @@ class Pruned:
     """A pruned network and what was promised of it: targets by layer, and the pruned scope in words.
 
     model: in eval mode, with its zeros; a package format converts it, and stores zeros of pruned layers as zeros.
-    devices: those it was fine-tuned on, in words. patterns: how the zeros of a layer stand, where that is not anywhere.
+    devices: those it was fitted on, in words. patterns: how the zeros of a layer stand, where that is not anywhere.
     prune_program: zeroes weights of the converted Core ML program, where that is how the algorithm works.
     """
 

@@ -13,6 +13,7 @@ from torch.nn.utils import prune
 
 from coreml_prune_bench.core.errors import CellFailedError
 from coreml_prune_bench.models.network import Network
+from coreml_prune_bench.models.pruning.post_training.prune import break_ties
 from coreml_prune_bench.models.pruning.sensitivity import dense_top1, layer_effects
 from coreml_prune_bench.models.training import normalize
 from coreml_prune_bench.models.weights import untrained_model
@@ -124,3 +125,47 @@ def test_a_network_without_stages_gives_the_same(model, images):
 def test_outputs_that_are_no_numbers_are_infinitely_far(model, images):
     first = next(layer_effects(TINY, model, [images[0] * float("inf")], images[1], LEVELS))
     assert [effect.divergence for effect in first.effects] == [float("inf")] * 2
+
+
+class Joined(nn.Module):
+    """Branches of one block, joined in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Sequential(nn.Conv2d(8, 16, 1), nn.BatchNorm2d(16), nn.ReLU(inplace=True))
+        self.two = nn.Sequential(nn.Conv2d(16, 8, 3, padding=1), nn.BatchNorm2d(8))
+        self.shortcut = nn.Conv2d(8, 8, 1)
+        self.last = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.two(self.one(x)).add_(self.shortcut(x))
+        return self.last(functional.relu(y, inplace=True))
+
+
+def plainly(model: nn.Module, layer: str, level: float, batches: Sequence[torch.Tensor]) -> float:
+    """The divergence, by the whole network, one level at a time, in torch's own layout."""
+    pruned = with_batchnorm_in_training(model)
+    break_ties(pruned.get_submodule(layer).weight.data, level)
+    with torch.no_grad():
+        outputs, expected = (
+            torch.cat([one(batch) for batch in batches]).log_softmax(1)
+            for one in (pruned, with_batchnorm_in_training(model))
+        )
+    return float(functional.kl_div(outputs, expected, reduction="batchmean", log_target=True))
+
+
+def test_what_is_shared_by_levels_changes_nothing(images):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(inplace=True), Joined(), Joined(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
+    ).eval().double()  # fmt: skip
+    network = Network(**{name: getattr(TINY, name) for name in ("name", "title", "build", "head", "scope")})
+    batches = images[0].double().split(10)
+    found = list(layer_effects(network, model, batches, images[1], (0.9, 0.5, 0.75)))
+    assert len(found) == 10
+    for one in found:
+        assert [effect.sparsity for effect in one.effects] == [0.5, 0.75, 0.9]
+        for effect in one.effects:
+            expected = plainly(model, one.layer, effect.sparsity, batches)
+            assert effect.divergence == pytest.approx(expected, rel=1e-9)

@@ -73,6 +73,7 @@ class Builder:
                 self._training_images(subject.data),
                 samples,
                 levels,
+                device=self._trainings.device,
                 unfinished=checkpoint_file(folder, key),
                 progress=self._trainings.within("measuring sensitivity"),
             )

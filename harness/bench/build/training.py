@@ -57,7 +57,7 @@ class Trainings:
         self._options = options
         self._progress = progress
         self._team = options.team or ALONE
-        self._device = device_called(options.device, self._team)
+        self.device = device_called(options.device, self._team)
         self.say = options.say
 
     def session(self, order: Order | None, folder: Path, key: str) -> Session:
@@ -65,8 +65,8 @@ class Trainings:
         interval_s = 60 * self._options.checkpoint_minutes
         checkpoint = Checkpoint(checkpoint_file(folder, key), key, interval_s, self.say)
         if order is None:
-            return Session(self._device, checkpoint=checkpoint)
-        return Session(self._device, self._team, order, checkpoint)
+            return Session(self.device, checkpoint=checkpoint)
+        return Session(self.device, self._team, order, checkpoint)
 
     def within(self, description: str) -> Callable[[int, int], None]:
         return lambda done, total: self._progress(description, done, total)

@@ -64,8 +64,17 @@ def break_ties(weight: torch.Tensor, sparsity: float) -> None:
     MobileNetV2 came out 2.9 points sparser than asked. With as many zeros as asked for, the percentile lies between
     zero and the next magnitude, and `prune_weights` zeroes these and no others. Without ties it would choose the same.
     """
-    smallest = weight.half().abs().flatten().argsort(stable=True)[: math.ceil(sparsity * weight.numel())]
-    weight.view(-1)[smallest] = 0
+    weight.view(-1)[by_magnitude(weight)[: zeros_of(weight, sparsity)]] = 0
+
+
+def by_magnitude(weight: torch.Tensor) -> torch.Tensor:
+    """The places in the flattened weight, those of the smallest weights, as Float16 sees them, first."""
+    return weight.half().abs().flatten().argsort(stable=True)
+
+
+def zeros_of(weight: torch.Tensor, sparsity: float) -> int:
+    """How many weights `sparsity` is."""
+    return math.ceil(sparsity * weight.numel())
 
 
 @torch.no_grad()

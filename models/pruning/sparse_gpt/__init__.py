@@ -1,4 +1,4 @@
-"""SparseGPT, through Core ML Tools' LayerwiseCompressor."""
+"""SparseGPT, by Core ML Tools' rule, on a walk of our own."""
 
 from coreml_prune_bench.models.pruning.algorithm import Algorithm, register
 from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig

@@ -12,7 +12,7 @@ class SparseGPTConfig(RatioConfig):
     """Layer by layer, what is pruned is made up for by the weights that stay, fitted on a few unlabelled images."""
 
     title: ClassVar[str] = "SparseGPT"
-    takes: ClassVar[frozenset[Takes]] = frozenset({"images"})
+    takes: ClassVar[frozenset[Takes]] = frozenset({"images", "session"})
     has_trials: ClassVar[bool] = False
     prunes_groups: ClassVar[bool] = False
 

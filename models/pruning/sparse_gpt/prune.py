@@ -1,33 +1,22 @@
-"""SparseGPT (Frantar and Alistarh 2023) through Core ML Tools' LayerwiseCompressor; BatchNorm re-estimated if asked.
+"""SparseGPT (Frantar and Alistarh 2023), by Core ML Tools' rule and configs; BatchNorm re-estimated if asked.
 
 Its n:m groups are neighbours in a row [C_in x kH x kW], as it walks it; those of other algorithms lie along C_in.
 """
 
 import re
 from collections.abc import Iterable
-from copy import copy
-from itertools import count
 from typing import Any
 
 import torch
-from coremltools.optimize.torch.layerwise_compression import (
-    LayerwiseCompressor,
-    LayerwiseCompressorConfig,
-    ModuleSparseGPTConfig,
-)
+from coremltools.optimize.torch.layerwise_compression import LayerwiseCompressorConfig, ModuleSparseGPTConfig
 from torch import nn
 
 from coreml_prune_bench.models.conversion import quantization_scale
-from coreml_prune_bench.models.coremltools_fixes import mended_compressor
-from coreml_prune_bench.models.layers import (
-    PrunableLayer,
-    is_depthwise,
-    left_dense,
-    prunable_layers,
-    stage_names,
-)
+from coreml_prune_bench.models.devices import CPU, describe, to_device
+from coreml_prune_bench.models.layers import PrunableLayer, is_depthwise, prunable_layers
 from coreml_prune_bench.models.pattern import Pattern
 from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
+from coreml_prune_bench.models.pruning.sparse_gpt.walk import prune_stages
 from coreml_prune_bench.models.pruning.task import (
     Pruned,
     PruningTask,
@@ -40,8 +29,8 @@ from coreml_prune_bench.models.pruning.task import (
 )
 from coreml_prune_bench.models.training import calibration_batches, reestimate_batchnorm
 
-# Bounds the memory of the unfolded inputs. LayerwiseCompressor averages over batches: the result does not depend on it.
 _BATCH_SIZE = 16
+"""Bounds the memory of the unfolded inputs. Hessians are averages over images: the result does not depend on it."""
 
 _COLUMNS_AT_ONCE = 128
 """Core ML Tools' default: the inputs whose pruning is made up for at once."""
@@ -50,36 +39,35 @@ _COLUMNS_AT_ONCE = 128
 def prune(config: SparseGPTConfig, task: PruningTask) -> Pruned:
     """Prune stage by stage with calibration images, from the input on. Convolutions with groups stay dense."""
     targets, scope = sparsify(config, task)
+    device = task.session.device
     if config.batchnorm_samples:
+        to_device(task.model, device)
         reestimate_batchnorm(task.model, task.training_data(), samples=config.batchnorm_samples)
+        to_device(task.model, CPU)
     own = read_own_config(config, _read) if config.coremltools is not None else None
     if own is None:
         patterns = patterns_of(config, targets)
     else:
         patterns = {name: p for name in targets if (p := _own_pattern(own, name, task.model))}
-    return Pruned(config, task.model, task.image_size, targets, scope, patterns=patterns)
+    return Pruned(config, task.model, task.image_size, targets, scope, (describe(device),), patterns)
 
 
 def sparsify(config: SparseGPTConfig, task: PruningTask) -> tuple[Targets, str]:
-    """Prune the task's network in torch, its BatchNorm left alone: the layers' targets, and the scope in words."""
-    view = task.network.sequential(task.model).eval()  # the compressor restores the mode it finds
-    stages = stage_names(view)
-    compressor_config, samples, scope = _compressor_config(config, task)
-    targets = _targets(compressor_config, task.model)
-    compressor_config.layers = [re.escape(stage) for stage in stages]
-    batches = list(calibration_batches(task.training_data(), samples, _BATCH_SIZE))
-    compressor_config.calibration_nsamples = len(batches)  # it counts batches
+    """Prune the task's network in torch, its BatchNorm left alone: the layers' targets, and the scope in words.
+
+    On the session's device, stage by stage; the network is on the CPU before and after.
+    """
+    view = task.network.sequential(task.model.eval())
+    own_config, samples, scope = _compressor_config(config, task)
+    targets = _targets(own_config, task.model)
     layers = {name: layer for name, layer in prunable_layers(task.model).items() if name in targets}
+    configs = {name: own_config.get_module_config(name, layer) for name, layer in layers.items()}
+    batches = list(calibration_batches(task.training_data(), samples, _BATCH_SIZE))
     dense = {name: layer.weight.detach().clone() for name, layer in layers.items()}
     _break_ties(layers.values())
-    hooks = _report_progress(view, stages, len(batches), task)
-    with mended_compressor():
-        in_stages = _named_in_stages(compressor_config, left_dense(task.model))
-        LayerwiseCompressor(view, in_stages).compress(batches, device="cpu", inplace=True)
-    for hook in hooks:
-        hook.remove()
+    prune_stages(list(view), batches, layers, configs, device=task.session.device, progress=task.progress)
     for name, layer in layers.items():
-        ratio = compressor_config.get_module_config(name, layer).n_m_ratio
+        ratio = configs[name].n_m_ratio
         zeros, size = ratio or (round((targets[name] or 0.0) * layer.weight.numel()), layer.weight.numel())
         _give_back_unseen(layer.weight, _as_stored(layer, dense[name]), zeros, size)
     return targets, scope or scope_of_own_config(targets)
@@ -193,22 +181,3 @@ def _give_back_unseen(weight: torch.Tensor, dense: torch.Tensor, zeros: int, siz
     ranks = candidates.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     back = (ranks < excess) & (candidates > 0)
     weight.view(-1, size)[back] = dense.reshape(-1, size)[back]
-
-
-def _named_in_stages(config: LayerwiseCompressorConfig, dense: list[str]) -> LayerwiseCompressorConfig:
-    """`config` for the sequential view, where a layer's name comes after that of its stage; `dense` are not pruned."""
-    in_stages = copy(config)
-    names = {re.escape(name): None for name in dense} | config.module_name_configs
-    in_stages.module_name_configs = {rf"[^.]+\.(?:{name})": c for name, c in names.items()}
-    return in_stages
-
-
-def _report_progress(view: nn.Sequential, stages: list[str], batches: int, task: PruningTask) -> list[Any]:
-    """Each stage runs every batch twice: to collect statistics, and again with its pruned weights."""
-    total = 2 * batches * len(stages)
-    done = count(1)
-
-    def report(*_: Any) -> None:
-        task.progress(next(done), total)
-
-    return [view.get_submodule(stage).register_forward_hook(report) for stage in stages]

@@ -20,6 +20,7 @@ from pydantic import ConfigDict, Field
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.files import write_atomically
 from coreml_prune_bench.core.progress import warn
+from coreml_prune_bench.gating.packed import packed, unpacked
 from coreml_prune_bench.latency.energy import TOTAL, energy_mj
 from coreml_prune_bench.latency.statistics import wake_ns
 from coreml_prune_bench.records.accuracy import Record, Runtime
@@ -94,7 +95,7 @@ class AccuracyRow(_Cell):
     @property
     def correct(self) -> Bits:
         """bool [trials, images]."""
-        return np.stack([_unpacked(trial.correct, self.images.count) for trial in self.trials])
+        return np.stack([unpacked(trial.correct, self.images.count) for trial in self.trials])
 
     @property
     def top1(self) -> float:
@@ -238,10 +239,7 @@ def from_scored(
     latency: Sequence[LatencyRecord],
     off: Mapping[tuple[str, str], float] = MappingProxyType({}),
 ) -> Baseline:
-    """The same, of records that come with what they got right, bool [images].
-
-    off: the fraction of images that are off, by the hash of the package and the compute units.
-    """
+    """The same; `scored`: with what each got right, bool [images]; off: fractions by package hash and compute units."""
     correct = {record.key: bits for record, bits in scored if bits is not None}
     by_row = newest_trials(record for record, _ in scored)
     newest = list({_latency_identity(r): r for r in sorted(latency, key=lambda r: r.provenance.created)}.values())
@@ -257,15 +255,6 @@ def from_scored(
             *(_latency_failure(r) for r in newest if r.status == "failed"),
         ),
     )
-
-
-def packed(correct: Bits) -> str:
-    """bool [images], as `Trial.correct` has them."""
-    return base64.b64encode(np.packbits(correct).tobytes()).decode()
-
-
-def _unpacked(correct: str, images: int) -> Bits:
-    return np.unpackbits(np.frombuffer(base64.b64decode(correct), np.uint8), count=images).astype(bool)
 
 
 def _accuracy_row(trials: list[Record], correct: Mapping[str, Bits]) -> AccuracyRow:

@@ -19,8 +19,8 @@ from coreml_prune_bench.gating.baseline import (
     Baseline,
     Images,
     Trial,
-    packed,
 )
+from coreml_prune_bench.gating.packed import packed
 from coreml_prune_bench.gating.verdicts import Row, gate
 from coreml_prune_bench.mlprogram.summary import PackageSummary, WeightSummary, read_package
 from coreml_prune_bench.records.accuracy import Runtime

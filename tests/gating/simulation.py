@@ -22,11 +22,11 @@ from coreml_prune_bench.gating.baseline import (
     LatencyRow,
     RoundSummary,
     from_records,
-    packed,
     read_baseline,
     read_results,
 )
 from coreml_prune_bench.gating.limits import Rules, RuleSet
+from coreml_prune_bench.gating.packed import packed
 from coreml_prune_bench.gating.verdicts import Report, gate
 from tests.factories import accuracy_record, latency_record
 

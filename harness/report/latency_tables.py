@@ -32,6 +32,7 @@ _IMAGE_SIZE = 224
 
 _LATENCY, _BESIDE_PUBLISHED, _OPERATIONS = "latency", "beside the published", "operations"
 _BOTH = (_LATENCY, _BESIDE_PUBLISHED)
+_WAKES, _ENERGY, _MEMORY = "Wakes after 1, 5, 30 s", "mJ a Prediction", "Peak Memory, MiB"
 _MEDIAN = 5
 """The place of the column that says why a row failed, too."""
 
@@ -93,6 +94,12 @@ def latency_rows(records: Sequence[LatencyRecord]) -> list[LatencyRow]:
     """Each record with the dense one of its network, device, runtime and protocol, if that is among them."""
     dense = {_sibling(record): record for record in records if _is_dense(record) and record.status == "measured"}
     return [LatencyRow(record, dense.get(_sibling(record))) for record in records]
+
+
+def besides(records: Sequence[LatencyRecord]) -> list[dict[str, str]]:
+    """What was measured of each besides latency, in words under the headers of tables; those that say something."""
+    worded = [cells(_BESIDES, row, _LATENCY) for row in latency_rows(records)]
+    return _without_empty(worded)
 
 
 def render_operations(record: LatencyRecord, format: Format = "md") -> str:
@@ -279,12 +286,12 @@ COLUMNS: list[Column[LatencyRow]] = [
     Column("speed_up_high", _of_speed_up(lambda faster: faster.high)),
     Column("drift", _of_summary(lambda found: found.drift), "Drift", percent("+.1f"), _BOTH, 13),
     Column("disagreement", _of_summary(lambda found: found.disagreement)),
-    _for_readers("Wakes after 1, 5, 30 s", _woken, 14),
+    _for_readers(_WAKES, _woken, 14),
     *(Column(f"wake_{seconds:g}_s_ms", _wake_after(seconds)) for seconds in IDLE_SECONDS),
-    _for_readers("mJ a Prediction", lambda row: _with_interval(row.energy.get(TOTAL), ".2f"), 15),
+    _for_readers(_ENERGY, lambda row: _with_interval(row.energy.get(TOTAL), ".2f"), 15),
     *(Column(f"energy_{name}", _of_energy(part, TOTAL)) for name, part in _OF_INTERVAL.items()),
     *(Column(f"energy_{name}_mj", _of_energy(_OF_INTERVAL["mj"], name)) for name in DEVICES),
-    _for_readers("Peak Memory, MiB", _peak, 16),
+    _for_readers(_MEMORY, _peak, 16),
     Column("load_peak_bytes", _of_memory(lambda memory: memory.load_peak_bytes)),
     Column("predict_peak_bytes", _of_memory(lambda memory: memory.predict_peak_bytes)),
     Column("cold_loads_ms", lambda row: [_ms(one) for one in row.record.cold_loads_ns]),
@@ -305,6 +312,8 @@ COLUMNS: list[Column[LatencyRow]] = [
     Column("warnings", lambda row: list(row.summary.warnings) if row.summary else []),
 ]
 """What a row says. Times in milliseconds, drift and shares as fractions; None: not known."""
+
+_BESIDES = [column for column in COLUMNS if column.header in (_WAKES, _ENERGY, _MEMORY)]
 
 
 def _published_ms(record: LatencyRecord) -> float | None:

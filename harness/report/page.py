@@ -294,6 +294,7 @@ def _latency(latencies: list[LatencyRecord], series: list[str]) -> list[_Charted
 
 def _latency_of(title: str, group: list[LatencyRecord], series: list[str]) -> _Charted:
     from coreml_prune_bench.latency.statistics import durations, summarize
+    from coreml_prune_bench.report.latency_tables import besides
 
     summaries = [summarize(record) for record in group]
     table = [
@@ -305,9 +306,10 @@ def _latency_of(title: str, group: list[LatencyRecord], series: list[str]) -> _C
             "p99 (ms)": "-" if summary.p99_ns is None else f"{summary.p99_ns / 1e6:.3f}",
             "Predictions": f"{summary.predictions:,}",
             "Rounds": f"{len(record.rounds)}",
+            **more,
             "Remarks": "; ".join(summary.warnings) or "none",
         }
-        for record, summary in zip(group, summaries, strict=True)
+        for record, summary, more in zip(group, summaries, besides(group), strict=True)
     ]
     drawing = charts.distributions(
         title,

@@ -13,12 +13,26 @@ import pytest
 from coreml_prune_bench.bench.suite import shipped_suites
 from coreml_prune_bench.records.accuracy import read_records
 from coreml_prune_bench.records.latency import (
+    IDLE_SECONDS,
+    Memory,
+    Wake,
     write_latency_record,
 )
 from coreml_prune_bench.report import charts
 from coreml_prune_bench.report.page import figure, page
 from tests.factories import four_images, four_images_dense
 from tests.report.samples import ROOT, SAMPLE, Page, latencies, sensitivity
+
+LATENCY_HEADERS = (
+    "Package",
+    "Median (ms)",
+    "95 % Interval",
+    "p90 (ms)",
+    "p99 (ms)",
+    "Predictions",
+    "Rounds",
+    "Remarks",
+)
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +187,20 @@ def test_latency_is_the_samples_by_device_and_compute_units():
     assert [table[1][:2] for table in tables] == [["ResNet50, half", "1.100"], ["ResNet50, half", "2.000"]]
     assert "a Mac, macOS 15, coreml, cpu_only" in parsed.text
     assert "Latency" not in Page(page([four_images_dense()], [], shipped_suites=())).text
+
+
+def test_what_was_measured_besides_latency_has_columns_of_its_own():
+    one = latencies([1_000_000, 1_100_000, 1_300_000])
+    wake = tuple(Wake(idle_s=idle_s, call_ns=(round(idle_s * 1e7) + 1,), model_ns=None) for idle_s in IDLE_SECONDS)
+    woken = one.model_copy(
+        update={"wake": wake, "memory": Memory(load_peak_bytes=40 << 20, predict_peak_bytes=55 << 20)}
+    )
+    for records, headers in ([one], []), ([woken], ["Wakes after 1, 5, 30 s", "Peak Memory, MiB"]):
+        parsed = Page(page([four_images_dense()], records, shipped_suites=()))
+        (table,) = [table for table in parsed.tables if table[0][0] == "Package"]
+        found = dict(zip(*table, strict=True))
+        assert [name for name in found if name not in LATENCY_HEADERS] == headers
+    assert (found[headers[0]], found[headers[1]]) == ("10.0, 50.0, 300.0", "40, 55")
 
 
 @pytest.fixture

@@ -12,12 +12,13 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Literal
 
+from coreml_prune_bench.core.environment import environment
 from coreml_prune_bench.core.errors import BenchError, told
 from coreml_prune_bench.latency.bench import Bench, Runtime, SleptError
 from coreml_prune_bench.runtimes.coreml import said
@@ -90,7 +91,7 @@ class Workers:
 
         cold: it finds nothing in the system's cache, whose folder is a new one.
         """
-        with tempfile.TemporaryDirectory() as home, _environment(**({FRESH_HOME: home} if cold else {})):
+        with tempfile.TemporaryDirectory() as home, environment(**({FRESH_HOME: home} if cold else {})):
             worker = Worker(functools.partial(_bench, self._open_runtime))
             try:
                 worker.receive(START_LIMIT_SECONDS)
@@ -169,21 +170,6 @@ class Worker:
         self._process.kill()
         self._process.join()
         self._connection.close()
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """Variables that processes get which are started inside the block."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _told_exit(code: int | None) -> str:

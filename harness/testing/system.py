@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from coreml_prune_bench.core.environment import environment
 from coreml_prune_bench.latency import energy, memory, qos
 from coreml_prune_bench.latency.worker import spare_imports
 from coreml_prune_bench.runtimes import portable
@@ -65,7 +66,7 @@ def mac(script: Script, *, scripted_time: bool = True) -> Iterator[StandIn]:
         if scripted_time:
             places += _time(stand_in)
         stack.enter_context(replaced(places))
-        stack.enter_context(_environment(HOME=str(home), PATH=f"{tools}{os.pathsep}{os.environ['PATH']}"))
+        stack.enter_context(environment(HOME=str(home), PATH=f"{tools}{os.pathsep}{os.environ['PATH']}"))
         if FOLDER_VARIABLE in os.environ:
             put_app_sources(home / "modelrunner")
         yield stand_in
@@ -209,20 +210,6 @@ def _reporting(load: Callable[..., Any]) -> Callable[..., Any]:
         return load(*arguments, **options)
 
     return loaded
-
-
-@contextlib.contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 # --- the tools

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from coreml_prune_bench.core.cache_folder import cache_folder
+from coreml_prune_bench.core.environment import environment
 from coreml_prune_bench.core.errors import BenchError, DamagedFileError
 from coreml_prune_bench.core.files import write_atomically
 from coreml_prune_bench.core.keys import code_version
@@ -169,14 +170,9 @@ def _in_process(
     """Run `target(connection, *job)` in a new process: how it ended ("done", "not applicable", "failed"), and why."""
     context: Any = multiprocessing.get_context(start)
     ours, theirs = context.Pipe()
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)  # before it starts: libraries read them when they are loaded
-    try:
-        process = context.Process(target=target, args=(theirs, dict(variables), *job))
+    process = context.Process(target=target, args=(theirs, dict(variables), *job))
+    with environment(**variables):  # before it starts: libraries read them when they are loaded
         process.start()
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
     theirs.close()
     until = time.monotonic() + limit_s
     try:

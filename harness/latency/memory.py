@@ -10,9 +10,9 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.latency import libsystem
 
 _RUSAGE_INFO_V4 = 4
 _FIELDS = 37
@@ -41,13 +41,8 @@ def held() -> Held:
     return Held(1024 * kibibytes["VmRSS"], 1024 * kibibytes["VmHWM"])
 
 
-def library() -> Any:
-    """What this process has loaded already, libSystem among it."""
-    return ctypes.CDLL(None)
-
-
 def _footprint() -> Held:
     told = (ctypes.c_uint64 * _FIELDS)()
-    if library().proc_pid_rusage(os.getpid(), _RUSAGE_INFO_V4, ctypes.byref(told)):
+    if libsystem.library().proc_pid_rusage(os.getpid(), _RUSAGE_INFO_V4, ctypes.byref(told)):
         raise BenchError("no memory: this system does not say what a process holds")
     return Held(told[_FOOTPRINT], told[_LIFETIME_MAXIMUM])

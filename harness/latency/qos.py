@@ -3,24 +3,17 @@
 `pthread_set_qos_class_self_np` of <pthread/qos.h>; the numbers are those of <sys/qos.h>.
 """
 
-import ctypes
-from typing import Any
-
 from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.latency import libsystem
 
 CLASSES = {"user-interactive": 0x21, "user-initiated": 0x19, "default": 0x15, "utility": 0x11, "background": 0x09}
 """By the names that Apple gives them."""
 
 
-def library() -> Any:
-    """What this process has loaded already, libSystem among it."""
-    return ctypes.CDLL(None)
-
-
 def current() -> str | None:
     """This thread's class; None where the system has none."""
     try:
-        number = library().qos_class_self()
+        number = libsystem.library().qos_class_self()
     except AttributeError:
         return None
     return {value: name for name, value in CLASSES.items()}.get(number, f"0x{number:02x}")
@@ -29,7 +22,7 @@ def current() -> str | None:
 def become(name: str) -> None:
     """Run this thread in another class. Raises BenchError where the system refuses, or has none."""
     try:
-        code = library().pthread_set_qos_class_self_np(CLASSES[name], 0)
+        code = libsystem.library().pthread_set_qos_class_self_np(CLASSES[name], 0)
     except AttributeError as error:
         raise BenchError("this operating system has no classes of service") from error
     if code:

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from coreml_prune_bench.core.environment import environment
-from coreml_prune_bench.latency import energy, memory, qos
+from coreml_prune_bench.latency import energy, libsystem, qos
 from coreml_prune_bench.latency.worker import spare_imports
 from coreml_prune_bench.runtimes import portable
 from coreml_prune_bench.testing.clock import Clock
@@ -112,8 +112,7 @@ def _libraries(stand_in: StandIn) -> list[Place]:
     usage = shutil.disk_usage("/")
     free = round(script.free_gib * 2**30)
     places: list[Place] = [
-        (qos, "library", lambda: _Threads(stand_in)),
-        (memory, "library", lambda: _Process(stand_in)),
+        (libsystem, "library", lambda: _LibSystem(stand_in)),
         (energy, "library", lambda: _Energy(stand_in)),
         (shutil, "disk_usage", lambda path: usage._replace(free=free)),
     ]
@@ -145,8 +144,8 @@ def _apple_gpu(script: Script) -> list[Place]:
     ]
 
 
-class _Threads:
-    """Of libSystem, what sets a thread's class of service."""
+class _LibSystem:
+    """What sets a thread's class of service, and what tells the memory of a process."""
 
     def __init__(self, stand_in: StandIn) -> None:
         self._stand_in = stand_in
@@ -158,13 +157,6 @@ class _Threads:
 
     def qos_class_self(self) -> int:
         return qos.CLASSES[self._stand_in.world.qos]
-
-
-class _Process:
-    """Of libSystem, what tells the memory of a process."""
-
-    def __init__(self, stand_in: StandIn) -> None:
-        self._stand_in = stand_in
 
     def proc_pid_rusage(self, pid: int, flavor: int, told: Any) -> int:
         world = self._stand_in.world

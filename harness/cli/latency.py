@@ -10,6 +10,7 @@ from coreml_prune_bench.cli.options import (
     RESULTS,
     FormatOption,
     ResultsOption,
+    compute_units_of,
     exit_with_failures,
     finite,
     split_commas,
@@ -221,19 +222,13 @@ def _besides(given: list[str] | None) -> "list[Besides]":
 
 
 def _compute_units(given: list[str] | None, runtime: RuntimeName, *, on_device: bool) -> list[str]:
-    from coreml_prune_bench.runtimes.protocol import COMPUTE_UNITS
-
-    units = split_commas(given)
     if runtime == "portable":
-        if units or on_device:
+        if split_commas(given) or on_device:
             raise BenchError(
                 "--runtime portable runs on this machine's processor: leave out --compute-units and --device"
             )
         return ["cpu"]
-    for unit in units or ():
-        if unit not in COMPUTE_UNITS:
-            raise BenchError(f"--compute-units {unit!r}: expected one of {', '.join(COMPUTE_UNITS)}")
-    return list(dict.fromkeys(units or ("all", "cpu_and_ne")))
+    return compute_units_of(given, ("all", "cpu_and_ne"))
 
 
 def _protocol(**given: Any) -> "Protocol":

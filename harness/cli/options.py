@@ -1,15 +1,17 @@
 """Options that several commands take, and what they mean."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
+from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import say
 from coreml_prune_bench.records.predictions import Precision
 from coreml_prune_bench.report.formats import Format
-from coreml_prune_bench.runtimes.protocol import RuntimeName
+from coreml_prune_bench.runtimes.protocol import COMPUTE_UNITS, RuntimeName
 
 RESULTS = Path("results/local")
 
@@ -135,6 +137,15 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable outpu
 def split_commas(values: list[str] | None) -> list[str] | None:
     """Options that take several values take them repeated or with commas."""
     return [name.strip() for value in values for name in value.split(",") if name.strip()] if values else None
+
+
+def compute_units_of(given: list[str] | None, usual: Sequence[str]) -> list[str]:
+    """Those named, several with commas, each once; `usual` if none is. Raises BenchError for another name."""
+    units = split_commas(given) or usual
+    for unit in units:
+        if unit not in COMPUTE_UNITS:
+            raise BenchError(f"--compute-units {unit!r}: expected one of {', '.join(COMPUTE_UNITS)}")
+    return list(dict.fromkeys(units))
 
 
 def exit_with_failures(problems: list[str]) -> NoReturn:

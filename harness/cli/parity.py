@@ -12,12 +12,11 @@ from coreml_prune_bench.cli.options import (
     PackageArgument,
     ResultsOption,
     SkipOption,
+    compute_units_of,
     exit_with_failures,
     finite,
-    split_commas,
 )
 from coreml_prune_bench.cli.output import show, show_json
-from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.report.formats import write_cells
 
@@ -72,7 +71,7 @@ def parity(
     from coreml_prune_bench.records.provenance import provenance
 
     refuse_folder(results, f"--results {results}")
-    units = _units(compute_units)
+    units = compute_units_of(compute_units, _EACH)
     core_ml, portable = this_machine("coreml")[0], this_machine("portable")[0]
     classes = read_class_map(class_map) if class_map else None
     split = open_data_or_part(data).val
@@ -120,16 +119,6 @@ def parity(
     ]
     if problems:
         exit_with_failures(problems)
-
-
-def _units(given: list[str] | None) -> list[str]:
-    from coreml_prune_bench.runtimes.protocol import COMPUTE_UNITS
-
-    units = split_commas(given) or _EACH
-    for unit in units:
-        if unit not in COMPUTE_UNITS:
-            raise BenchError(f"--compute-units {unit!r}: expected one of {', '.join(COMPUTE_UNITS)}")
-    return list(dict.fromkeys(units))
 
 
 def _told(record: "ParityRecord", found: "list[tuple[str, Agreement, UnitVerdict | None]]") -> str:

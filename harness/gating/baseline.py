@@ -19,10 +19,8 @@ from pydantic import ConfigDict, Field
 
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.files import write_atomically
-from coreml_prune_bench.core.progress import warn
 from coreml_prune_bench.gating.packed import packed, unpacked
-from coreml_prune_bench.latency.energy import TOTAL, energy_mj
-from coreml_prune_bench.latency.statistics import wake_ns
+from coreml_prune_bench.latency.statistics import TOTAL, energy_mj, wake_ns
 from coreml_prune_bench.records.accuracy import Record, Runtime
 from coreml_prune_bench.records.folder import read_folder, refuse_nothing
 from coreml_prune_bench.records.hits import Bits, read_scored, right
@@ -222,7 +220,7 @@ def read_results(folder: Path, *, whole: bool = False) -> Baseline:
         raise BenchError(f"{path} is damaged, and {other} may be an older state of its row: measure it again")
     scored.tell()
     latency.tell()
-    parity = read_parity_records(folder, warn)
+    parity = read_parity_records(folder)
     off = {
         (one.sha256, one.runtimes[0].compute_units): share for one in parity if (share := off_share(one)) is not None
     }
@@ -322,7 +320,7 @@ def _latency_row(record: LatencyRecord, off: Mapping[tuple[str, str], float]) ->
             for one in record.rounds
         ),
         sample=tuple(everything[evenly].tolist()),
-        wake_ns=next((wake_ns(one) for one in record.wake if one.idle_s == IDLE_SECONDS[-1]), None),
+        wake_ns=wake_ns(record, IDLE_SECONDS[-1]),
         energy_mj=energy[TOTAL].value if (energy := energy_mj(record.energy)) else None,
         predict_peak_bytes=record.memory.predict_peak_bytes if record.memory else None,
         off_share=off.get((record.package.sha256, record.runtime.compute_units)),

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.latency import memory, qos
-from coreml_prune_bench.latency.energy import WINDOW_SECONDS, AppleMeter, Meter
+from coreml_prune_bench.latency.energy import WINDOW_SECONDS, AppleMeter
 from coreml_prune_bench.latency.steady import BATCH, is_steady
 from coreml_prune_bench.latency.targets import Target
 from coreml_prune_bench.records.latency import EnergyWindow, Memory, Placement
@@ -125,7 +125,7 @@ class Bench:
     ) -> None:
         self._runtime = runtime
         self._sleep = sleep
-        self._meter: Meter | None = None
+        self._meter: AppleMeter | None = None
         self._wall = wall
         self._clock = clock
         self._beat = beat
@@ -205,7 +205,7 @@ class Bench:
     def load(self, target: Target) -> int:
         """Nanoseconds, where nothing is in the system's cache. Raises BenchError where there is no such cache."""
         if (taken := self._runtime.load_ns(target)) is None:
-            raise BenchError("no cold loads: this runtime has nothing in a cache of the system's")
+            raise BenchError("this runtime has nothing in a cache of the system's")
         return taken
 
     def drop(self, target: Target) -> None:

@@ -3,9 +3,10 @@
 What cannot be measured here is a note of the record, and the rest is measured.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from typing import Protocol as Typed
 
 from coreml_prune_bench.latency.bench import Call
@@ -32,6 +33,8 @@ SECONDS: dict[Besides, float] = {
     "memory": 5.0,
 }
 """What each takes of a row, about."""
+
+_NOUNS: dict[Besides, str] = {"cold": "cold loads", "wake": "wake", "energy": "energy", "memory": "memory"}
 
 _MOST_LOST = 5
 
@@ -81,34 +84,32 @@ def measure(
     """What was asked for and is not there yet, added to what is. progress: what, how many are done, of how many."""
     found = before
     for kind in (kind for kind in _MEASURED if kind in asked and kind not in before.kinds):
-
-        def counted(times: Iterable[Any], kind: Besides = kind) -> Iterable[Any]:
-            every = list(times)
-            for number, one in enumerate(every):
-                progress(kind, number, len(every))
-                yield one
-
         try:
-            found = replace(found, **_MEASURED[kind](target, protocol, workers, counted))
+            found = replace(found, **_MEASURED[kind](target, protocol, workers, partial(progress, kind)))
         except StepFailedError as error:
-            reason = str(error)
-            words = reason if reason.startswith("no ") else f"no {kind}: {reason}"
-            found = replace(found, notes=(*found.notes, words))
+            found = replace(found, notes=(*found.notes, f"no {_NOUNS[kind]}: {error}"))
     return found
 
 
-_Counted = Callable[[Iterable[Any]], Iterable[Any]]
+_Progress = Callable[[int, int], None]
+_T = TypeVar("_T")
 
 
-def _cold(target: Target, protocol: Protocol, workers: Asks, counted: _Counted) -> dict[str, Any]:
-    loads = tuple(workers.ask_alone("load", target, cold=True) for _ in counted(range(REPEATS)))
+def _counted(times: Sequence[_T], progress: _Progress) -> Iterator[_T]:
+    for number, one in enumerate(times):
+        progress(number, len(times))
+        yield one
+
+
+def _cold(target: Target, protocol: Protocol, workers: Asks, progress: _Progress) -> dict[str, Any]:
+    loads = tuple(workers.ask_alone("load", target, cold=True) for _ in _counted(range(REPEATS), progress))
     return {"cold_loads_ns": loads}
 
 
-def _wake(target: Target, protocol: Protocol, workers: Asks, counted: _Counted) -> dict[str, Any]:
+def _wake(target: Target, protocol: Protocol, workers: Asks, progress: _Progress) -> dict[str, Any]:
     # In turns, so that what drifts hits all alike.
     calls: dict[float, list[Call]] = {idle_s: [] for idle_s in IDLE_SECONDS}
-    for idle_s in counted(IDLE_SECONDS * REPEATS):
+    for idle_s in _counted(IDLE_SECONDS * REPEATS, progress):
         calls[idle_s].append(_again_if_lost(workers, "wake", target, protocol, idle_s))
     return {"wake": tuple(_wake_after(idle_s, taken) for idle_s, taken in calls.items())}
 
@@ -122,16 +123,18 @@ def _wake_after(idle_s: float, calls: list[Call]) -> Wake:
     )
 
 
-def _energy(target: Target, protocol: Protocol, workers: Asks, counted: _Counted) -> dict[str, Any]:
-    return {"energy": tuple(_again_if_lost(workers, "energy", target, protocol) for _ in counted(range(WINDOWS)))}
+def _energy(target: Target, protocol: Protocol, workers: Asks, progress: _Progress) -> dict[str, Any]:
+    return {
+        "energy": tuple(_again_if_lost(workers, "energy", target, protocol) for _ in _counted(range(WINDOWS), progress))
+    }
 
 
-def _memory(target: Target, protocol: Protocol, workers: Asks, counted: _Counted) -> dict[str, Any]:
-    (held,) = (workers.ask_alone("memory", target, protocol) for _ in counted(range(1)))
-    return {"memory": held}
+def _memory(target: Target, protocol: Protocol, workers: Asks, progress: _Progress) -> dict[str, Any]:
+    progress(0, 1)
+    return {"memory": workers.ask_alone("memory", target, protocol)}
 
 
-_MEASURED: dict[Besides, Callable[[Target, Protocol, Asks, _Counted], dict[str, Any]]] = {
+_MEASURED: dict[Besides, Callable[[Target, Protocol, Asks, _Progress], dict[str, Any]]] = {
     "cold": _cold,
     "memory": _memory,
     "energy": _energy,

@@ -36,7 +36,7 @@ def held() -> Held:
     try:
         status = Path("/proc/self/status").read_text()
     except OSError as error:
-        raise BenchError(f"no memory: this system does not say what a process holds ({error.strerror})") from error
+        raise BenchError(f"this system does not say what a process holds ({error.strerror})") from error
     kibibytes = {name: int(value) for name, value in re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB$", status, re.MULTILINE)}
     return Held(1024 * kibibytes["VmRSS"], 1024 * kibibytes["VmHWM"])
 
@@ -44,5 +44,5 @@ def held() -> Held:
 def _footprint() -> Held:
     told = (ctypes.c_uint64 * _FIELDS)()
     if libsystem.library().proc_pid_rusage(os.getpid(), _RUSAGE_INFO_V4, ctypes.byref(told)):
-        raise BenchError("no memory: this system does not say what a process holds")
+        raise BenchError("this system does not say what a process holds")
     return Held(told[_FOOTPRINT], told[_LIFETIME_MAXIMUM])

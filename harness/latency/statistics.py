@@ -15,7 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from coreml_prune_bench.records.latency import LatencyRecord, Round, State, Wake
+from coreml_prune_bench.records.latency import ENERGY_COMPONENTS, EnergyWindow, LatencyRecord, Round, State, Wake
+
+TOTAL = "total"
+"""Of energy: all components together."""
 
 CONFIDENCE = 0.95
 DISAGREEMENT = 0.05
@@ -90,14 +93,34 @@ def summarize(record: LatencyRecord) -> Summary:
     )
 
 
-def durations(one: Round) -> Durations:
-    """A round's samples: the model's where the runtime tells them, else the calls'."""
+def durations(one: Round | Wake) -> Durations:
+    """The samples: the model's where the runtime tells them, else the calls'."""
     return np.array(one.call_ns if one.model_ns is None else one.model_ns, np.int64)
 
 
-def wake_ns(one: Wake) -> float:
-    """The median of first predictions after idling: the model's time where the runtime tells it, else the call's."""
-    return float(np.median(one.call_ns if one.model_ns is None else one.model_ns))
+def wake_ns(record: LatencyRecord, idle_s: float) -> float | None:
+    """The median of first predictions after so many seconds of idling, as `durations`; None where not measured."""
+    return next((float(np.median(durations(one))) for one in record.wake if one.idle_s == idle_s), None)
+
+
+def energy_mj(windows: Sequence[EnergyWindow]) -> dict[str, Interval]:
+    """mJ that a prediction takes beyond idling, by component and as `TOTAL`; a component that all windows tell.
+
+    The mean over windows with Student's interval: each window, with the idling before it, is one repetition. Empty
+    with fewer than two windows.
+    """
+    if len(windows) < 2:
+        return {}
+    told = [n for n in ENERGY_COMPONENTS if all(n in one.idle_mj and n in one.predicting_mj for one in windows)]
+    by_component = {name: np.array([_beyond_idling(window, name) for window in windows]) for name in told}
+    if by_component:
+        by_component[TOTAL] = np.sum(list(by_component.values()), axis=0)
+    return {name: _mean_with_interval(values) for name, values in by_component.items()}
+
+
+def _beyond_idling(window: EnergyWindow, component: str) -> float:
+    idle_mw = window.idle_mj[component] / window.idle_s
+    return (window.predicting_mj[component] - idle_mw * window.predicting_s) / window.predictions
 
 
 def median_interval(rounds: Sequence[Durations]) -> tuple[float, float]:
@@ -165,10 +188,15 @@ def speed_up(dense: LatencyRecord, sparse: LatencyRecord) -> Interval | None:
     ]
     if len(pairs) < 2:
         return None
-    logs = np.log([a / b for a, b in pairs])
-    mean = float(logs.mean())
-    margin = float(special.stdtrit(len(logs) - 1, (1 + CONFIDENCE) / 2) * logs.std(ddof=1) / math.sqrt(len(logs)))
-    return Interval(math.exp(mean), math.exp(mean - margin), math.exp(mean + margin))
+    logs = _mean_with_interval(np.log([a / b for a, b in pairs]))
+    return Interval(math.exp(logs.value), math.exp(logs.low), math.exp(logs.high))
+
+
+def _mean_with_interval(values: NDArray[np.float64]) -> Interval:
+    """Student's, of two values or more."""
+    mean, count = float(values.mean()), len(values)
+    margin = float(special.stdtrit(count - 1, (1 + CONFIDENCE) / 2) * values.std(ddof=1) / math.sqrt(count))
+    return Interval(mean, mean - margin, mean + margin)
 
 
 def _with_interval(median: float, rounds: Sequence[Durations]) -> Interval:

@@ -221,10 +221,10 @@ def _outcome(made: Any, step: str, arguments: tuple[Any, ...]) -> tuple[str, Any
     except ConnectionError:  # a sign of life that the parent does not wait for any more
         raise
     except Exception as error:
-        return "failed", _told(error)
+        return "failed", in_a_line(error)
 
 
-def _told(error: Exception) -> str:
-    """In one line. An error of ours is a sentence already."""
+def in_a_line(error: Exception) -> str:
+    """What a failed step's error says. An error of ours is a sentence already."""
     text = said(error)
     return text if isinstance(error, BenchError) else f"{type(error).__name__}: {text}"

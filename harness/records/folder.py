@@ -39,7 +39,7 @@ class RecordFiles(Generic[_Read]):
     def tell(self, warn: Warn | None = None) -> None:
         """Say of each file that is left out that it is. warn: standard error, if not given."""
         for line in self.left_out:
-            (warn or _on_standard_error)(line)
+            (warn or on_standard_error)(line)
 
     @property
     def doubtful(self) -> list[tuple[Path, str]]:
@@ -117,7 +117,8 @@ def _row_of(name: str) -> str:
     return name.rpartition("--")[0]
 
 
-def _on_standard_error(line: str) -> None:
+def on_standard_error(line: str) -> None:
+    """A `Warn`."""
     from coreml_prune_bench.core.progress import warn  # only where there is something to say
 
     warn(line)

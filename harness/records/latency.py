@@ -24,6 +24,8 @@ Besides = Literal["cold", "wake", "energy", "memory"]
 IDLE_SECONDS = (0.0, 1.0, 5.0, 30.0)
 """After which waking up is measured: from back to back to an app that predicts now and then."""
 
+ENERGY_COMPONENTS = ("neural_engine", "gpu", "cpu")
+
 ServiceClass = Literal["user-interactive", "user-initiated", "default", "utility", "background"]
 """Apple's classes of service (QoS), by which macOS chooses cores and clock speeds for a thread."""
 
@@ -102,7 +104,7 @@ class Wake(Frozen):
 
 
 class EnergyWindow(Frozen):
-    """Energy in mJ by component ("neural_engine", "gpu", "cpu"), over a while of idling and one of predictions."""
+    """Energy in mJ by one of `ENERGY_COMPONENTS`, over a while of idling and one of predictions."""
 
     idle_s: Seconds
     idle_mj: dict[str, Number]

@@ -13,7 +13,7 @@ from pydantic import ConfigDict
 from coreml_prune_bench.core.errors import DamagedFileError
 from coreml_prune_bench.core.files import write_atomically
 from coreml_prune_bench.records.accuracy import Provenance, Runtime
-from coreml_prune_bench.records.folder import Warn
+from coreml_prune_bench.records.folder import Warn, on_standard_error
 from coreml_prune_bench.records.latency import Device
 from coreml_prune_bench.records.schemas import Frozen, read_file_as
 
@@ -83,7 +83,7 @@ def write_parity_record(results: Path, record: ParityRecord) -> Path:
     return path
 
 
-def read_parity_records(results: Path, warn: Warn) -> list[ParityRecord]:
+def read_parity_records(results: Path, warn: Warn = on_standard_error) -> list[ParityRecord]:
     """Those of a results folder, the oldest first. Damaged ones are left out, and `warn` is told of each."""
     found = []
     for path in sorted((results / "parity").glob("[!.]*.json")):

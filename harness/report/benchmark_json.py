@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.latency.energy import energy_mj
-from coreml_prune_bench.latency.statistics import wake_ns
+from coreml_prune_bench.latency.statistics import durations, energy_mj
 from coreml_prune_bench.records.latency import LatencyRecord
 
 _FORMAT = "5.3.1"
@@ -91,7 +90,7 @@ def _benchmark(record: LatencyRecord) -> dict[str, Any]:
 
 def _besides(record: LatencyRecord) -> dict[str, Any]:
     """What was measured besides, in ms, mJ and bytes."""
-    found: dict[str, Any] = {f"wake_{one.idle_s:g}_s_ms": wake_ns(one) / 1e6 for one in record.wake}
+    found: dict[str, Any] = {f"wake_{one.idle_s:g}_s_ms": float(np.median(durations(one))) / 1e6 for one in record.wake}
     found |= {f"energy_{name}_mj": one.value for name, one in energy_mj(record.energy).items()}
     if record.memory is not None:
         found |= record.memory.model_dump()

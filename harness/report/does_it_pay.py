@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from coreml_prune_bench.latency.statistics import Interval
 from coreml_prune_bench.records.latency import LatencyRecord
-from coreml_prune_bench.report.latency_captions import name
 from coreml_prune_bench.report.latency_tables import latency_rows
 
 _COUNTS = 0.02
@@ -19,13 +18,8 @@ def does_it_pay(records: Sequence[LatencyRecord]) -> list[str]:
         if network is None or pruning is None or row.speed_up is None:
             continue
         key = network.title, row.record.runtime.compute_units
-        by_network.setdefault(key, []).append(f"{_asked(row.record)} {_said(row.speed_up)}")
+        by_network.setdefault(key, []).append(f"{pruning.title} {pruning.config} {_said(row.speed_up)}")
     return [f"{title} on {units}: {'; '.join(said)}." for (title, units), said in by_network.items()]
-
-
-def _asked(record: LatencyRecord) -> str:
-    title = record.package.network.title if record.package.network else ""
-    return name(record).removeprefix(title).strip()
 
 
 def _said(times: Interval) -> str:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from coreml_prune_bench.latency.energy import TOTAL, energy_mj
 from coreml_prune_bench.latency.placement import DEVICES, share
-from coreml_prune_bench.latency.statistics import Interval, Summary, speed_up, summarize, wake_ns
+from coreml_prune_bench.latency.statistics import TOTAL, Interval, Summary, energy_mj, speed_up, summarize, wake_ns
 from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES
 from coreml_prune_bench.published.table import published_counterpart, read_table
 from coreml_prune_bench.records.accuracy import Network, Pruning
@@ -186,8 +185,7 @@ def _of_energy(value: Callable[[Interval], float], component: str) -> Callable[[
 
 
 def _wake_after(seconds: float) -> Callable[[LatencyRow], Any]:
-    """The median, in ms, of the first predictions after so many seconds."""
-    return lambda row: next((_ms(wake_ns(one)) for one in row.record.wake if one.idle_s == seconds), None)
+    return lambda row: _ms(wake_ns(row.record, seconds))
 
 
 def _planned_share(device: str) -> Callable[[LatencyRow], Any]:

@@ -10,7 +10,7 @@ from coreml_prune_bench.latency.bench import Bench, SleptError
 from coreml_prune_bench.latency.runtimes import CoreMLRuntime
 from coreml_prune_bench.latency.session import Machine, Outcome, Session
 from coreml_prune_bench.latency.targets import Target, package_at
-from coreml_prune_bench.latency.worker import Step, StepFailedError, VisitLostError
+from coreml_prune_bench.latency.worker import Step, StepFailedError, VisitLostError, in_a_line
 from coreml_prune_bench.records.accuracy import Network, Pruning, Runtime
 from coreml_prune_bench.records.latency import (
     Device,
@@ -19,7 +19,6 @@ from coreml_prune_bench.records.latency import (
     Protocol,
     State,
 )
-from coreml_prune_bench.runtimes.coreml import said
 from coreml_prune_bench.testing import Clock, Script, StandIn, installed
 
 MAC = Device(
@@ -55,7 +54,7 @@ class InProcess:
         except SleptError as error:
             raise VisitLostError(str(error)) from error
         except Exception as error:
-            raise StepFailedError(f"{type(error).__name__}: {said(error)}") from error
+            raise StepFailedError(in_a_line(error)) from error
 
 
 def runtime(compute_units: str) -> Runtime:

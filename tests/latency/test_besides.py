@@ -8,10 +8,9 @@ import pytest
 
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.latency.bench import Runtime
-from coreml_prune_bench.latency.energy import TOTAL, energy_mj
 from coreml_prune_bench.latency.runtimes import CoreMLRuntime, PortableRuntime
 from coreml_prune_bench.latency.session import Session
-from coreml_prune_bench.latency.statistics import wake_ns
+from coreml_prune_bench.latency.statistics import TOTAL, energy_mj, wake_ns
 from coreml_prune_bench.latency.worker import Workers
 from coreml_prune_bench.records.latency import IDLE_SECONDS, LatencyRecord, Protocol
 from coreml_prune_bench.report.latency_tables import render, rows
@@ -32,7 +31,7 @@ def on_mac(script: Script, package: Path, results: Path, **options: object) -> L
 def test_waking_up_is_measured_as_it_was_scripted(package: Path, tmp_path: Path) -> None:
     script = Script({"m": Latency(ms=2)}, rewake_ms=260)  # after 4 s
     (record,), _ = measure(script, copies(package, tmp_path, "m"), tmp_path, SHORT, besides=["wake"])
-    found = {one.idle_s: wake_ns(one) / 1e6 for one in record.wake}
+    found = {one.idle_s: wake_ns(record, one.idle_s) / 1e6 for one in record.wake}
     assert found == pytest.approx({0: 2, 1: 2, 5: 262, 30: 262}, rel=0.05)
     assert tuple(found) == IDLE_SECONDS
     (row,) = rows([record])

@@ -217,7 +217,7 @@ def _besides(given: list[str] | None) -> "list[Besides]":
     named = split_commas(given) or []
     for name in named:
         if name not in (*known, "all"):
-            raise BenchError(f"--also {name!r}{did_you_mean(name, known)}: expected one of {', '.join(known)}, all")
+            raise BenchError(f"--also {name!r}: expected one of {', '.join(known)}, all{did_you_mean(name, known)}")
     return [kind for kind in known if kind in named or "all" in named]
 
 

@@ -21,6 +21,10 @@ _NO_CORE_ML = "of a machine without Core ML"
 SKIPPED = {
     "test_doctor.py::test_compute_devices_as_coremltools_tells_them": _NO_CORE_ML,
     "test_doctor.py::test_the_command": _NO_CORE_ML,
+    "test_mac_faults.py::test_doctor_says_why_core_ml_does_not_load": _NO_CORE_ML,
+    "test_install.py::test_uninstall_leaves_coremltools_as_it_was": _NO_CORE_ML,
+    "test_install.py::test_it_does_not_claim_to_be_a_mac": _NO_CORE_ML,
+    "test_install.py::test_macos_is_refused_unless_forced": _NO_CORE_ML,
     "test_command.py::test_without_core_ml_it_says_so": _NO_CORE_ML,
     "test_parity.py::test_without_core_ml_it_says_so": _NO_CORE_ML,
     "test_cache.py::test_a_translated_package_stays_while_it_is_loaded": "the stand-in translates a package more",

@@ -13,7 +13,7 @@ from tests.packages import from_mil
 
 @pytest.fixture(autouse=True, scope="module")
 def installed() -> Iterator[None]:
-    native.install(threads=1)
+    native.install(threads=1, force=True)
     yield
     native.uninstall()
 

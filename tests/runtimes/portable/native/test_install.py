@@ -20,8 +20,8 @@ NAME = "coremltools.libcoremlpython"
 def test_announces_itself_once(caplog: pytest.LogCaptureFixture) -> None:
     native.uninstall()
     with caplog.at_level(logging.WARNING):
-        native.install(threads=1)
-        native.install(threads=1)
+        native.install(threads=1, force=True)
+        native.install(threads=1, force=True)
     (record,) = caplog.records
     assert "not from Core ML" in record.message
 
@@ -36,7 +36,7 @@ def test_uninstall_leaves_coremltools_as_it_was(scaled: Path) -> None:
             MLModel(str(scaled)).predict({"x": np.ones((1, 3))})
         native.uninstall()
     finally:
-        native.install(threads=1)
+        native.install(threads=1, force=True)
 
 
 def test_it_does_not_claim_to_be_a_mac() -> None:
@@ -55,12 +55,12 @@ def test_macos_is_refused_unless_forced(monkeypatch: pytest.MonkeyPatch) -> None
     finally:
         monkeypatch.undo()
         native.uninstall()
-        native.install(threads=1)
+        native.install(threads=1, force=True)
 
 
 @pytest.mark.parametrize("order", [pytest.param("before", marks=pytest.mark.slow), "after"])
 def test_before_and_after_coremltools_is_imported(order: str, scaled: Path) -> None:
-    steps = ["native.install(threads=1)", "import coremltools as ct"]
+    steps = ["native.install(threads=1, force=True)", "import coremltools as ct"]
     script = [
         "import sys",
         "from coreml_prune_bench.runtimes.portable import native",

@@ -135,10 +135,10 @@ def test_precision_of_float16(scaled: Path) -> None:
     path = model.package_path
     assert MLModel(path).predict({"x": np.array([1e-4])})["y"][0] == pytest.approx(1e-4, rel=0.01)
     try:
-        native.install(precision="float16", threads=1)
+        native.install(precision="float16", threads=1, force=True)
         assert MLModel(path).predict({"x": np.array([1e-4])})["y"][0] == 0
     finally:
-        native.install(threads=1)
+        native.install(threads=1, force=True)
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from coreml_prune_bench.aimodel.programs import read_program
 from coreml_prune_bench.core.errors import CellFailedError
-from coreml_prune_bench.mlprogram.reader import read
-from coreml_prune_bench.mlprogram.summary import PackageSummary, WeightSummary, read_kept
+from coreml_prune_bench.mlprogram.program import Program
+from coreml_prune_bench.mlprogram.summary import PackageSummary, WeightSummary, kept_in
 from coreml_prune_bench.models.pattern import Pattern, misfit
 
 _TOLERANCE = 0.005
@@ -28,19 +29,20 @@ def check_package(
     dense: the baseline, whose operations a pruned package has to share.
     patterns: how the zeros of a layer have to stand. storage, bits: the form of pruned layers, and of a value in it.
     """
-    _check_float16(path, package)
+    program = read_program(path)
+    _check_float16(program, package)
     if dense is not None:
         _check_sparse(package, targets, dense, patterns, storage, bits)
         _check_rest_dense(package, targets)
-        _check_patterns(path, package, patterns, dense)
+        _check_patterns(program, package, patterns, dense)
         _check_same_program(package, dense)
 
 
-def _check_float16(path: Path, package: PackageSummary) -> None:
+def _check_float16(program: Program, package: PackageSummary) -> None:
     for weight in package.weights:
         if weight.dtype != "float16":
             raise CellFailedError(f"weight {weight.name} is {weight.dtype}, not float16")
-    for operation in read(path).operations:
+    for operation in program.operations:
         for output in operation.outputs:
             if operation.type != "const" and output.type.dtype in _NOT_FLOAT16:
                 raise CellFailedError(f"operation {output.name} ({operation.type}) computes in {output.type.dtype}")
@@ -99,11 +101,11 @@ def _check_target(layer: str, weight: WeightSummary, target: float, pattern: Pat
 
 
 def _check_patterns(
-    path: Path, package: PackageSummary, patterns: Mapping[str, Pattern], dense: PackageSummary
+    program: Program, package: PackageSummary, patterns: Mapping[str, Pattern], dense: PackageSummary
 ) -> None:
     """In the mask bits, group by group: the right number of zeros in other places is another sparsity."""
     weights = {layer: package.weight_of_layer(layer) for layer in patterns}
-    kept = read_kept(path, [weight.name for weight in weights.values()])
+    kept = kept_in(program, [weight.name for weight in weights.values()])
     for layer, pattern in patterns.items():
         weight = weights[layer]
         stray = _zeros(dense, layer) + round(_TOLERANCE * weight.elements)  # training makes single weights zero, too

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -133,8 +133,12 @@ class PackageSummary(_Frozen):
 
 
 def read_package(path: str | Path) -> PackageSummary:
-    """Summarize the package at `path`. Raises PackageError where it cannot be read."""
-    program = read(path)
+    """Summarize the `.mlpackage` at `path`. Raises PackageError where it cannot be read."""
+    return summarize(read(path))
+
+
+def summarize(program: Program) -> PackageSummary:
+    """What `read_package` says of a program that was read. Raises PackageError where a weight cannot be decoded."""
     budget = Budget.of(program.weights)
     weights = tuple(_weight(program, chain, budget) for chain in _chains(program, budget))
     counts = Counter(operation.type for operation in program.operations if operation.type != "const")
@@ -144,22 +148,21 @@ def read_package(path: str | Path) -> PackageSummary:
         inputs=tuple(_feature(feature) for feature in program.inputs),
         outputs=tuple(_feature(feature) for feature in program.outputs),
         specification_version=version,
-        deployment_target=_DEPLOYMENT_TARGETS.get(version, f"unknown (specification version {version})"),
+        deployment_target=_deployment_target(program),
         operations=dict(counts.most_common()),
         weights=weights,
         elements=sum(weight.elements for weight in weights),
         whole_model_sparsity=_whole_model_sparsity(weights),
-        weight_bytes=_files_bytes(program.weights.folder / "weights", no_part),
-        package_bytes=_files_bytes(program.package, no_part),
+        weight_bytes=_bytes_of(program.weights.files(), no_part),
+        package_bytes=_bytes_of(program.package.rglob("*"), no_part),
     )
 
 
-def read_kept(path: str | Path, names: Collection[str]) -> dict[str, NDArray[np.bool_]]:
+def kept_in(program: Program, names: Collection[str]) -> dict[str, NDArray[np.bool_]]:
     """Where the weights of those names are not zero, in their shapes: of a sparse weight, what is stored.
 
-    Raises PackageError where the package cannot be read, or one of them not be decoded.
+    Raises PackageError where one of them cannot be decoded.
     """
-    program = read(path)
     budget = Budget.of(program.weights)
     chains = [chain for chain in _chains(program, budget) if _name(chain[-1]) in names]
     kept = {_name(chain[-1]): _kept(program, chain, budget) for chain in chains}
@@ -318,12 +321,20 @@ def _data(program: Program, operation: Operation, values: Mapping[str, np.ndarra
 
 
 def _whole_model_sparsity(weights: tuple[WeightSummary, ...]) -> float | None:
-    matrices = [weight for weight in weights if len(weight.shape) >= 2]
+    # A bias can have the rank of what it is added to: [1, C, 1, 1].
+    matrices = [weight for weight in weights if sum(size > 1 for size in weight.shape) >= 2]
     zeros = [weight.zeros for weight in matrices if weight.zeros is not None]
     if len(zeros) != len(matrices) or not matrices:
         return None
     return sum(zeros) / sum(weight.elements for weight in matrices)
 
 
-def _files_bytes(folder: Path, no_part: set[Path]) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and file not in no_part)
+def _bytes_of(files: Iterable[Path], no_part: set[Path]) -> int:
+    return sum(file.stat().st_size for file in files if file.is_file() and file not in no_part)
+
+
+def _deployment_target(program: Program) -> str:
+    version = program.specification_version
+    if not version:  # of another format, which says it itself
+        return program.opset
+    return _DEPLOYMENT_TARGETS.get(version, f"unknown (specification version {version})")

@@ -57,6 +57,10 @@ class Weights:
         """Bytes of the model and of the weight files beside it."""
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
+    def files(self) -> list[Path]:
+        """Those that hold the weights."""
+        return [path for path in (self.folder / "weights").rglob("*") if path.is_file()]
+
     def size_bytes(self, stored: Stored) -> int:
         """Bytes of the payload in the weight file, without metadata and alignment. No element is decoded."""
         return self._locate(stored)[2]

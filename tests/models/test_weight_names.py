@@ -10,13 +10,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from coreml_prune_bench.aimodel.programs import read_program
 from coreml_prune_bench.bench.build.own_network import not_prunable
 from coreml_prune_bench.bench.cells import lay_out
 from coreml_prune_bench.bench.run import RunOptions, run
 from coreml_prune_bench.bench.suite import load_suite
 from coreml_prune_bench.bench.verify import check_package
 from coreml_prune_bench.core.errors import CellFailedError
-from coreml_prune_bench.mlprogram.summary import read_kept, read_package
+from coreml_prune_bench.mlprogram.summary import kept_in, read_package
 from coreml_prune_bench.models.config import Scope
 from coreml_prune_bench.models.conversion import encode_zeros, to_coreml, weight_parameters
 from coreml_prune_bench.models.layers import prunable_layers
@@ -103,7 +104,7 @@ def assert_each_layer_has_its_own(path, package, pruned, layers):
     """By content: the zeros of the stored weight stand where the torch layer's do, and nowhere else."""
     names = {layer: package.weight_of_layer(layer).name for layer in layers}
     assert len(set(names.values())) == len(layers)
-    kept = read_kept(path, list(names.values()))
+    kept = kept_in(read_program(path), list(names.values()))
     for layer, name in names.items():
         weight = pruned.model.get_submodule(layer).get_parameter("weight").detach().half().numpy()
         assert np.array_equal(kept[name], weight != 0), layer

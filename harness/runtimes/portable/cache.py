@@ -167,6 +167,6 @@ def code_hashes() -> dict[str, str]:
     """SHA-256 of the modules of this back end and of what reads a package for it, by their place in the project."""
     here = Path(__file__).parent
     rooms = here.parents[1]
-    found = (path for folder in (here, rooms / "mlprogram") for path in folder.rglob("*.py"))
+    found = (path for folder in (here, rooms / "aimodel", rooms / "mlprogram") for path in folder.rglob("*.py"))
     modules = sorted(path for path in found if not is_foreign(path.name))
     return {path.relative_to(rooms).as_posix(): file_hash(path) for path in modules}

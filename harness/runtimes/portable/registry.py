@@ -5,13 +5,13 @@ It must import no operation: the `ops_*` modules register themselves when `trans
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from coreml_prune_bench.core.errors import UnsupportedOperationError
 from coreml_prune_bench.mlprogram.budget import OverBudgetError
 from coreml_prune_bench.mlprogram.program import Operation
-from coreml_prune_bench.mlprogram.values import TensorType
+from coreml_prune_bench.mlprogram.values import Constant, TensorType
 from coreml_prune_bench.runtimes.portable.batch import never
 from coreml_prune_bench.runtimes.portable.engine import ONNX_RUNTIME_ERRORS
 from coreml_prune_bench.runtimes.portable.graph import Call, Graph
@@ -45,6 +45,28 @@ def operation(*types: str, batch: BatchRule = never) -> Callable[[Translator], T
         return translate
 
     return register
+
+
+def told_as(type_: str, known: str, *, renamed: Mapping[str, str] = {}, given: Mapping[str, Constant] = {}) -> None:
+    """Register `type_` as another spelling of the operation `known`.
+
+    renamed: that operation's parameters for those that have other names. given: for those that `type_` leaves out.
+    """
+    entry = _OPERATIONS[known]
+
+    def spelt(call: Call) -> Call:
+        return Call(call.graph, respelt(call.operation, known, renamed=renamed, given=given))
+
+    operation(type_, batch=lambda call: entry.keeps_batch(spelt(call)))(lambda call: entry.translate(spelt(call)))
+
+
+def respelt(
+    operation: Operation, type_: str, *, renamed: Mapping[str, str] = {}, given: Mapping[str, Constant] = {}
+) -> Operation:
+    """The operation as one of another type; see `told_as`."""
+    inputs = {renamed.get(name, name): arguments for name, arguments in operation.inputs.items()}
+    attributes = {renamed.get(name, name): value for name, value in operation.attributes.items()}
+    return replace(operation, type=type_, inputs=inputs, attributes={**given, **attributes})
 
 
 def lookup(call: Call) -> Entry:

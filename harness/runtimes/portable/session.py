@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from coreml_prune_bench.aimodel.programs import read_program
 from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.mlprogram.program import Feature, Program
-from coreml_prune_bench.mlprogram.reader import read
 from coreml_prune_bench.runtimes.portable import cache
 from coreml_prune_bench.runtimes.portable.engine import ONNX_RUNTIME_ERRORS, is_full, leave_pool, renew_pool, run, start
 from coreml_prune_bench.runtimes.portable.interface import INTERFACE_FILE, MODEL_FILE, Interface
@@ -85,7 +85,7 @@ class Model:
     @cached_property
     def program(self) -> Program:
         """The function as the package has it. Read when asked for: what comes out of the cache does without."""
-        program = read(self.package, self._function)
+        program = read_program(self.package, self._function)
         if self._content is not None and cache.content(self.package) != self._content:
             raise PackageError(f"{self.package}: changed while it was in use; load it again")
         return program

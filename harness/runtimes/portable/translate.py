@@ -16,7 +16,7 @@ from onnx import helper
 from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.mlprogram.program import Feature, Program
 from coreml_prune_bench.mlprogram.values import NamedType, TensorType
-from coreml_prune_bench.runtimes.portable import ops  # noqa: F401  (registers the operations)
+from coreml_prune_bench.runtimes.portable import ops, ops_coreai  # noqa: F401  (register the operations)
 from coreml_prune_bench.runtimes.portable.constants import IR_VERSION, ONNX_OPSET, tensor_proto
 from coreml_prune_bench.runtimes.portable.graph import Call, Graph, Precision, onnx_type
 from coreml_prune_bench.runtimes.portable.interface import Interface

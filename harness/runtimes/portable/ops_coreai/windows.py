@@ -1,0 +1,62 @@
+"""Convolutions and pools. Padding is no part of them: a `coreai.pad` comes before."""
+
+import math
+
+from coreml_prune_bench.runtimes.portable.batch import only
+from coreml_prune_bench.runtimes.portable.graph import Call
+from coreml_prune_bench.runtimes.portable.registry import operation
+
+
+@operation("coreai.conv_transpose2d", "coreai.conv_transpose3d", batch=only("x", rank=3))
+def conv_transpose(call: Call) -> None:
+    kernel = call.fixed_shape("weight")[2:]  # weight is [C_in, C_out / groups, *kernel]
+    padding = call.ints("padding", [])
+    # One for both ends of a dimension, or before and after each.
+    before, after = (padding[0::2], padding[1::2]) if len(padding) == 2 * len(kernel) else (padding, padding)
+    call.node(
+        "ConvTranspose",
+        [call.tensor("x"), call.tensor("weight")],
+        kernel_shape=kernel,
+        strides=call.ints("strides", []),
+        dilations=call.ints("dilations", []),
+        pads=[*before, *after],
+        output_padding=call.ints("output_padding", []),
+        group=call.integer("groups", 1),
+    )
+
+
+@operation("coreai.max_pool_2d", "coreai.max_pool_3d", batch=only("x", rank=3))
+def max_pool(call: Call) -> None:
+    kernel, strides, dilations = (call.ints(name, []) for name in ("kernel_size", "strides", "dilations"))
+    call.node(
+        "MaxPool",
+        [call.tensor("x")],
+        kernel_shape=kernel,
+        strides=strides,
+        dilations=dilations,
+        pads=[0] * len(kernel) + _beyond(call, kernel, strides, dilations),
+    )
+
+
+@operation("coreai.sum_pool_2d", "coreai.sum_pool_3d", batch=only("x", rank=3))
+def sum_pool(call: Call) -> None:
+    """An average, times the number of elements in a window."""
+    kernel, strides, dilations = (call.ints(name, []) for name in ("kernel_size", "strides", "dilations"))
+    if not call.is_float("x"):
+        raise call.unsupported("it sums integers")
+    if any(dilation != 1 for dilation in dilations):
+        raise call.unsupported("its windows are dilated")
+    mean = call.node("AveragePool", [call.tensor("x")], part="mean", kernel_shape=kernel, strides=strides)
+    call.node("Mul", [mean, call.number("elements", math.prod(kernel))])
+
+
+def _beyond(call: Call, kernel: list[int], strides: list[int], dilations: list[int]) -> list[int]:
+    """What the last window of `ceil_mode` lacks after each dimension."""
+    if not call.flag("ceil_mode"):
+        return [0] * len(kernel)
+    lacking = []
+    for size, k, stride, dilation in zip(call.fixed_shape("x")[2:], kernel, strides, dilations, strict=True):
+        width = dilation * (k - 1) + 1
+        last = -(-(size - width) // stride) * stride
+        lacking.append(max(0, last + width - size))
+    return lacking

@@ -17,6 +17,7 @@ def quiet_coremltools() -> None:
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
     """No warnings and no libraries' progress bars inside the block; exceptions pass."""
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+    nowhere = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stderr(nowhere), contextlib.redirect_stdout(nowhere):
         warnings.simplefilter("ignore")
         yield

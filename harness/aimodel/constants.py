@@ -34,6 +34,10 @@ ELEMENT_TYPES = {
 """MIL's words for MLIR's. What is not here has no place in an ML program: bf16, f8E4M3FN, complex numbers."""
 
 
+SPLAT = "splat"
+"""In place of a file's name: one element stands for all."""
+
+
 @dataclass(frozen=True)
 class UnpackedWeights(Weights):
     """`stored`: uint8, all constants as they stand one after the other. bytecode: the file that they are from."""
@@ -48,7 +52,7 @@ class UnpackedWeights(Weights):
         return [self.bytecode]
 
     def size_bytes(self, stored: Stored) -> int:
-        return packed_bytes(stored.type.dtype, math.prod(stored.type.fixed_shape))
+        return packed_bytes(stored.type.dtype, 1 if stored.file == SPLAT else math.prod(stored.type.fixed_shape))
 
     def array(self, constant: Constant) -> np.ndarray:
         if isinstance(constant, Immediate):
@@ -57,7 +61,10 @@ class UnpackedWeights(Weights):
         data = self.stored[constant.offset : constant.offset + size]
         if data.size != size:
             raise PackageError(f"{self.bytecode}: constant {constant.owner!r} is cut short; {DAMAGED}")
-        array = elements(data, constant.type)
+        if constant.file == SPLAT:
+            array = np.broadcast_to(elements(data, TensorType(constant.type.dtype, ())), constant.type.fixed_shape)
+        else:
+            array = elements(data, constant.type)
         if has_nan(array):
             raise PackageError(f"{self.bytecode}: constant {constant.owner!r} has elements that are not a number (NaN)")
         return array

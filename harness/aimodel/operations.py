@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from coreml_prune_bench.aimodel.constants import ELEMENT_TYPES, elements
+from coreml_prune_bench.aimodel.constants import ELEMENT_TYPES, SPLAT, elements
 from coreml_prune_bench.aimodel.dialect import operands, short_name
 from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.mlprogram.program import Block, Operation
@@ -108,7 +108,7 @@ class Writer:
                 raise PackageError(f"{self._package}: it invokes a graph {callee!r} that is not there")
             return self._written(self._graphs[callee], values, to, {}, depth + 1)
         if name == "constant":
-            return [self._constant(op, to)]
+            return [self._constant(op, to, outermost=depth == 0)]
         stored = self._compressed(name, op, values, to)
         if stored is not None:
             return stored
@@ -127,20 +127,24 @@ class Writer:
 
     # --- what is stored
 
-    def _constant(self, op: Mapping[str, Any], to: list[Operation]) -> str:
+    def _constant(self, op: Mapping[str, Any], to: list[Operation], *, outermost: bool) -> str:
+        """outermost: in the function itself, whose constants have numbers by which this project names weights."""
         (entry,) = op["out"]
-        number = self._constants
-        self._constants += 1
+        number = self._constants if outermost else None
+        self._constants += outermost
         stored = op["constant"]
         if "other" in stored:
             raise PackageError(f"{self._package}: a constant is {stored['other']}, not a tensor of numbers")
         known = self._weight_names.get(str(number))
-        name = self._free(str(known) if known else f"constant_{number}")
+        name = self._free(str(known) if known else f"constant_{self._next() if number is None else number}")
         type_ = _type(entry, as_stored=True)
         at, size = int(stored["at"]), int(stored["bytes"])
         value: Constant
-        if stored.get("splat") or size <= _IN_PLACE_BYTES or type_.dtype in _AS_32_BITS:
-            value = self._read(type_, at, size, splat=bool(stored.get("splat")))
+        splat = bool(stored.get("splat"))
+        if splat and type_.dtype.startswith("fp") and sum(size > 1 for size in type_.fixed_shape) > 1:
+            value = Stored(type_, SPLAT, at, name)  # a weight whose elements are equal is one, too
+        elif splat or size <= _IN_PLACE_BYTES or type_.dtype in _AS_32_BITS:
+            value = self._read(type_, at, size, splat=splat)
             self._arrays[name] = np.asarray(value.value)
         else:
             value = Stored(type_, "", at, name)

@@ -4,7 +4,7 @@ Knowing which cells are measured already must be quick, so this module imports n
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
@@ -162,10 +162,11 @@ class Cell:
         network = self.subject.network.name
         if self.published:
             return f"{network}, {self.published.title}, {self.published.row.config}"
+        form = "" if self.package_format is MLPACKAGE else f", {self.package_format.suffix}"
         if self.config is None:
-            return f"{network}, dense"
+            return f"{network}, dense{form}"
         trial = f", trial {self.trial + 1}" if self.config.has_trials else ""
-        return f"{network}, {self.config.title}, {self.config.name}{trial}"
+        return f"{network}, {self.config.title}, {self.config.name}{trial}{form}"
 
     @property
     def record_name(self) -> str:
@@ -176,7 +177,8 @@ class Cell:
     def record_stem(self) -> str:
         """What the names of its record begin with, whatever its key was."""
         label = re.sub(r"[^a-z0-9]+", "-", self.config_name.lower()).strip("-")
-        return "--".join([self.subject.network.name, self.algorithm, label[:60], f"trial{self.trial + 1}"])
+        form = [] if self.package_format is MLPACKAGE else [self.package_format.name]
+        return "--".join([self.subject.network.name, *form, self.algorithm, label[:60], f"trial{self.trial + 1}"])
 
     @cached_property
     def build_key(self) -> str:
@@ -195,6 +197,11 @@ class Cell:
     def dense(self) -> "Cell":
         """The dense baseline of this cell."""
         return Cell(self.subject, None, 0, evaluation=self.evaluation, package_format=self.package_format)
+
+    @cached_property
+    def pruned_key(self) -> str:
+        """Shared by the cells whose packages hold one pruned network, in several formats."""
+        return key_of({"dense": self.subject.dense_key, **self._config_inputs, "trial": self.trial})
 
     @property
     def package_name(self) -> str:
@@ -232,10 +239,13 @@ class Cell:
             "format": self.package_format.name,
             "packages": package_versions(*self.package_format.packages),
         }
-        if self.config is None:
-            return inputs
+        return inputs if self.config is None else inputs | self._config_inputs
+
+    @property
+    def _config_inputs(self) -> Inputs:
+        assert self.config is not None, "the dense baseline has none"
         scope = self.config.scope or self.subject.network.scope
-        inputs["config"] = self.config.model_dump(exclude={"label", "models"}) | {"scope": scope.model_dump()}
+        inputs: Inputs = {"config": self.config.model_dump(exclude={"label", "models"}) | {"scope": scope.model_dump()}}
         return inputs | (self.subject.train_inputs if self.config.needs_data else {})
 
     @cached_property
@@ -252,9 +262,11 @@ def lay_out(
     weights_folder: Path | None,
     fingerprinting: Callable[[DataSet], None] = lambda data: None,
     evaluation: Evaluation = PORTABLE,
-    package_format: str = MLPACKAGE.name,
+    package_formats: Sequence[str] | None = None,
 ) -> list[Cell]:
-    """The cells of a suite, each network's dense baseline first. Opens each data set once.
+    """The cells of a suite, each network's dense baselines first. Opens each data set once.
+
+    package_formats: in place of the suite's. One config's packages of all formats stand side by side.
 
     Raises BenchError where a suite, its data, weights or published packages do not fit each other or are not there.
 
@@ -272,7 +284,7 @@ def lay_out(
         raise WeightsError(f"no folder of weights at {weights_folder}")
     _check_names(suite)
     _check_count(suite)
-    written = get_format(package_format)
+    formats = [get_format(name) for name in package_formats or suite.package_formats]
     opened: dict[str, DataSet] = {}
     cells: list[Cell] = []
     rows = count()
@@ -298,13 +310,14 @@ def lay_out(
             packages = published_packages(name)
             cells += [Cell(subject, None, 0, package, evaluation, row=next(rows)) for package in packages]
             continue
-        dense = Cell(subject, None, 0, evaluation=evaluation, package_format=written, row=next(rows))
-        cells.append(dense)
+        dense = [Cell(subject, None, 0, evaluation=evaluation, package_format=one, row=next(rows)) for one in formats]
+        cells += dense
         for config in suite.configs:
             if not config.is_for(name):
                 continue
-            first = replace(dense, config=config, row=next(rows))
-            cells += [replace(first, trial=trial) for trial in range(suite.trials if config.has_trials else 1)]
+            firsts = [replace(baseline, config=config, row=next(rows)) for baseline in dense]
+            trials = range(suite.trials if config.has_trials else 1)
+            cells += [replace(first, trial=trial) for trial in trials for first in firsts]
     return cells
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coreml_prune_bench.bench.build.last_pruned import LastPruned
 from coreml_prune_bench.bench.cells import Cell
 from coreml_prune_bench.bench.contention import tell_if_busy
 from coreml_prune_bench.bench.staleness import what_is_missing
@@ -40,6 +41,7 @@ class RunOptions:
     skip_bad_images: bool = False
     image_cache: bool = True
     training: TrainingOptions = field(default_factory=TrainingOptions)
+    last_pruned: LastPruned = field(default_factory=LastPruned)
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,13 @@ def _build(cell: Cell, options: RunOptions, steps: Steps) -> "Built":
     def progress(what: str, done: int, total: int) -> None:
         steps.update(f"{cell.name}: {what}", done, total)
 
-    builder = Builder(options.store, progress, skip_bad_images=options.skip_bad_images, training=options.training)
+    builder = Builder(
+        options.store,
+        progress,
+        skip_bad_images=options.skip_bad_images,
+        training=options.training,
+        last=options.last_pruned,
+    )
     return builder.build(cell)
 
 
@@ -237,6 +245,7 @@ def _record(
             "suite": subject.suite,
             "trial": cell.trial,
             "row": cell.row,
+            "package_format": cell.package_format.name,
             "network": Network(
                 name=subject.network.name,
                 title=subject.network.title,

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationErr
 
 import coreml_prune_bench.models.networks  # registers the networks
 import coreml_prune_bench.models.pruning  # noqa: F401  (registers the algorithms)
+from coreml_prune_bench.bench.formats.mlpackage import MLPACKAGE
+from coreml_prune_bench.bench.formats.protocol import get_format
 from coreml_prune_bench.core.errors import BenchError, SuiteError, did_you_mean
 from coreml_prune_bench.core.problems import in_one_line, problems_of
 from coreml_prune_bench.core.written_files import read_toml, read_yaml
@@ -39,6 +41,7 @@ class Suite(BaseModel):
     image_size: side of what the networks take, in pixels; None: 224, or what the images have where that is smaller.
     training: how a network is trained that starts from scratch or gets a new head; None where neither happens.
     trials: runs of each algorithm whose result depends on the order of the data.
+    package_formats: what each pruned network is converted to, one or more.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,6 +55,7 @@ class Suite(BaseModel):
     training: TrainingConfig | None = None
     trials: int = Field(3, ge=1)
     packages: Literal["published"] | None = None
+    package_formats: tuple[str, ...] = Field((MLPACKAGE.name,), min_length=1)
     configs: tuple[SerializeAsAny[PruningConfig], ...] = Field((), max_length=_MOST_CONFIGS)
 
     @field_validator("data", mode="before")
@@ -61,10 +65,20 @@ class Suite(BaseModel):
             raise ValueError(f'expected a table, got {value!r}; write data.{DEFAULT_DATA} = "{value}"')
         return value
 
+    @field_validator("package_formats")
+    @classmethod
+    def _known_formats(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(dict.fromkeys(get_format(name).name for name in names))
+        except SuiteError as error:
+            raise ValueError(str(error)) from error
+
     @model_validator(mode="after")
     def _built_or_given(self) -> Self:
         if bool(self.configs) == bool(self.packages):
             raise ValueError('configs: give one or more [[configs]] tables, or packages = "published" in their place')
+        if self.packages and self.package_formats != (MLPACKAGE.name,):
+            raise ValueError("package_formats: published packages are .mlpackage as they are; leave it out")
         if self.packages and self.image_size:
             raise ValueError("image_size: published packages take images of one size, and no other; leave it out")
         return self
@@ -148,6 +162,7 @@ def choose(
     algorithms: list[str] | None = None,
     trials: int | None = None,
     data: list[str] | None = None,
+    package_formats: list[str] | None = None,
 ) -> Suite:
     """The suite with what the command line says instead: some of its networks or algorithms, other trials or data.
 
@@ -176,6 +191,8 @@ def choose(
     if data:
         networks = (*suite.models, *changes.get("models", ()))
         changes["data"] = {**suite.data, **dict(_read_data(networks, text) for text in data)}
+    if package_formats:
+        changes["package_formats"] = tuple(dict.fromkeys(get_format(name).name for name in package_formats))
     chosen = suite.model_copy(update=changes)
     for spec in own or ():
         if chosen.configs and not any(config.is_for(get_network(spec).spec) for config in chosen.configs):

@@ -34,6 +34,7 @@ class SuiteChoice:
     own: list[str] | None = None
     algorithms: list[str] | None = None
     trials: int | None = None
+    package_formats: list[str] | None = None
 
     def load(self) -> Suite:
         """The suite as chosen. Raises SuiteError of one line."""
@@ -45,6 +46,7 @@ class SuiteChoice:
             algorithms=self.algorithms,
             trials=self.trials,
             data=self.data,
+            package_formats=self.package_formats,
         )
 
     def cells(self, reporter: Reporter, evaluation: Evaluation = PORTABLE) -> list[Cell]:
@@ -81,14 +83,15 @@ def run_suite(
     networks: str | list[str] | None = None,
     algorithms: str | list[str] | None = None,
     trials: int | None = None,
+    package_formats: str | list[str] | None = None,
     results: str | Path = "results/local",
     device: str = "auto",
 ) -> Results:
     """Build and evaluate every cell of a suite that is not measured yet; the records of all of them.
 
     suite: a shipped one's name, the path of a .toml file, or a Suite. networks: specs of your own ("net.py:build"), as
-    `--model`; the rest as the options of `run`. A string is a list of one, and a cell that fails a record with its
-    reason.
+    `--model`; package_formats: "mlpackage", "aimodel"; the rest as the options of `run`. A string is a list of one, and
+    a cell that fails a record with its reason.
     Raises BenchError of one line for what the user can mend.
     """
     choice = SuiteChoice(
@@ -99,6 +102,7 @@ def run_suite(
         _listed(networks),
         _listed(algorithms),
         trials,
+        _listed(package_formats),
     )
     reporter = Reporter()
     training = TrainingOptions(device, say=reporter.say)

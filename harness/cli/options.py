@@ -61,6 +61,14 @@ ModelOption = Annotated[
 TrialsOption = Annotated[
     int | None, typer.Option("--trials", min=1, help="Trials of each algorithm that depends on the order of the data.")
 ]
+PackageFormatOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--package-format",
+        help="What pruned networks are converted to, in place of the suite's: mlpackage (Core ML), aimodel (Core AI, "
+        "with the extra `coreai`), or both with a comma.",
+    ),
+]
 ResultsOption = Annotated[
     Path, typer.Option("--results", metavar="DIR", help="Where packages and records are kept, and found again.")
 ]

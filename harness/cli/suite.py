@@ -17,6 +17,7 @@ from coreml_prune_bench.cli.options import (
     ModelOption,
     ModelsOption,
     NoImageCacheOption,
+    PackageFormatOption,
     ResultsOption,
     RuntimeOption,
     SkipOption,
@@ -48,6 +49,7 @@ def run(
     model: ModelOption = None,
     algorithms: AlgorithmsOption = None,
     trials: TrialsOption = None,
+    package_format: PackageFormatOption = None,
     results: ResultsOption = RESULTS,
     skip_bad_images: SkipOption = False,
     no_image_cache: NoImageCacheOption = False,
@@ -70,7 +72,8 @@ def run(
     from coreml_prune_bench.records.store import Store
     from coreml_prune_bench.report.accuracy_tables import render
 
-    chosen = SuiteChoice(suite, data, weights, split_commas(models), model, split_commas(algorithms), trials)
+    formats = split_commas(package_format)
+    chosen = SuiteChoice(suite, data, weights, split_commas(models), model, split_commas(algorithms), trials, formats)
     with torchrun_team() as team:
         if team is not None and not team.leads:
             chosen.take_part(team, device)
@@ -105,6 +108,7 @@ def build(
     model: ModelOption = None,
     algorithms: AlgorithmsOption = None,
     trials: TrialsOption = None,
+    package_format: PackageFormatOption = None,
     results: ResultsOption = RESULTS,
     skip_bad_images: SkipOption = False,
     device: DeviceOption = "auto",
@@ -116,7 +120,8 @@ def build(
     from coreml_prune_bench.bench.suite_choice import SuiteChoice
     from coreml_prune_bench.records.store import Store
 
-    chosen = SuiteChoice(suite, data, weights, split_commas(models), model, split_commas(algorithms), trials)
+    formats = split_commas(package_format)
+    chosen = SuiteChoice(suite, data, weights, split_commas(models), model, split_commas(algorithms), trials, formats)
     with torchrun_team() as team:
         if team is not None and not team.leads:
             chosen.take_part(team, device)

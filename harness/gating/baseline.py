@@ -267,7 +267,7 @@ def _accuracy_row(trials: list[Record], correct: Mapping[str, Bits]) -> Accuracy
     return AccuracyRow(
         model=first.network.name,
         algorithm=first.pruning.algorithm,
-        config=first.pruning.config,
+        config=first.config,
         suite=first.suite,
         images=Images(
             spec=first.data.spec,
@@ -351,7 +351,7 @@ def _latency_identity(record: LatencyRecord) -> tuple[object, ...]:
 
 
 def _accuracy_failure(record: Record) -> Failure:
-    return _failure("accuracy", (record.network.name, record.pruning.algorithm, record.pruning.config), record.reason)
+    return _failure("accuracy", (record.network.name, record.pruning.algorithm, record.config), record.reason)
 
 
 def _latency_failure(record: LatencyRecord) -> Failure:

@@ -14,6 +14,9 @@ from coreml_prune_bench.records.predictions import Precision, Predictions
 from coreml_prune_bench.records.quantities import Bytes, Count, Fraction, PositiveCount, Seconds
 from coreml_prune_bench.records.schemas import Frozen, read_file_as
 
+CORE_ML = "mlpackage"
+"""The package format of records that name none."""
+
 
 class Network(Frozen):
     """name: the identifier. title: as in tables. weights: their fingerprint. trained: whether a run trained it.
@@ -133,7 +136,8 @@ class Record(Frozen):
     key: hash of everything the result depends on. config_key: the same without the trial. subject_key: shared by the
     records of one network on one data set. row: its place among the rows of the suite as it was run; None for
     what is of no suite, and where a version before 0.2 wrote it. code: the hash of each module that the result depends
-    on; empty where a version before schema 2 wrote it.
+    on; empty where a version before schema 2 wrote it. package_format: what the package is, "mlpackage" where none is
+    named.
     """
 
     schema_version: Literal[3] = 3
@@ -145,6 +149,7 @@ class Record(Frozen):
     suite: str
     trial: Count
     row: Count | None = None
+    package_format: str = CORE_ML
     network: Network
     pruning: Pruning
     data: Data
@@ -163,6 +168,12 @@ class Record(Frozen):
         if self.status == "failed" and self.predictions is not None:
             raise ValueError("failed, but with predictions")
         return self
+
+    @property
+    def config(self) -> str:
+        """The config in words that tell one row from another: with the format where that is not Core ML's."""
+        told = "" if self.package_format == CORE_ML else f", .{self.package_format}"
+        return f"{self.pruning.config}{told}"
 
     @property
     def brief_reason(self) -> str:

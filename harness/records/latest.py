@@ -23,10 +23,10 @@ def newest_trials(records: Iterable[Record]) -> list[list[Record]]:
     ordered, data = _by_data_set(ordered)
     subjects = {(r.suite, r.network.name, of): r.subject_key for r, of in zip(ordered, data, strict=True)}
     current = [r for r, of in zip(ordered, data, strict=True) if subjects[r.suite, r.network.name, of] == r.subject_key]
-    configs = {(r.subject_key, r.suite, r.pruning.algorithm, r.pruning.config): r.config_key for r in current}
+    configs = {(r.subject_key, r.suite, r.pruning.algorithm, r.config): r.config_key for r in current}
     rows: dict[tuple[str, ...], dict[int, Record]] = {}
     for record in current:
-        row = (record.subject_key, record.suite, record.pruning.algorithm, record.pruning.config)
+        row = (record.subject_key, record.suite, record.pruning.algorithm, record.config)
         if record.config_key == configs[row]:
             trials = rows.setdefault(row, {})
             before = trials.get(record.trial)
@@ -91,7 +91,7 @@ def _check_images(trials: list[Record]) -> None:
             images = len(trial.predictions.labels)
             before = counts.setdefault(trial.data.skipped, images)
             if before != images:
-                cell = f"{trial.network.name}, {trial.pruning.algorithm}, {trial.pruning.config}"
+                cell = f"{trial.network.name}, {trial.pruning.algorithm}, {trial.config}"
                 raise BenchError(
                     f"{cell}: trial {trial.trial + 1} has predictions of {images:,} images, another one of {before:,}, "
                     "though both skipped the same: `run` measures the wrong one again"

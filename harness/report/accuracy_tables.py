@@ -140,6 +140,7 @@ COLUMNS: list[Column[ConfigRow]] = [
     Column("config", lambda row: row.config, "Config", tables=_EVERY, place=2),
     Column("algorithm", _of_record(lambda record: record.pruning.algorithm)),
     Column("algorithm_title", lambda row: row.algorithm_title, "Optimization Algorithm", tables=_EVERY, place=3),
+    Column("package_format", lambda row: row.package_format),
     Column("sparsity", lambda row: row.sparsity),
     Column(None, lambda row: row.compression_ratio, "Compression Ratio", number(), ("accuracy",), 4),
     Column("compression_ratio", lambda row: row.compression_ratio, "Compression Ratio", number(".3f"), _SIZES, 9),
@@ -262,12 +263,14 @@ def render_by_suite(
 
 
 def worded(rows: Sequence[ConfigRow], table: Table) -> list[dict[str, str]]:
-    """The rows as a reader sees them, by header; with suite and data where rows differ in them."""
+    """The rows as a reader sees them, by header; with suite, data and format where they differ in them."""
     columns = list(COMPARISON_COLUMNS)
     if len({row.suite for row in rows if row.suite}) > 1:
         columns.append(Column(None, lambda row: row.suite, "Suite", tables=(table,)))
     if len({row.data for row in rows if row.data}) > 1:
         columns.append(Column(None, lambda row: row.data, "Data", tables=(table,)))
+    if len({row.package_format for row in rows if row.package_format}) > 1:
+        columns.append(Column(None, lambda row: row.package_format, "Package Format", tables=(table,), place=3))
     return [cells(columns, row, table) for row in rows]
 
 

@@ -97,6 +97,10 @@ class ConfigRow:
         return self.first.pruning.config if self.first else self.published.config if self.published else None
 
     @property
+    def package_format(self) -> str | None:
+        return self.first.package_format if self.first else None
+
+    @property
     def algorithm_title(self) -> str | None:
         return self.first.pruning.title if self.first else self.published.algorithm if self.published else None
 
@@ -106,17 +110,19 @@ class ConfigRow:
 
 
 def config_rows(records: Iterable[Record]) -> list[ConfigRow]:
-    """One row a suite, network and config, from the newest state of each; the network itself first."""
+    """One row a suite, network, package format and config, from the newest state of each; the network itself first."""
     published = read_table()
     newest = newest_trials(records)
     built_dense = [trials for trials in newest if trials[0].pruning.algorithm == "dense" and trials[0].package]
-    by_subject: dict[tuple[str, str], list[list[Record]]] = {}
+    by_subject: dict[tuple[str, str, str], list[list[Record]]] = {}
     for trials in newest:
-        by_subject.setdefault((trials[0].suite, trials[0].subject_key), []).append(trials)
+        first = trials[0]
+        by_subject.setdefault((first.suite, first.subject_key, first.package_format), []).append(trials)
     found = []
-    for (_, subject_key), group in by_subject.items():
+    for (_, *subject), group in by_subject.items():
         group.sort(key=lambda trials: trials[0].pruning.algorithm != "dense")
-        dense = of_own_suite(group[0], [trials for trials in built_dense if trials[0].subject_key == subject_key])
+        own = [one for one in built_dense if [one[0].subject_key, one[0].package_format] == subject]
+        dense = of_own_suite(group[0], own)
         found += [_row(trials, dense[-1][0] if dense else None, published) for trials in group]
     return found
 

@@ -238,7 +238,7 @@ def _table(title: str, text: str, found: list[ConfigRow], table: Table, ids: dic
 
 
 def _row_key(record: Record) -> _Key:
-    return record.suite, record.data.spec, record.network.name, record.pruning.algorithm, record.pruning.config
+    return record.suite, record.data.spec, record.network.name, record.pruning.algorithm, record.config
 
 
 def _is_number(text: str) -> bool:

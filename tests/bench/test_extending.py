@@ -144,7 +144,7 @@ def test_a_second_package_format_needs_only_itself(monkeypatch, tiny_suite, tiny
     protocol.register(_Boxed())
     shutil.copytree(tiny_results, tmp_path / "results")
     loaded = load_suite(str(tiny_suite))
-    cells = lay_out(loaded.model_copy(update={"configs": loaded.configs[:1]}), None, package_format="boxed")
+    cells = lay_out(loaded.model_copy(update={"configs": loaded.configs[:1]}), None, package_formats=["boxed"])
     outcome = run(cells, RunOptions(Store(tmp_path / "results")))
     assert outcome.measured == len(cells) == 2
     assert not outcome.failed

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from coreml_prune_bench.bench.build.dense import DenseNetwork, dense_network
+from coreml_prune_bench.bench.build.last_pruned import LastPruned
 from coreml_prune_bench.bench.build.manifest import Built, PackageManifest
 from coreml_prune_bench.bench.build.own_network import check_own, not_prunable
-from coreml_prune_bench.bench.build.pruned import Ingredients, save_pruned
+from coreml_prune_bench.bench.build.pruned import Ingredients, prune_cell, save_pruned
 from coreml_prune_bench.bench.build.saving import save_dense
 from coreml_prune_bench.bench.build.training import Progress, Trainings, checkpoint_file, remove_checkpoint
 from coreml_prune_bench.bench.cells import Cell, Subject
@@ -32,6 +33,8 @@ from coreml_prune_bench.records.store import Store
 class Builder:
     """Makes packages and keeps them in the store; skip_bad_images: training images that do not decode are left out.
 
+    last: what builders of one run share, so that a network is pruned once for packages of several formats.
+
     Raises BenchError where the device that `training` names is not there.
     """
 
@@ -42,8 +45,10 @@ class Builder:
         *,
         skip_bad_images: bool = False,
         training: TrainingOptions = TrainingOptions(),
+        last: LastPruned | None = None,
     ) -> None:
         self._store = store
+        self._last = last or LastPruned()
         self._skip_bad_images = skip_bad_images
         self._trainings = Trainings(training, progress)
 
@@ -99,13 +104,9 @@ class Builder:
         def allocate(config: PruningConfig, model: nn.Module) -> PruningConfig:
             return allocated(config, cell.subject.network, model, self.sensitivity(cell.subject).losses())
 
-        pruned = save_pruned(
-            cell,
-            Ingredients(model, images, stay_dense, allocate),
-            path,
-            cell.package_format.read(self.build(baseline).path),
-            self._trainings,
-        )
+        made_of = Ingredients(model, images, stay_dense, allocate)
+        pruned = self._last.get(cell, lambda: prune_cell(cell, made_of, folder, self._trainings))
+        save_pruned(cell, pruned, path, cell.package_format.read(self.build(baseline).path))
         scope = f"{pruned.scope}; {_counted(stay_dense)} cannot be pruned" if stay_dense else pruned.scope
         return _manifest(dense, pruned.targets, scope, pruned.devices, images)
 

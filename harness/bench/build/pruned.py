@@ -36,12 +36,10 @@ class Ingredients:
     allocate: Callable[[PruningConfig, nn.Module], PruningConfig]
 
 
-def save_pruned(
-    cell: "Cell", made_of: Ingredients, path: Path, baseline: "PackageSummary", trainings: Trainings
-) -> Pruned:
-    """Prune and save as a package; its promises hold, or CellFailedError says which one does not.
+def prune_cell(cell: "Cell", made_of: Ingredients, folder: Path, trainings: Trainings) -> Pruned:
+    """The cell's pruned network. folder: in which the artifact `cell.build_key` is being made.
 
-    path: in the folder in which the artifact `cell.build_key` is being made.
+    Raises CellFailedError where it cannot be pruned so.
     """
     config = cell.config
     assert config is not None, "the dense baseline is not pruned"
@@ -50,10 +48,13 @@ def save_pruned(
         _refuse_misfits(config, cell.subject.network, made_of.model)
     if config.allocation == "sensitivity":
         config = made_of.allocate(config, made_of.model)
-    pruned = prune(config, _task(cell, config, made_of, path.parent, trainings))
+    return prune(config, _task(cell, config, made_of, folder, trainings))
+
+
+def save_pruned(cell: "Cell", pruned: Pruned, path: Path, baseline: "PackageSummary") -> None:
+    """Save as a package; its promises hold, or CellFailedError says which one does not."""
     whole(path, lambda: cell.package_format.save_pruned(pruned, path))
     cell.package_format.check(path, pruned, baseline)
-    return pruned
 
 
 def _task(cell: "Cell", config: PruningConfig, made_of: Ingredients, folder: Path, trainings: Trainings) -> PruningTask:

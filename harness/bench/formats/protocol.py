@@ -7,7 +7,7 @@ call of `register`; what it does is to convert, verify, read back and have its p
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from coreml_prune_bench.core.errors import SuiteError
+from coreml_prune_bench.core.errors import SuiteError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,5 +57,7 @@ def register(package_format: PackageFormat) -> None:
 def get_format(name: str) -> PackageFormat:
     """The format called `name`. Raises SuiteError of one line."""
     if name not in _FORMATS:
-        raise SuiteError(f"no package format {name!r}; known: {', '.join(sorted(_FORMATS))}")
+        raise SuiteError(
+            f"no package format {name!r}, expected one of {', '.join(sorted(_FORMATS))}{did_you_mean(name, _FORMATS)}"
+        )
     return _FORMATS[name]

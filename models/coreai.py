@@ -7,9 +7,9 @@ at random are numbered, so that the same network is the same bytes.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,15 +28,8 @@ from coreml_prune_bench.models.weight_names import weight_output
 if TYPE_CHECKING:
     from coreai.authoring import AIProgram
 
-METADATA = "coreml-prune-bench"
-"""What our own packages say under this name: `image`, the input that takes pixels, and `weights`, the name of each
-weight by the number of the constant that has it. The reader of `.aimodel` knows it."""
-
-VALUES = "_values"
-"""After a sparse weight's name: the constant that has its values."""
-
-_ALIGNMENT = 64
-"""Of the elements of large constants, in bytes."""
+_ALIGNMENT = 16
+"""Of the elements of large constants, in bytes. Apple's reader aborts on a small file in which it is larger."""
 
 Kept = Mapping[str, np.ndarray]
 """By layer that is stored sparse: which of its weights are not zero in Float16, bool of the weight's shape."""
@@ -44,12 +37,13 @@ Kept = Mapping[str, np.ndarray]
 
 def save_coreai(
     model: nn.Module, image_size: int, path: Path, *, sparse: Collection[str] = (), described: Mapping[str, str] = {}
-) -> None:
+) -> list[StoredWeight]:
     """Convert and write an asset: Float16, uint8 image [1, 3, image_size, image_size] in, logits [1, classes] out.
 
     model takes normalized float32 [N, 3, H, W] and is in eval mode; it is not changed. Core AI's own image inputs exist
     on macOS alone, so the image is an array of bytes, red first. sparse: the layers whose zeros are stored as such.
-    described: `author`, `license`, `model_description`.
+    described: `author`, `license`, `model_description`. Returns what is stored of each layer's weight, which the file
+    itself does not name.
     Raises CellFailedError where the network cannot be converted.
     """
     folded = without_metadata(fold_batchnorm(model, image_size))
@@ -72,8 +66,21 @@ def save_coreai(
     _store(program, weights, kept)
     _save(program, path, described)
     parameters = weight_parameters(model)
-    names = {layer: weight_output(layer, parameters[layer]) for layer in weights}
-    _describe(path, _numbers_of(path, weights, kept), names, kept)
+    return [
+        StoredWeight(
+            weight_output(layer, parameters[layer]), weight[kept[layer]] if layer in kept else weight, layer in kept
+        )
+        for layer, weight in weights.items()
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class StoredWeight:
+    """What a constant of the asset holds of a layer's weight: float16, all elements or, where `sparse`, those kept."""
+
+    name: str
+    elements: np.ndarray
+    sparse: bool
 
 
 class _Pixels(nn.Module):
@@ -141,25 +148,47 @@ def _operations(graphs: list[Any]) -> Iterator[Any]:
 def _store(program: AIProgram, weights: Mapping[str, np.ndarray], kept: Kept) -> None:
     """Store the weights of `kept` sparse, and large constants under names that do not change from run to run.
 
-    A weight is found by its elements: the program keeps no names. Raises CellFailedError where one is not there.
+    A weight is found by its elements: the program keeps no names. Layers of equal weights have been given one constant;
+    each gets its own. Raises CellFailedError where a weight of `kept` is not there.
     """
     from coreai._compiler.ir import DenseResourceElementsAttr
 
     module = program._module._mlir_module
-    waiting = _by_elements({layer: weights[layer] for layer in kept})
+    waiting = _by_elements(weights)
     with module.context:
         constants = [op for op in _operations(_graphs(module)) if op.name == "coreai.constant"]
         for number, op in enumerate(constants):
             elements = _elements(op)
             layers = [] if elements is None else waiting.get((elements.shape, elements.tobytes()), [])
-            if elements is not None and layers:
-                _store_sparse(op, elements, kept[layers.pop(0)], f"constant_{number}")
-            elif DenseResourceElementsAttr.isinstance(op.attributes["value"]):
-                data = _bytes(op)
-                op.attributes["value"] = _resource(data, f"constant_{number}", op.results[0].type)
+            own = _one_each(op, len(layers))
+            for copy, one in enumerate(own):
+                name = f"constant_{number}_{copy}"
+                layer = layers.pop(0) if layers else None
+                if elements is not None and layer is not None and layer in kept:
+                    _store_sparse(one, elements, kept[layer], name)
+                elif DenseResourceElementsAttr.isinstance(one.attributes["value"]):
+                    one.attributes["value"] = _resource(_bytes(one), name, one.results[0].type)
     for layers in waiting.values():
         for layer in layers:
-            raise CellFailedError(f"layer {layer}: its weight is no constant of its own in Core AI's program")
+            if layer in kept:
+                raise CellFailedError(f"layer {layer}: its weight is no constant of its own in Core AI's program")
+
+
+def _one_each(op: Any, layers: int) -> list[Any]:
+    """The constant and, where so many layers share it, a copy for each of its uses but one, in the order of these."""
+    from coreai._compiler.dialects import coreai
+    from coreai._compiler.ir import InsertionPoint
+
+    uses = [(use.owner, use.operand_number) for use in op.results[0].uses]
+    if layers < 2 or len(uses) != layers:
+        return [op]
+    copies = [op]
+    with op.context, op.location, InsertionPoint(op):
+        for owner, operand in uses[1:]:
+            copy: Any = coreai.ConstantOp(value=op.attributes["value"]).operation
+            owner.operands[operand] = copy.results[0]
+            copies.append(copy)
+    return copies
 
 
 def _by_elements(weights: Mapping[str, np.ndarray]) -> dict[tuple[tuple[int, ...], bytes], list[str]]:
@@ -244,36 +273,3 @@ def _save(program: AIProgram, path: Path, described: Mapping[str, str]) -> None:
     if path.exists():
         shutil.rmtree(path)
     program.save_asset(path, metadata)
-
-
-def _numbers_of(path: Path, weights: Mapping[str, np.ndarray], kept: Kept) -> dict[str, int]:
-    """By layer: which constant of the saved main graph has its weight or, where it is sparse, the elements that stay.
-
-    Saving puts operations into an order of its own.
-    """
-    from coreai.authoring import AIModelAsset
-
-    stored = {layer: weight[kept[layer]] if layer in kept else weight for layer, weight in weights.items()}
-    waiting = _by_elements(stored)
-    module = AIModelAsset.load(path).program._module._mlir_module
-    main = next(graph for graph in _graphs(module) if str(graph.attributes["sym_name"]) == '"main"')
-    (block,) = main.regions[0].blocks
-    numbers: dict[str, int] = {}
-    with module.context:
-        constants = [op.operation for op in block.operations if op.operation.name == "coreai.constant"]
-        for number, op in enumerate(constants):
-            elements = _elements(op)
-            layers = [] if elements is None else waiting.get((elements.shape, elements.tobytes()), [])
-            if layers:
-                numbers[layers.pop(0)] = number
-    return numbers
-
-
-def _describe(path: Path, numbers: Mapping[str, int], names: Mapping[str, str], kept: Kept) -> None:
-    """Add what this project says to the asset's metadata, and leave the time out."""
-    file = path / "metadata.json"
-    metadata = json.loads(file.read_text())
-    metadata.pop("creationDate", None)
-    weights = {str(number): names[layer] + VALUES * (layer in kept) for layer, number in numbers.items()}
-    metadata["creatorDefinedMetadata"] = {METADATA: {"image": INPUT_NAME, "weights": weights}}
-    file.write_text(json.dumps(metadata, indent=2, sort_keys=True) + "\n")

@@ -17,8 +17,12 @@ def table(
         typer.Option("--kind", help="What the table is about: accuracy if not given; csv and json hold both."),
     ] = None,
     compare: Annotated[
-        Literal["published"] | None,
-        typer.Option("--compare", help="Each row beside its counterpart in the published table, with the differences."),
+        Literal["published", "formats"] | None,
+        typer.Option(
+            "--compare",
+            help="published: each row beside its counterpart in the published table, with the differences. formats: "
+            "each row in both package formats, with the paired difference and how sure it is.",
+        ),
     ] = None,
     against: Annotated[
         str | None,
@@ -42,7 +46,7 @@ def table(
     if against is not None and (compare or kind):
         raise BenchError("--against is a table of its own: leave out --kind and --compare")
     if compare and kind:
-        raise BenchError("--compare published is a table of accuracy and size: leave out --kind")
+        raise BenchError(f"--compare {compare} is a table of accuracy and size: leave out --kind")
     records = read_records(results)
     for line in chance_levels(chain.from_iterable(newest_trials(records))):
         warn(line)
@@ -50,6 +54,10 @@ def table(
         from coreml_prune_bench.report.paired_tables import render_pairs  # with scipy, which takes a second
 
         text = render_pairs(records, against, format)
+    elif compare == "formats":
+        from coreml_prune_bench.report.format_tables import render_formats  # with scipy, too
+
+        text = render_formats(records, format)
     elif compare:
         text = render_comparison(records, format)
     else:

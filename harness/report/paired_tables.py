@@ -21,7 +21,7 @@ from coreml_prune_bench.report.config_rows import mean, sample_std
 from coreml_prune_bench.report.formats import Column, Format, cells, number, text, values
 
 _ALPHA = 0.05
-_CONFIDENCE = f"{100 * (1 - 2 * _ALPHA):.0f} %"
+CONFIDENCE = f"{100 * (1 - 2 * _ALPHA):.0f} %"
 _TABLE = "pairs"
 
 
@@ -51,7 +51,7 @@ class Side:
         """Images given the class that the dense network gives them, in %, the mean over trials."""
         if not self.measured or not self.dense:
             return None
-        return 100 * float((_best(self.measured) == _best(self.dense)).mean())
+        return 100 * float((best(self.measured) == best(self.dense)).mean())
 
     @property
     def weight_bytes(self) -> float | None:
@@ -127,7 +127,7 @@ def _minutes(seconds: float | None) -> str:
     return number(".1f")(None if seconds is None else seconds / 60)
 
 
-def _interval(finding: Finding | None) -> str:
+def interval(finding: Finding | None) -> str:
     return "-" if finding is None else f"{100 * finding.low:+.2f} to {100 * finding.high:+.2f}"
 
 
@@ -155,14 +155,14 @@ COLUMNS: list[Column[Pair]] = [
     Column("runtime", lambda pair: pair.runtime and pair.runtime.name),
     # and of the readers' table.
     _for_readers("Model Name", lambda pair: pair.first.network.title),
-    _for_readers("Config", lambda pair: pair.row.pruning.config),
+    _for_readers("Config", lambda pair: pair.first.config),
     _for_readers("Optimization Algorithm", lambda pair: pair.row.pruning.title),
     _for_readers("Against", lambda pair: pair.against.pruning.config),
     _for_readers("Dense", lambda pair: pair.dense_top1, number()),
     _for_readers("Its Accuracy", lambda pair: pair.against.accuracy, spread),
     _for_readers("Accuracy", lambda pair: pair.row.accuracy, spread),
     _for_readers("Difference", lambda pair: pair.finding and 100 * pair.finding.effect, number("+.2f")),
-    _for_readers(f"{_CONFIDENCE} Interval", lambda pair: pair.finding, _interval),
+    _for_readers(f"{CONFIDENCE} Interval", lambda pair: pair.finding, interval),
     _for_readers("p", lambda pair: pair.p_holm, number(".1g")),
     _for_readers("Its Agreement", lambda pair: pair.against.dense_agreement, number(".1f")),
     _for_readers("Agreement", lambda pair: pair.row.dense_agreement, number(".1f")),
@@ -243,12 +243,16 @@ def _caption(table: list[Pair]) -> str:
 
 def _is_pair(trials: list[Record], other: list[Record], algorithm: str) -> bool:
     pruning, against = trials[0].pruning, other[0].pruning
-    if against.algorithm != algorithm or pruning.algorithm == algorithm or not _same_images(trials, other):
+    if trials[0].package_format != other[0].package_format:
+        return False
+    if against.algorithm != algorithm or pruning.algorithm == algorithm or not same_images(trials, other):
         return False
     return algorithm == "dense" or (_asked(trials) is not None and _asked(trials) == _asked(other))
 
 
-def _same_images(trials: list[Record], other: list[Record]) -> bool:
+def same_images(trials: list[Record], other: list[Record]) -> bool:
+    """Whether all were measured on the same images by the same runtime, from the same weights."""
+
     def conditions(record: Record) -> tuple[object, ...]:
         runtime = record.runtime
         assert runtime is not None
@@ -283,8 +287,15 @@ def _pair(trials: list[Record], other: list[Record], dense: list[Record] | None)
         raise BenchError(f"{pair.first.network.name} was measured on one image; a paired test needs two")
     if not pair.images:
         return pair
-    finding = compare_predictions(_right(other), _right(trials), allowed=0, margin=0, alpha=_ALPHA)
-    return replace(pair, finding=finding)
+    return replace(pair, finding=paired(trials, other))
+
+
+def paired(trials: list[Record], other: list[Record]) -> Finding | None:
+    """How the accuracy of `trials` differs from that of `other`, image by image; None for a single image."""
+    ours, theirs = _right(trials), _right(other)
+    if ours.shape[1] < 2:
+        return None
+    return compare_predictions(theirs, ours, allowed=0, margin=0, alpha=_ALPHA)
 
 
 def _top1(trials: list[Record]) -> list[float]:
@@ -297,6 +308,6 @@ def _right(trials: list[Record]) -> NDArray[np.bool_]:
     return np.array([right(trial.predictions) for trial in trials if trial.predictions])
 
 
-def _best(trials: list[Record]) -> NDArray[np.int64]:
+def best(trials: list[Record]) -> NDArray[np.int64]:
     """The best class, [trials, images]."""
     return np.array([[top[0] for top in trial.predictions.top5] for trial in trials if trial.predictions])

@@ -4,6 +4,7 @@ The network is the one that Core ML gets. Where an algorithm prunes the converte
 over from there. Weights are stored in Float16, sparse or dense, and in no other form.
 """
 
+from collections.abc import Collection
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,24 +29,16 @@ class _AIModel:
     packages: tuple[str, ...] = ("coreai-core", "coreai-torch", "coremltools")
 
     def save_dense(self, model: "nn.Module", image_size: int, path: Path) -> None:
-        from coreml_prune_bench.aimodel.process import require_coreai
-        from coreml_prune_bench.models.coreai import save_coreai
-
-        require_coreai()
-        save_coreai(model, image_size, path)
+        _save(model, image_size, path)
 
     def save_pruned(self, pruned: "Pruned", path: Path) -> None:
-        from coreml_prune_bench.aimodel.process import require_coreai
-        from coreml_prune_bench.models.coreai import save_coreai
-
-        require_coreai()
         if pruned.config.joint_bits is not None:
             raise CellFailedError(
                 f"{pruned.config.joint_bits} bits a value are stored in .mlpackage alone: leave the config out where "
                 "packages are .aimodel"
             )
         model = _with_zeros_of_program(pruned) if pruned.prune_program else pruned.model
-        save_coreai(model, pruned.image_size, path, sparse=pruned.targets)
+        _save(model, pruned.image_size, path, sparse=pruned.targets)
 
     def read(self, path: Path) -> "PackageSummary":
         from coreml_prune_bench.aimodel.programs import read_package
@@ -62,6 +55,16 @@ class _AIModel:
 
     def load(self, evaluation: "Evaluation") -> "Load":
         return evaluation.load
+
+
+def _save(model: "nn.Module", image_size: int, path: Path, sparse: Collection[str] = ()) -> None:
+    from coreml_prune_bench.aimodel.naming import add_names
+    from coreml_prune_bench.aimodel.process import require_coreai
+    from coreml_prune_bench.models.conversion import INPUT_NAME
+    from coreml_prune_bench.models.coreai import save_coreai
+
+    require_coreai()
+    add_names(path, INPUT_NAME, save_coreai(model, image_size, path, sparse=sparse))
 
 
 def _with_zeros_of_program(pruned: "Pruned") -> "nn.Module":

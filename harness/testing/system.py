@@ -47,18 +47,18 @@ _MORE = (
 )
 
 
-def enter(script: Script) -> None:
-    """This process is the scripted Mac from now on, on its clock."""
-    _UNTIL_THE_END.enter_context(mac(script))
+def enter(script: Script, clock: Clock | None = None) -> None:
+    """This process is the scripted Mac from now on, on its clock; a `RealClock` makes it take the scripted times."""
+    _UNTIL_THE_END.enter_context(mac(script, clock))
 
 
 @contextlib.contextmanager
-def mac(script: Script, *, scripted_time: bool = True) -> Iterator[StandIn]:
-    """The scripted Mac inside the block. scripted_time: `time`'s functions are the script's clock."""
+def mac(script: Script, clock: Clock | None = None, *, scripted_time: bool = True) -> Iterator[StandIn]:
+    """The scripted Mac inside the block. scripted_time: `time`'s functions are its clock; a new one, if None."""
     for name in _FIRST:
         importlib.import_module(name)
     with contextlib.ExitStack() as stack:
-        stand_in = stack.enter_context(installed(script, Clock()))
+        stand_in = stack.enter_context(installed(script, clock))
         home = stand_in.world.home
         tools = home / "Stand-In Tools"  # (with spaces in it, as users' folders have)
         write_tools(tools, script, home)
@@ -85,7 +85,7 @@ def _platform(script: Script) -> list[Place]:
 
 
 def enter_with_real_time(script: Script) -> None:
-    """`enter`, but on the real clock: scripted times are then only what the native module says of itself."""
+    """`enter`, without a wait: scripted times are only what the native module says of itself, and take none."""
     _UNTIL_THE_END.enter_context(mac(script, scripted_time=False))
 
 

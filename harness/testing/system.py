@@ -223,13 +223,25 @@ def _tools(script: Script, home: Path) -> dict[str, str]:
     """Without Xcode's, where `devices.connect` has put them."""
     tools = _system_tools(script, home)
     if FOLDER_VARIABLE not in os.environ:
-        found = f"{home}/Xcode.app/Contents/Developer/usr/bin/devicectl"
+        found = home / "Xcode.app/Contents/Developer/usr/bin/devicectl"
         if script.devicectl_found:
-            Path(found).parent.mkdir(parents=True, exist_ok=True)
-            Path(found).write_text("#!/bin/sh\nexit 1\n")
-            Path(found).chmod(stat.S_IRWXU)
-        tools["xcrun"] = _print(found) if script.devicectl_found else "exit 72\n"
+            found.parent.mkdir(parents=True, exist_ok=True)
+            found.write_text(_NO_DEVICES)
+            found.chmod(stat.S_IRWXU)
+        tools["xcrun"] = _XCRUN.format(found=found) if script.devicectl_found else _XCRUN_WITHOUT
     return tools
+
+
+_NO_DEVICES = """#!/bin/sh
+for last; do :; done
+echo '{"result": {"devices": []}}' > "$last"
+"""
+_XCRUN = """if [ "$1" = --find ]; then echo "{found}"; else shift; exec "{found}" "$@"; fi
+"""
+_XCRUN_WITHOUT = """[ "$1" = --find ] && shift
+echo "xcrun: error: unable to find utility \\"$1\\", not a developer tool or in PATH" >&2
+exit 72
+"""
 
 
 def _system_tools(script: Script, home: Path) -> dict[str, str]:
@@ -257,7 +269,7 @@ def _system_tools(script: Script, home: Path) -> dict[str, str]:
             },
         ),
         "sw_vers": _print(f"ProductName:\t\tmacOS\nProductVersion:\t\t{facts['kern.osproductversion']}"),
-        "system_profiler": _print(json.dumps({"SPHardwareDataType": [hardware]})),
+        "system_profiler": _print(json.dumps({"SPHardwareDataType": [hardware]}, indent=2, separators=(",", " : "))),
         "ioreg": _cases(
             "$*",
             {

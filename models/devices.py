@@ -37,7 +37,7 @@ def choose_device(
     if kind == "mps" and not torch.backends.mps.is_available():
         raise BenchError("--device mps: torch finds no Apple GPU; give another device, or leave the option out")
     if kind != "cuda":
-        return torch.device(kind)
+        return mps.device() if kind == "mps" else CPU
     index = int(number or local_rank)
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if index >= gpus:

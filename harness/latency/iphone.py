@@ -149,7 +149,8 @@ def _devicectl(*arguments: str) -> dict[str, Any]:
         except subprocess.TimeoutExpired as error:
             raise BenchError(f"{' '.join(command[:-2])}: no answer within {_LIMIT_SECONDS} s") from error
         if done.returncode != 0 or not answer.is_file():
-            said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+            ended = f"exit code {done.returncode}" if done.returncode else "it wrote no answer"
+            said = " ".join(done.stderr.split()) or ended
             raise BenchError(f"{' '.join(command[:-2])}: {said}")
         result: dict[str, Any] = json.loads(answer.read_bytes())["result"]
         return result

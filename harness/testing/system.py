@@ -47,18 +47,18 @@ _MORE = (
 )
 
 
-def enter(script: Script) -> None:
-    """This process is the scripted Mac from now on, on its clock."""
-    _UNTIL_THE_END.enter_context(mac(script))
+def enter(script: Script, clock: Clock | None = None) -> None:
+    """This process is the scripted Mac from now on, on its clock; a `RealClock` makes it take the scripted times."""
+    _UNTIL_THE_END.enter_context(mac(script, clock))
 
 
 @contextlib.contextmanager
-def mac(script: Script, *, scripted_time: bool = True) -> Iterator[StandIn]:
-    """The scripted Mac inside the block. scripted_time: `time`'s functions are the script's clock."""
+def mac(script: Script, clock: Clock | None = None, *, scripted_time: bool = True) -> Iterator[StandIn]:
+    """The scripted Mac inside the block. scripted_time: `time`'s functions are its clock; a new one, if None."""
     for name in _FIRST:
         importlib.import_module(name)
     with contextlib.ExitStack() as stack:
-        stand_in = stack.enter_context(installed(script, Clock()))
+        stand_in = stack.enter_context(installed(script, clock))
         home = stand_in.world.home
         tools = home / "Stand-In Tools"  # (with spaces in it, as users' folders have)
         write_tools(tools, script, home)
@@ -85,7 +85,7 @@ def _platform(script: Script) -> list[Place]:
 
 
 def enter_with_real_time(script: Script) -> None:
-    """`enter`, but on the real clock: scripted times are then only what the native module says of itself."""
+    """`enter`, without a wait: scripted times are only what the native module says of itself, and take none."""
     _UNTIL_THE_END.enter_context(mac(script, scripted_time=False))
 
 
@@ -223,13 +223,25 @@ def _tools(script: Script, home: Path) -> dict[str, str]:
     """Without Xcode's, where `devices.connect` has put them."""
     tools = _system_tools(script, home)
     if FOLDER_VARIABLE not in os.environ:
-        found = f"{home}/Xcode.app/Contents/Developer/usr/bin/devicectl"
+        found = home / "Xcode.app/Contents/Developer/usr/bin/devicectl"
         if script.devicectl_found:
-            Path(found).parent.mkdir(parents=True, exist_ok=True)
-            Path(found).write_text("#!/bin/sh\nexit 1\n")
-            Path(found).chmod(stat.S_IRWXU)
-        tools["xcrun"] = _print(found) if script.devicectl_found else "exit 72\n"
+            found.parent.mkdir(parents=True, exist_ok=True)
+            found.write_text(_NO_DEVICES)
+            found.chmod(stat.S_IRWXU)
+        tools["xcrun"] = _XCRUN.format(found=found) if script.devicectl_found else _XCRUN_WITHOUT
     return tools
+
+
+_NO_DEVICES = """#!/bin/sh
+for last; do :; done
+echo '{"result": {"devices": []}}' > "$last"
+"""
+_XCRUN = """if [ "$1" = --find ]; then echo "{found}"; else shift; exec "{found}" "$@"; fi
+"""
+_XCRUN_WITHOUT = """[ "$1" = --find ] && shift
+echo "xcrun: error: unable to find utility \\"$1\\", not a developer tool or in PATH" >&2
+exit 72
+"""
 
 
 def _system_tools(script: Script, home: Path) -> dict[str, str]:
@@ -257,7 +269,7 @@ def _system_tools(script: Script, home: Path) -> dict[str, str]:
             },
         ),
         "sw_vers": _print(f"ProductName:\t\tmacOS\nProductVersion:\t\t{facts['kern.osproductversion']}"),
-        "system_profiler": _print(json.dumps({"SPHardwareDataType": [hardware]})),
+        "system_profiler": _print(json.dumps({"SPHardwareDataType": [hardware]}, indent=2, separators=(",", " : "))),
         "ioreg": _cases(
             "$*",
             {

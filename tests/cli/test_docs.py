@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shlex
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -73,12 +74,17 @@ def options_of(command: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def called(page: Path) -> Iterator[str]:
-    """Every call of the command line in a page, without the program's name."""
+def fenced(page: Path) -> Iterator[str]:
+    """Every call of the command line in a page's blocks of code, without the program's name."""
     for _, code in FENCE.findall(page.read_text(encoding="utf-8")):
         for line in code.replace("\\\n", " ").splitlines():
             if call := re.match(r"(?:\$ )?coreml-prune-bench (.*)", line.strip()):
                 yield call[1].partition("  #")[0]
+
+
+def called(page: Path) -> Iterator[str]:
+    """Those, and every one in its prose."""
+    yield from fenced(page)
     for code in inline_code(page):
         given = re.sub(r"^.*coreml-prune-bench ", "", code)
         if given != code or (given.split() or [""])[0] in COMMANDS:
@@ -94,6 +100,14 @@ def test_commands_and_their_options_are_there(page):
         assert command in COMMANDS, call
         unknown = set(re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", call)) - options_of(command)
         assert not unknown, call
+
+
+@each_page
+def test_calls_are_understood(page):
+    """Values too: click ends with an error for what an option does not take."""
+    for call in fenced(page):
+        command, *arguments = shlex.split(call)
+        _imported(command).make_context(command, arguments)
 
 
 @each_page

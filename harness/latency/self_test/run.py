@@ -171,7 +171,8 @@ def _in_process(
     context: Any = multiprocessing.get_context(start)
     ours, theirs = context.Pipe()
     process = context.Process(target=target, args=(theirs, dict(variables), *job))
-    with environment(**variables):  # before it starts: libraries read them when they are loaded
+    # Before it starts: libraries read them when they are loaded, tqdm (coremltools' progress bars) among them.
+    with environment(**variables, TQDM_DISABLE="1"):
         process.start()
     theirs.close()
     until = time.monotonic() + limit_s
@@ -200,7 +201,7 @@ def _ending(code: int | None) -> str:
 
 
 def _prepared(variables: dict[str, str], enter: Enter | None, *, torch: bool = False) -> None:
-    os.environ.update(variables, TQDM_DISABLE="1")
+    os.environ.update(variables)
     if torch:
         for name in ("torch", "sklearn"):  # a server that forks may have spared them
             if sys.modules.get(name, name) is None:

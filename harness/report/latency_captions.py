@@ -18,6 +18,8 @@ def caption(group: Sequence[LatencyRecord], *, published: bool) -> str:
     first = group[0]
     device, protocol = first.device, first.protocol
     os = f"{device.os} {device.os_version}" + (f" ({device.os_build})" if device.os_build else "")
+    # Core ML's version is the system's, which it names itself.
+    versions = first.runtime.version if first.runtime.version.startswith(os) else f"{os}, {first.runtime.version}"
     chip = "" if device.chip == "unknown" else f", {device.chip}"
     at_a_time = f", batches of {protocol.batch_size}" if protocol.batch_size > 1 else ""
     at_a_time += f", {protocol.concurrency} processes at a time" if protocol.concurrency > 1 else ""
@@ -27,7 +29,7 @@ def caption(group: Sequence[LatencyRecord], *, published: bool) -> str:
         else f"Core ML on {device.name}{chip}"
     )
     text = (
-        f"Latency in ms, {by}, {os}, {first.runtime.version}: median over {protocol.rounds} rounds of at least "
+        f"Latency in ms, {by}, {versions}: median over {protocol.rounds} rounds of at least "
         f"{protocol.predictions} predictions and {protocol.seconds:g} s each{at_a_time}, with its 95 % interval. "
         "Speed-up: over the dense package, round by round."
     )

@@ -64,7 +64,7 @@ def test_a_package_on_a_mac(run_bench, mac, package: Path, tmp_path: Path) -> No
     command = ("latency", package, "--compute-units", "all,cpu_only", "--results", tmp_path, *QUICK)
     code, output, errors = run_bench(*command)
     assert code == 0, errors
-    assert "Core ML on MacBook Pro (Mac14,9), Apple M2 Pro, macOS 15.5 (24F74)" in output
+    assert "Core ML on MacBook Pro (Mac14,9), Apple M2 Pro, macOS 15.5 (24F74), coremltools 9.0: median" in output
     assert "1 of 12 operations are planned elsewhere: logits" in output
     assert "all rows: ran on battery" in output
     assert "2 of 2 rows measured now" in errors

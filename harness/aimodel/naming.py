@@ -40,8 +40,8 @@ def add_names(package: Path, image: str, weights: Iterable[Weight]) -> None:
     program = read(package)
     for operation in program.operations:
         constant = operation.attributes.get("val") if operation.type == "const" else None
-        number = operation.name.rpartition("_")[2]
-        if constant is None or constant.type.dtype != "fp16" or not number.isdecimal():
+        kind, _, number = operation.name.rpartition("_")
+        if constant is None or constant.type.dtype != "fp16" or kind != "constant" or not number.isdecimal():
             continue
         shape = constant.type.fixed_shape
         if not any(shape == known for known, _ in waiting):

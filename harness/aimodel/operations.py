@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from coreml_prune_bench.aimodel.complex_numbers import Pairs, is_complex, real_type
 from coreml_prune_bench.aimodel.constants import ELEMENT_TYPES, SPLAT, elements
 from coreml_prune_bench.aimodel.dialect import operands, short_name
 from coreml_prune_bench.core.errors import PackageError
@@ -51,6 +52,7 @@ class Writer:
         self._constants = 0
         self._names: dict[int, str] = {}
         self._sparse: dict[str, tuple[str, str]] = {}
+        self._pairs = Pairs()
         self._arrays: dict[str, np.ndarray] = {}
         self._types: dict[str, TensorType] = {}
 
@@ -112,6 +114,25 @@ class Writer:
         stored = self._compressed(name, op, values, to)
         if stored is not None:
             return stored
+        paired = self._pairs.written(
+            name,
+            op,
+            values,
+            write=lambda kind, given, as_real: self._plain(kind, as_real, given, to, names, depth),
+            zeros=lambda entry: self._zeros(entry, to),
+            free=self._free,
+        )
+        return self._plain(name, op, values, to, names, depth) if paired is None else paired
+
+    def _plain(
+        self,
+        name: str,
+        op: Mapping[str, Any],
+        values: Sequence[str],
+        to: list[Operation],
+        names: dict[int, str],
+        depth: int,
+    ) -> list[str]:
         outputs = tuple(NamedType(self._free(f"{name}_{self._next()}"), _type(entry)) for entry in op["out"])
         given = {parameter: tuple(map(Reference, vs)) for parameter, vs in operands(name, values).items()}
         attributes = {key: _immediate(value) for key, value in op["attributes"].items()}
@@ -135,8 +156,10 @@ class Writer:
         stored = op["constant"]
         if "other" in stored:
             raise PackageError(f"{self._package}: a constant is {stored['other']}, not a tensor of numbers")
-        known = self._weight_names.get(str(number))
-        name = self._free(str(known) if known else f"constant_{self._next() if number is None else number}")
+        unnamed = f"inner_{self._next()}" if number is None else f"constant_{number}"
+        if is_complex(entry):
+            return self._complex_constant(entry, stored, unnamed, to)
+        name = self._free(str(self._weight_names.get(str(number)) or unnamed))
         type_ = _type(entry, as_stored=True)
         at, size = int(stored["at"]), int(stored["bytes"])
         value: Constant
@@ -149,6 +172,28 @@ class Writer:
         else:
             value = Stored(type_, "", at, name)
         self._append(to, "const", {}, (NamedType(name, value.type),), {"val": value})
+        return name
+
+    def _complex_constant(
+        self, entry: Mapping[str, Any], stored: Mapping[str, Any], unnamed: str, to: list[Operation]
+    ) -> str:
+        real = {"type": real_type(entry["type"]), "shape": [*entry["shape"], 2]}
+        both = self._read(_type(real), int(stored["at"]), int(stored["bytes"]), splat=False)
+        parts = []
+        for part in (0, 1):
+            array = np.broadcast_to(np.asarray(both.value)[..., part], entry["shape"])
+            value = Immediate(TensorType(both.type.dtype, array.shape), np.ascontiguousarray(array))
+            parts.append(self._free(f"{unnamed}_{('real', 'imaginary')[part]}"))
+            self._append(to, "const", {}, (NamedType(parts[-1], value.type),), {"val": value})
+        name = self._free(unnamed)
+        self._pairs.add(name, *parts)
+        return name
+
+    def _zeros(self, entry: Mapping[str, Any], to: list[Operation]) -> str:
+        type_ = _type(entry)
+        name = self._free("zeros")
+        zeros = np.broadcast_to(np.zeros((), numpy_name(type_.dtype)), type_.fixed_shape)
+        self._append(to, "const", {}, (NamedType(name, type_),), {"val": Immediate(type_, zeros)})
         return name
 
     def _read(self, type_: TensorType, at: int, size: int, *, splat: bool) -> Immediate:

@@ -47,26 +47,40 @@ def operation(*types: str, batch: BatchRule = never) -> Callable[[Translator], T
     return register
 
 
-def told_as(type_: str, known: str, *, renamed: Mapping[str, str] = {}, given: Mapping[str, Constant] = {}) -> None:
+def told_as(
+    type_: str,
+    known: str,
+    *,
+    renamed: Mapping[str, str] = {},
+    given: Mapping[str, Constant] = {},
+    opset: str | None = None,
+    wrap: Callable[[Entry], Entry] = lambda entry: entry,
+) -> None:
     """Register `type_` as another spelling of the operation `known`.
 
     renamed: that operation's parameters for those that have other names. given: for those that `type_` leaves out.
+    opset: the one in which it meant the same. wrap: what `type_` can beyond that operation.
     """
-    entry = _OPERATIONS[known]
+    entry = wrap(_OPERATIONS[known])
 
     def spelt(call: Call) -> Call:
-        return Call(call.graph, respelt(call.operation, known, renamed=renamed, given=given))
+        return Call(call.graph, respelt(call.operation, known, renamed=renamed, given=given, opset=opset))
 
     operation(type_, batch=lambda call: entry.keeps_batch(spelt(call)))(lambda call: entry.translate(spelt(call)))
 
 
 def respelt(
-    operation: Operation, type_: str, *, renamed: Mapping[str, str] = {}, given: Mapping[str, Constant] = {}
+    operation: Operation,
+    type_: str,
+    *,
+    renamed: Mapping[str, str] = {},
+    given: Mapping[str, Constant] = {},
+    opset: str | None = None,
 ) -> Operation:
     """The operation as one of another type; see `told_as`."""
     inputs = {renamed.get(name, name): arguments for name, arguments in operation.inputs.items()}
     attributes = {renamed.get(name, name): value for name, value in operation.attributes.items()}
-    return replace(operation, type=type_, inputs=inputs, attributes={**given, **attributes})
+    return replace(operation, type=type_, inputs=inputs, attributes={**given, **attributes}, opset=opset)
 
 
 def lookup(call: Call) -> Entry:

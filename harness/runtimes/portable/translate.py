@@ -73,7 +73,7 @@ def _build(program: Program, shapes: Shapes, precision: Precision, *, any_batch:
     outputs = {name: _output(graph, name, given, made, any_batch=any_batch) for name in _result_names(graph)}
     states = {name: _state_output(graph, name) for name in graph.states}
     returned = [info for _, info in (*outputs.values(), *states.values())]
-    nodes = simplify(graph.nodes, [info.name for info in returned])
+    nodes = simplify(graph.nodes, [info.name for info in returned], graph.arrays)
     used = set(used_names(nodes))
     arrays = {name: array for name, array in graph.arrays.items() if name in used}
     weights = {name: array for name, array in arrays.items() if array.nbytes >= _LARGE_BYTES}

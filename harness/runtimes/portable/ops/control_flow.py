@@ -27,7 +27,7 @@ _WRITES_OF_STATE = {"write_state": "input", "coreml_update_state": "state"}
 # --- blocks
 
 
-def _inline(graph: Graph, block: Block, inputs: Sequence[str] = ()) -> list[str]:
+def inline(graph: Graph, block: Block, inputs: Sequence[str] = ()) -> list[str]:
     """Translate a block into `graph`, with the values `inputs` for its own. Returns what its results are called."""
     values = dict(zip((value.name for value in block.inputs), inputs, strict=True))
     number = next(graph.blocks)  # not the name of what the block is in: names would grow with every level
@@ -88,14 +88,14 @@ def cond(call: Call) -> None:
     keep_samples_apart(call)
     if call.is_constant("pred"):
         taken = call.blocks[0] if call.flag("pred") else call.blocks[1]
-        for output, name in zip(call.outputs, _inline(call.graph, taken), strict=True):
+        for output, name in zip(call.outputs, inline(call.graph, taken), strict=True):
             _rename(call, output, name)
         return
     states = _written_states(call, call.blocks)
     bodies, types = [], []
     for part, block in zip(("then", "else"), call.blocks, strict=True):
         inner = _child(call.graph)
-        names = _inline(inner, block)
+        names = inline(inner, block)
         types.append([inner.type(name) for name in names])
         results = [(inner.tensor(name), inner.type(name).dtype) for name in names]
         results += [(inner.states[state], inner.types[state].dtype) for state in states]
@@ -188,10 +188,10 @@ def _round(
         outer.declare(NamedType(outer.states[state], replace(outer.types[state], kind="tensor")))
     given = [(names[i], type_.dtype) for i, type_ in types.items()]
     given += [(outer.states[state], outer.types[state].dtype) for state in states]
-    keep = _flag(call, outer, _inline(outer, condition, names)[0], f"{part}/while")
+    keep = _flag(call, outer, inline(outer, condition, names)[0], f"{part}/while")
 
     inner = _child(outer)
-    results = _inline(inner, body, names)
+    results = inline(inner, body, names)
     done = [(inner.tensor(results[i]), type_.dtype) for i, type_ in types.items()]
     done += [(inner.states[state], inner.types[state].dtype) for state in states]
     ended = [(outer.tensor(names[i]), type_.dtype) for i, type_ in types.items()]

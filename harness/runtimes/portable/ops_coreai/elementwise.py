@@ -2,8 +2,9 @@
 
 from onnx import TensorProto
 
-from coreml_prune_bench.runtimes.portable.batch import broadcast, only, spares_leading
+from coreml_prune_bench.runtimes.portable.batch import only
 from coreml_prune_bench.runtimes.portable.graph import Call
+from coreml_prune_bench.runtimes.portable.ops_coreai.apart import along, broadcasting
 from coreml_prune_bench.runtimes.portable.registry import operation
 
 ROWWISE = only("x")
@@ -26,7 +27,7 @@ def gelu(call: Call) -> None:
         raise call.malformed(f"approximate is {approximate!r}")
 
 
-@operation("coreai.modulo", batch=broadcast)
+@broadcasting("coreai.modulo")
 def modulo(call: Call) -> None:
     """C's remainder, which has the sign of x."""
     if call.is_float("x"):
@@ -41,7 +42,7 @@ def modulo(call: Call) -> None:
 _BITWISE = {"and": "BitwiseAnd", "or": "BitwiseOr", "xor": "BitwiseXor"}
 
 
-@operation(*(f"coreai.bitwise_{name}" for name in _BITWISE), batch=broadcast)
+@broadcasting(*(f"coreai.bitwise_{name}" for name in _BITWISE))
 def bitwise(call: Call) -> None:
     name = call.operation.type.removeprefix("coreai.bitwise_")
     logical = {"and": "And", "or": "Or", "xor": "Xor"}
@@ -49,7 +50,7 @@ def bitwise(call: Call) -> None:
     call.node(kinds[name], [call.tensor("x"), call.tensor("y")])
 
 
-@operation("coreai.any", "coreai.all", batch=spares_leading("axes", default=[0]))
+@along("axes", "coreai.any", "coreai.all")
 def any_or_all(call: Call) -> None:
     """Reduced dimensions are kept, of size 1."""
     numbers = call.node("Cast", [call.tensor("x")], part="numbers", to=TensorProto.INT32)
@@ -59,7 +60,13 @@ def any_or_all(call: Call) -> None:
     call.node("Cast", [reduced], to=TensorProto.BOOL)
 
 
-@operation("coreai.dequantize", batch=only("x", rank=2))
+def _quantization_keeps_batch(call: Call) -> bool:
+    """One of each for all rows, or one for each position along another axis than theirs."""
+    along_rows = call.integer("axis", 0) % call.rank("x") == 0 and call.array("scale").size > 1
+    return not along_rows and only("x")(call)
+
+
+@operation("coreai.dequantize", batch=_quantization_keeps_batch)
 def dequantize(call: Call) -> None:
     """(x - offset1) * scale + offset2, with one of each or one for each position along `axis`."""
     x = call.node("Cast", [call.tensor("x")], part="numbers", to=TensorProto.FLOAT)
@@ -71,7 +78,7 @@ def dequantize(call: Call) -> None:
 _RANGES = {"int8": (-128, 127), "uint8": (0, 255), "int4": (-8, 7), "uint4": (0, 15), "int16": (-32768, 32767)}
 
 
-@operation("coreai.quantize", batch=only("x", rank=2))
+@operation("coreai.quantize", batch=_quantization_keeps_batch)
 def quantize(call: Call) -> None:
     """round((x - offset2) / scale) + offset1, as near as the result's type allows."""
     dtype = call.output_type.dtype

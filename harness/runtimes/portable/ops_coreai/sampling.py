@@ -1,9 +1,15 @@
 """Interpolation between the elements of a grid: a matrix for each axis along which there is something to do."""
 
+import itertools
+
 import numpy as np
+from onnx import TensorProto
 
 from coreml_prune_bench.runtimes.portable.graph import Call
 from coreml_prune_bench.runtimes.portable.registry import operation
+
+_MOST_DIMENSIONS = 6
+"""Each doubles the corners between which a value lies."""
 
 
 def _keeps_batch(call: Call) -> bool:
@@ -37,6 +43,37 @@ def interpolate(call: Call) -> None:
             x = call.node("Gather", [x, positions], part=part, axis=axis)
         else:
             x = _along(call, x, axis, len(shape), _matrix(at, shape[axis]), part)
+
+
+@operation("coreai.interpolate_coordinates")
+def interpolate_coordinates(call: Call) -> None:
+    """Of a field with K dimensions the values [N] at `coordinates` [N, K], at its edge where those are outside."""
+    shape, mode = call.fixed_shape("x"), call.text("interpolation_mode", "linear")
+    if mode not in ("linear", "nearest_neighbor"):
+        raise call.malformed(f"interpolation_mode is {mode!r}")
+    if len(shape) > _MOST_DIMENSIONS:
+        raise call.unsupported(f"it interpolates in {len(shape)} dimensions, of at most {_MOST_DIMENSIONS}")
+    last = call.initializer("last", np.array([size - 1 for size in shape], np.float32))
+    above = call.node("Max", [call.tensor("coordinates"), call.number("zero", 0)], part="above")
+    at = call.node("Min", [above, last], part="at")  # [N, K]
+    if mode == "nearest_neighbor":
+        nearest = call.node("Cast", [call.node("Round", [at], part="rounded")], part="nearest", to=TensorProto.INT64)
+        call.node("GatherND", [call.tensor("x"), nearest])
+        return
+    low = call.node("Floor", [at], part="low")
+    high = call.node("Min", [call.node("Add", [low, call.number("one", 1)], part="next"), last], part="high")
+    beyond = call.node("Sub", [at, low], part="beyond")
+    before = call.node("Sub", [call.number("whole", 1), beyond], part="before")
+    axes, parts = call.sizes("axes", [1]), []
+    for number, corner in enumerate(itertools.product((False, True), repeat=len(shape))):
+        upper = call.initializer(f"upper{number}", np.array(corner))
+        place = call.node("Where", [upper, high, low], part=f"place{number}")
+        index = call.node("Cast", [place], part=f"index{number}", to=TensorProto.INT64)
+        factors = call.node("Where", [upper, beyond, before], part=f"factors{number}")
+        weight = call.node("ReduceProd", [factors, axes], part=f"weight{number}", keepdims=0)
+        value = call.node("GatherND", [call.tensor("x"), index], part=f"value{number}")
+        parts.append(call.node("Mul", [value, weight], part=f"part{number}"))
+    call.node("Sum", parts)
 
 
 def _untouched(call: Call, axis: int, target: int) -> bool:

@@ -1,8 +1,11 @@
 """Parts, borders and copies of tensors."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from coreml_prune_bench.mlprogram.program import Operation
+from coreml_prune_bench.runtimes.portable.batch import only
 from coreml_prune_bench.runtimes.portable.graph import Call
 from coreml_prune_bench.runtimes.portable.registry import operation, respelt
 from coreml_prune_bench.runtimes.portable.samples import separable, view
@@ -10,7 +13,14 @@ from coreml_prune_bench.runtimes.portable.samples import separable, view
 _PAD_MODES = {"constant": "constant", "replicate": "edge", "reflect": "reflect", "circular": "wrap"}
 
 
-@operation("coreai.pad", batch=lambda call: call.is_constant("padding") and separable("x")(call))
+def _pad_keeps_batch(call: Call) -> bool:
+    """What is padded may be said to have any size, where the padding was an argument of a graph once."""
+    if not call.is_constant("padding"):
+        return False
+    return separable("x")(call) or (only("x")(call) and not any(call.ints("padding", [])[:2]))
+
+
+@operation("coreai.pad", batch=_pad_keeps_batch)
 def pad(call: Call) -> None:
     """What to add before and after each dimension stands in pairs."""
     mode, rank = call.text("padding_mode", "constant"), call.rank("x")
@@ -46,22 +56,30 @@ def _pairs(call: Call, rank: int) -> np.ndarray:
 
 def _pad_symmetrically(call: Call) -> None:
     """Mirrored at the border, the border's own element included: rows that are picked by their positions."""
-    x = call.tensor("x")
     shape = call.fixed_shape("x")
     pairs = _pairs(call, len(shape))
-    if call.batched_parameters() and pairs[0].any():
-        raise call.unsupported("it pads the leading dimension symmetrically")
-    axes = [axis for axis in range(len(shape)) if pairs[axis].any()]
-    for axis in axes:
-        before, after = (int(count) for count in pairs[axis])
-        if max(before, after) > shape[axis]:
-            raise call.malformed(f"it mirrors {max(before, after)} of {shape[axis]}")
-        call.bounded(shape[axis] + before + after)
-        positions = np.pad(np.arange(shape[axis]), (before, after), mode="symmetric")
-        part = None if axis == axes[-1] else f"axis{axis}"
-        x = call.node("Gather", [x, call.initializer(f"positions{axis}", positions)], part=part, axis=axis)
+    picked = []
+    for size, (before, after) in zip(shape, pairs.tolist(), strict=True):
+        if max(before, after) > size:
+            raise call.malformed(f"it mirrors {max(before, after)} of {size}")
+        call.bounded(size + before + after)
+        picked.append(np.pad(np.arange(size), (before, after), mode="symmetric"))
+    _pick(call, picked)
+
+
+def _pick(call: Call, positions: Sequence[np.ndarray]) -> None:
+    """x with the elements at `positions` along each axis."""
+    shape = call.fixed_shape("x")
+    axes = [a for a, picked in enumerate(positions) if not np.array_equal(picked, np.arange(shape[a]))]
     if not axes:
         call.same_as("x")
+        return
+    apart = view(call, along_leading=0 in axes)
+    x = apart.tensor("x")
+    for axis in axes[:-1]:
+        rows = call.initializer(f"positions{axis}", positions[axis])
+        x = call.node("Gather", [x, rows], part=f"axis{axis}", axis=axis + apart.shift)
+    apart.node("Gather", [x, call.initializer("positions", positions[axes[-1]])], axis=axes[-1] + apart.shift)
 
 
 def _slices_like_numpy(call: Call) -> bool:
@@ -80,20 +98,7 @@ def slice_(call: Call) -> None:
     if _slices_like_numpy(call):
         slice_by_index(Call(call.graph, _spelt_slice(call)))
         return
-    shape = call.fixed_shape("x")
-    starts, ends, steps = (call.ints(parameter, []) for parameter in ("begin", "end", "strides"))
-    if not len(starts) == len(ends) == len(steps) == len(shape) or 0 in steps:
-        raise call.malformed(f"from {starts} to {ends} in steps of {steps} does not slice {shape}")
-    picked = [_resolved(*bounds) for bounds in zip(starts, ends, steps, shape, strict=True)]
-    x = call.tensor("x")
-    if call.batched_parameters() and picked[0] != range(shape[0]):
-        raise call.unsupported("it slices the leading dimension backwards")
-    axes = [axis for axis, positions in enumerate(picked) if positions != range(shape[axis])]
-    for axis in axes:
-        positions = call.initializer(f"positions{axis}", np.array(picked[axis], np.int64))
-        x = call.node("Gather", [x, positions], part=None if axis == axes[-1] else f"axis{axis}", axis=axis)
-    if not axes:
-        call.same_as("x")
+    _pick(call, _positions(call))
 
 
 def _constant_bounds(call: Call) -> bool:
@@ -109,15 +114,41 @@ def _resolved(start: int, end: int, step: int, size: int) -> range:
     return range(min(max(start, 0), highest), min(max(end, lowest_end), highest), step)
 
 
-@operation("coreai.slice_update", batch=lambda call: False)
-def slice_update(call: Call) -> None:
-    """x with `update` in place of the slice."""
+def _positions(call: Call) -> list[np.ndarray]:
+    """Int64, of the elements that are sliced along each axis."""
     shape = call.fixed_shape("x")
     starts, ends, steps = (call.ints(parameter, []) for parameter in ("begin", "end", "strides"))
-    picked = [np.array(_resolved(*b), np.int64) for b in zip(starts, ends, steps, shape, strict=True)]
-    call.bounded(*(len(positions) for positions in picked), len(shape))
-    grid = np.stack(np.meshgrid(*picked, indexing="ij"), axis=-1) if picked else np.zeros((0,), np.int64)
-    call.node("ScatterND", [call.tensor("x"), call.initializer("positions", grid), call.tensor("update")])
+    if not len(starts) == len(ends) == len(steps) == len(shape) or 0 in steps:
+        raise call.malformed(f"from {starts} to {ends} in steps of {steps} does not slice {shape}")
+    return [np.array(_resolved(*bounds), np.int64) for bounds in zip(starts, ends, steps, shape, strict=True)]
+
+
+def _update_keeps_batch(call: Call) -> bool:
+    """The leading dimension is whole, and each sample's own, or one that all samples share."""
+    known = call.type("x").fixed and call.type("update").fixed and _constant_bounds(call)
+    return (
+        known
+        and set(call.batched_parameters()) <= {"x", "update"}
+        and np.array_equal(_positions(call)[0], np.arange(call.fixed_shape("x")[0]))
+        and (set(call.batched_parameters()) == {"x", "update"} or call.shape("x")[0] == 1)
+    )
+
+
+@operation("coreai.slice_update", batch=_update_keeps_batch)
+def slice_update(call: Call) -> None:
+    """x with `update` in place of the slice: brought to the places that it has there, and taken where the slice is."""
+    shape, positions = call.fixed_shape("x"), _positions(call)
+    update, inside = call.tensor("update"), np.ones((), bool)
+    for axis, (size, picked) in enumerate(zip(shape, positions, strict=True)):
+        if np.array_equal(picked, np.arange(size)):
+            continue
+        call.bounded(size)
+        source, taken = np.zeros(size, np.int64), np.zeros(size, bool)
+        source[picked], taken[picked] = np.arange(len(picked)), True
+        rows = call.initializer(f"positions{axis}", source)
+        update = call.node("Gather", [update, rows], part=f"axis{axis}", axis=axis)
+        inside = inside & taken.reshape([-1 if a == axis else 1 for a in range(len(shape))])
+    call.node("Where", [call.initializer("inside", inside), update, call.tensor("x")])
 
 
 @operation("coreai.split", batch=lambda call: call.is_constant("sizes") and separable("x")(call))
@@ -191,8 +222,3 @@ def blockwise_shift_scale(call: Call) -> None:
     for axis, count in enumerate(blocks):
         offset = offset.repeat(count, axis=axis)
     call.define((dense + offset).astype(np.float32))
-
-
-@operation("coreai.create_complex", "coreai.real_part", "coreai.imaginary_part")
-def complex_numbers(call: Call) -> None:
-    raise call.unsupported("it works on complex numbers")

@@ -1,5 +1,6 @@
 """Convolutions and pools. Padding is no part of them: a `coreai.pad` comes before."""
 
+import itertools
 import math
 
 from coreml_prune_bench.runtimes.portable.batch import only
@@ -40,14 +41,30 @@ def max_pool(call: Call) -> None:
 
 @operation("coreai.sum_pool_2d", "coreai.sum_pool_3d", batch=only("x", rank=3))
 def sum_pool(call: Call) -> None:
-    """An average, times the number of elements in a window."""
+    """An average, times the number of elements in a window; of integers, one element of all windows after the other."""
     kernel, strides, dilations = (call.ints(name, []) for name in ("kernel_size", "strides", "dilations"))
-    if not call.is_float("x"):
-        raise call.unsupported("it sums integers")
-    if any(dilation != 1 for dilation in dilations):
-        raise call.unsupported("its windows are dilated")
-    mean = call.node("AveragePool", [call.tensor("x")], part="mean", kernel_shape=kernel, strides=strides)
-    call.node("Mul", [mean, call.number("elements", math.prod(kernel))])
+    if call.is_float("x"):
+        mean = call.node(
+            "AveragePool",
+            [call.tensor("x")],
+            part="mean",
+            kernel_shape=kernel,
+            strides=strides,
+            dilations=dilations,
+        )
+        call.node("Mul", [mean, call.number("elements", math.prod(kernel))])
+        return
+    shape = call.fixed_shape("x")[2:]
+    counts = [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(shape, kernel, strides, dilations, strict=True)]
+    axes, steps = call.sizes("axes", range(2, 2 + len(kernel))), call.sizes("steps", strides)
+    total = ""
+    for number, place in enumerate(itertools.product(*map(range, kernel))):
+        first = [position * dilation for position, dilation in zip(place, dilations, strict=True)]
+        end = [start + (count - 1) * step + 1 for start, count, step in zip(first, counts, strides, strict=True)]
+        bounds = [call.sizes(f"start{number}", first), call.sizes(f"end{number}", end)]
+        element = call.node("Slice", [call.tensor("x"), *bounds, axes, steps], part=f"element{number}")
+        total = call.node("Add", [total, element], part=f"sum{number}") if total else element
+    call.node("Identity", [total])
 
 
 def _beyond(call: Call, kernel: list[int], strides: list[int], dilations: list[int]) -> list[int]:

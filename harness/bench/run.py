@@ -142,6 +142,7 @@ def _measure(cell: Cell, options: RunOptions, steps: Steps) -> Record:
     (predictions,), skipped = evaluate(
         [built.path],
         cell.subject.data.val,
+        cell.subject.data.preprocessing.view,
         load=cell.package_format.load(cell.evaluation),
         skip_bad_images=options.skip_bad_images,
         image_cache=options.image_cache,
@@ -259,6 +260,7 @@ def _record(
                 train_fingerprint=subject.train_fingerprint if config and config.needs_data else None,
                 classes=len(subject.data.classes),
                 image_size=subject.data.image_size,
+                preprocessing=subject.data.preprocessing,
                 skipped=skipped,
                 train_skipped=train_skipped,
                 revision=subject.data.revision,

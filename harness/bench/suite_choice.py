@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class SuiteChoice:
     """Which suite, by name, path or as it is, and what is said in place of some of it; as the options of `run`.
 
-    own: networks of the user's (`--model`), beside `models` or in place of the suite's.
+    own: networks of the user's (`--model`), beside `models` or in place of the suite's. limit: of val's images.
     """
 
     suite: str | Suite
@@ -34,6 +34,7 @@ class SuiteChoice:
     own: list[str] | None = None
     algorithms: list[str] | None = None
     trials: int | None = None
+    limit: int | None = None
 
     def load(self) -> Suite:
         """The suite as chosen. Raises SuiteError of one line."""
@@ -45,6 +46,7 @@ class SuiteChoice:
             algorithms=self.algorithms,
             trials=self.trials,
             data=self.data,
+            limit=self.limit,
         )
 
     def cells(self, reporter: Reporter, evaluation: Evaluation = PORTABLE) -> list[Cell]:
@@ -61,7 +63,7 @@ class SuiteChoice:
                     split.compute_fingerprint(steps.within(split.name))
                     steps.advance()
 
-        return lay_out(chosen, self.weights, fingerprint, evaluation)
+        return lay_out(chosen, self.weights, fingerprint, evaluation, say=reporter.say)
 
     def take_part(self, team: "Team", device: str) -> None:
         """What torchrun's other processes do: train what the first one trains."""
@@ -81,6 +83,7 @@ def run_suite(
     networks: str | list[str] | None = None,
     algorithms: str | list[str] | None = None,
     trials: int | None = None,
+    limit: int | None = None,
     results: str | Path = "results/local",
     device: str = "auto",
 ) -> Results:
@@ -99,6 +102,7 @@ def run_suite(
         _listed(networks),
         _listed(algorithms),
         trials,
+        limit,
     )
     reporter = Reporter()
     training = TrainingOptions(device, say=reporter.say)

@@ -8,13 +8,20 @@ import typer
 from coreml_prune_bench.cli.options import (
     RESULTS,
     CheckpointOption,
+    CropOption,
     DeviceOption,
+    InterpolationOption,
     JsonOption,
+    MeanOption,
     ModelArgument,
+    ResizeOption,
     ResultsOption,
+    ScaleOption,
     SkipOption,
+    StdOption,
     WeightsOption,
     finite,
+    preprocessing_of,
 )
 from coreml_prune_bench.cli.output import show, show_json
 from coreml_prune_bench.report.formats import write_cells
@@ -65,6 +72,12 @@ def advise(
         Path | None,
         typer.Option("--out", metavar="DIR", help="Where the package goes; else RESULTS/advice/NETWORK."),
     ] = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    scale: ScaleOption = None,
+    resize: ResizeOption = None,
+    crop: CropOption = "center",
+    interpolation: InterpolationOption = "bilinear",
     skip_bad_images: SkipOption = False,
     device: DeviceOption = "auto",
     checkpoint_minutes: CheckpointOption = 1,
@@ -84,9 +97,11 @@ def advise(
     """
     from coreml_prune_bench.advice.advise import advise as find
 
+    asked = preprocessing_of(mean, std, scale, None, resize, crop, interpolation)
     advice = find(
         model,
         data,
+        preprocessing=asked if asked.changes() else None,
         max_drop=max_drop,
         min_ratio=min_ratio,
         eight_bits=not float16,

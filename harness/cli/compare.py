@@ -6,10 +6,20 @@ import typer
 
 from coreml_prune_bench.cli.options import (
     ClassMapOption,
+    CropOption,
+    InterpolationOption,
     JsonOption,
+    LayoutOption,
+    LimitOption,
+    MeanOption,
+    OutputNameOption,
     PackageArgument,
     PrecisionOption,
+    ResizeOption,
+    ScaleOption,
     SkipOption,
+    StdOption,
+    preprocessing_of,
 )
 from coreml_prune_bench.cli.output import show, show_json
 from coreml_prune_bench.core.progress import Reporter
@@ -26,6 +36,15 @@ def compare(
     ],
     precision: PrecisionOption = "float32",
     class_map: ClassMapOption = None,
+    output: OutputNameOption = None,
+    limit: LimitOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    scale: ScaleOption = None,
+    layout: LayoutOption = None,
+    resize: ResizeOption = None,
+    crop: CropOption = "center",
+    interpolation: InterpolationOption = "bilinear",
     skip_bad_images: SkipOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -35,18 +54,21 @@ def compare(
     it is.
     """
     from coreml_prune_bench.accuracy.class_labels import read_class_map
-    from coreml_prune_bench.data.halves import open_data_or_part
+    from coreml_prune_bench.data.halves import open_data_or_part, with_limit
     from coreml_prune_bench.gating.compare import compare as compare_measured
     from coreml_prune_bench.gating.compare import measure
 
     classes = read_class_map(class_map) if class_map else None
-    opened = open_data_or_part(data)
+    asked = preprocessing_of(mean, std, scale, layout, resize, crop, interpolation)
+    opened = open_data_or_part(with_limit(data, limit))
     with Reporter().steps("comparing", 1) as steps:
         measured = measure(
             [first, second],
             opened,
+            asked,
             precision=precision,
             class_map=classes,
+            output=output,
             skip_bad_images=skip_bad_images,
             progress=steps.update,
         )

@@ -8,18 +8,29 @@ import typer
 from coreml_prune_bench.cli.options import (
     ClassMapOption,
     ComputeUnitsOption,
+    CropOption,
     FunctionOption,
+    InterpolationOption,
     JsonOption,
+    LayoutOption,
+    LimitOption,
+    MeanOption,
     NoImageCacheOption,
+    OutputNameOption,
     PackageArgument,
     PrecisionOption,
+    ResizeOption,
     RuntimeOption,
+    ScaleOption,
     SkipOption,
+    StdOption,
     TimeLimitOption,
+    preprocessing_of,
 )
 from coreml_prune_bench.cli.output import show, show_json, show_line
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.core.time_limit import within
+from coreml_prune_bench.models.preprocessing import Preprocessing
 from coreml_prune_bench.records.predictions import Precision, Predictions
 from coreml_prune_bench.report.formats import write_cells
 from coreml_prune_bench.runtimes.protocol import RuntimeName
@@ -39,6 +50,15 @@ def accuracy(
     compute_units: ComputeUnitsOption = "all",
     precision: PrecisionOption = "float32",
     class_map: ClassMapOption = None,
+    output: OutputNameOption = None,
+    limit: LimitOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    scale: ScaleOption = None,
+    layout: LayoutOption = None,
+    resize: ResizeOption = None,
+    crop: CropOption = "center",
+    interpolation: InterpolationOption = "bilinear",
     skip_bad_images: SkipOption = False,
     no_image_cache: NoImageCacheOption = False,
     time_limit: TimeLimitOption = None,
@@ -48,16 +68,27 @@ def accuracy(
 
     Several packages share one pass over the images. A package that names its classes is matched to the data's by name,
     whatever their order; one with some of the names and others is refused.
+
+    For example: `accuracy m.mlpackage --data imagefolder:/data/x --mean 0.5 --std 0.5 --crop scaleFill`
+
+    An image input normalizes its pixels itself. For an array say which numbers it takes, unless its program begins
+    with normalizing them; a warning tells where another way to prepare images is right more often.
     """
+    from coreml_prune_bench.data.halves import with_limit
+
+    asked = preprocessing_of(mean, std, scale, layout, resize, crop, interpolation)
+    data = with_limit(data, limit)
     every, skipped = within(
         time_limit,
         _evaluated,
         packages,
         data,
+        asked,
         runtime=runtime,
         precision=precision,
         compute_units=compute_units,
         class_map=class_map,
+        output=output,
         skip_bad_images=skip_bad_images,
         image_cache=not no_image_cache,
     )
@@ -97,11 +128,13 @@ def accuracy(
 def _evaluated(
     packages: list[Path],
     data: str,
+    asked: Preprocessing,
     *,
     runtime: RuntimeName,
     precision: Precision,
     compute_units: str,
     class_map: Path | None,
+    output: str | None,
     skip_bad_images: bool,
     image_cache: bool,
 ) -> tuple[list[Predictions], tuple[str, ...]]:
@@ -110,21 +143,29 @@ def _evaluated(
     from coreml_prune_bench.accuracy.watched import watched_loader
     from coreml_prune_bench.bench.contention import tell_if_busy
     from coreml_prune_bench.data.halves import open_data_or_part
+    from coreml_prune_bench.records.chance import guesses
 
     reporter = Reporter()
     tell_if_busy(reporter.say)
     classes = read_class_map(class_map) if class_map else None
+    opened = open_data_or_part(data)
     with reporter.steps(f"{len(packages)} packages", 1) as steps:
-        return evaluate(
+        every, skipped = evaluate(
             packages,
-            open_data_or_part(data).val,
+            opened.val,
+            asked,
             load=watched_loader(runtime, precision=precision, compute_units=compute_units),
             class_map=classes,
+            output=output,
             skip_bad_images=skip_bad_images,
             image_cache=image_cache,
             say=reporter.say,
             progress=steps.update,
         )
+    for package, predictions in zip(packages, every, strict=True):
+        if line := guesses(predictions, len(opened.classes)):
+            reporter.warn(f"{package}: {line}")
+    return every, skipped
 
 
 def inspect(

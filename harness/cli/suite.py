@@ -14,6 +14,7 @@ from coreml_prune_bench.cli.options import (
     DeviceOption,
     FormatOption,
     JsonOption,
+    LimitOption,
     ModelOption,
     ModelsOption,
     NoImageCacheOption,
@@ -48,6 +49,7 @@ def run(
     model: ModelOption = None,
     algorithms: AlgorithmsOption = None,
     trials: TrialsOption = None,
+    limit: LimitOption = None,
     results: ResultsOption = RESULTS,
     skip_bad_images: SkipOption = False,
     no_image_cache: NoImageCacheOption = False,
@@ -70,7 +72,7 @@ def run(
     from coreml_prune_bench.records.store import Store
     from coreml_prune_bench.report.accuracy_tables import render
 
-    chosen = SuiteChoice(suite, data, weights, split_commas(models), model, split_commas(algorithms), trials)
+    chosen = SuiteChoice(suite, data, weights, split_commas(models), model, split_commas(algorithms), trials, limit)
     with torchrun_team() as team:
         if team is not None and not team.leads:
             chosen.take_part(team, device)

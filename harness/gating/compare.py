@@ -14,15 +14,11 @@ from coreml_prune_bench.accuracy.evaluate import evaluate
 from coreml_prune_bench.core.files import tree_hash
 from coreml_prune_bench.core.keys import package_versions
 from coreml_prune_bench.data import DataSet
-from coreml_prune_bench.gating.baseline import (
-    AccuracyRow,
-    Baseline,
-    Images,
-    Trial,
-)
 from coreml_prune_bench.gating.packed import packed
+from coreml_prune_bench.gating.rows import AccuracyRow, Baseline, Images, Trial
 from coreml_prune_bench.gating.verdicts import Row, gate
 from coreml_prune_bench.mlprogram.summary import PackageSummary, WeightSummary, read_package
+from coreml_prune_bench.models.preprocessing import USUAL, Preprocessing
 from coreml_prune_bench.records.accuracy import Runtime
 from coreml_prune_bench.records.hits import right
 from coreml_prune_bench.records.predictions import Precision, Predictions
@@ -42,6 +38,7 @@ class EvaluatedPackage:
     predictions: Predictions
     skipped: tuple[str, ...]
     sha256: str
+    asked: Preprocessing = USUAL
 
     def row(self, name: str, data: DataSet, precision: Precision) -> AccuracyRow:
         """As a gate judges it: one trial of a package that no cell made, called `name`."""
@@ -54,6 +51,7 @@ class EvaluatedPackage:
                 fingerprint=data.val.fingerprint,
                 count=len(self.predictions.labels),
                 skipped=self.skipped,
+                view=self.asked.unusual_view,
             ),
             runtime=Runtime(name="portable", version=version, precision=precision, compute_units="cpu"),
             trials=(
@@ -119,24 +117,28 @@ class Comparison:
 def measure(
     packages: Sequence[Path],
     data: DataSet,
+    asked: Preprocessing = USUAL,
     *,
     precision: Precision = "float32",
     class_map: ClassMap | None = None,
+    output: str | None = None,
     skip_bad_images: bool = False,
     progress: Progress = lambda what, done, total: None,
 ) -> list[EvaluatedPackage]:
-    """Read packages and evaluate them in one pass. class_map, and the errors that are raised: as of `evaluate`."""
+    """Read packages and evaluate them in one pass. asked, class_map, output, and the errors: as of `evaluate`."""
     summaries = [read_package(package) for package in packages]
     found, skipped = evaluate(
         packages,
         data.val,
+        asked,
         precision=precision,
         class_map=class_map,
+        output=output,
         skip_bad_images=skip_bad_images,
         progress=progress,
     )
     return [
-        EvaluatedPackage(package, summary, predictions, skipped, tree_hash(package))
+        EvaluatedPackage(package, summary, predictions, skipped, tree_hash(package), asked)
         for package, summary, predictions in zip(packages, summaries, found, strict=True)
     ]
 

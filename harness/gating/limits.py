@@ -24,7 +24,15 @@ CHECKS: dict[Kind, tuple[Metric, ...]] = {
 """What is compared of each kind of row: the first is tested, the others are single values."""
 
 Condition = Literal[
-    "device", "os", "runtime", "precision", "compute units", "protocol", "low-power mode", "thermal state"
+    "device",
+    "os",
+    "runtime",
+    "precision",
+    "compute units",
+    "protocol",
+    "low-power mode",
+    "thermal state",
+    "preprocessing",
 ]
 """What two measurements may differ in and yet be compared, if the rules say so. Images are not among it."""
 

@@ -13,14 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.gating.baseline import (
-    AccuracyRow,
-    Baseline,
-    Failure,
-    LatencyRow,
-)
 from coreml_prune_bench.gating.limits import CHECKS, Key, Kind, Metric, Rules, RuleSet, Verdict
 from coreml_prune_bench.gating.pairs import Pair, matched_rows
+from coreml_prune_bench.gating.rows import AccuracyRow, Baseline, Failure, LatencyRow
 from coreml_prune_bench.records.statistics import (
     Finding,
     compare_latencies,

@@ -6,13 +6,7 @@ import numpy as np
 import pytest
 
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.gating.baseline import (
-    from_records,
-    load_baseline,
-    read_baseline,
-    read_results,
-    write_baseline,
-)
+from coreml_prune_bench.gating.baseline import from_records, load_baseline, read_baseline, read_results, write_baseline
 from coreml_prune_bench.gating.baseline_tables import differences, overview
 from coreml_prune_bench.records.hits import read_scored
 from tests.factories import accuracy_record, failed_record, latency_record, noisy_rounds, write_records

@@ -24,6 +24,8 @@ from coreml_prune_bench.mlprogram.normalization import normalization_of
 from coreml_prune_bench.mlprogram.reader import read
 from coreml_prune_bench.models.preprocessing import Preprocessing
 from coreml_prune_bench.models.quiet import silenced
+from coreml_prune_bench.runtimes.protocol import loader
+from coreml_prune_bench.testing import Script, installed
 
 SIZE = 32
 NAMES = ("apple", "brick", "cloud", "dusk", "earth", "flame")
@@ -204,6 +206,16 @@ def test_top1_is_what_torch_gives(
     told = capsys.readouterr().err
     assert "warning" not in told
     assert ("which its program normalizes" in told) == (kind == "normalizes pixels itself")
+
+
+@pytest.mark.parametrize("kind", ["grayscale", "flexible batch", "array NHWC", "another label order"])
+def test_core_ml_is_fed_the_same(kind: str, split: Split, tmp_path: Path) -> None:
+    package, _, _, asked, _ = made(kind, tmp_path / "m.mlpackage", split)
+    ((portable,), _) = evaluate([package], split, Preprocessing(**asked))
+    with installed(Script()):
+        ((core_ml,), _) = evaluate([package], split, Preprocessing(**asked), load=loader("coreml"))
+    same = [ours[0] == theirs[0] for ours, theirs in zip(core_ml.top5, portable.top5, strict=True)]
+    assert np.mean(same) > 0.9  # the stand-in computes in Float16
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,15 @@ LimitOption = Annotated[
         help="Only so many images of the val split, drawn at random, always the same; SPEC#500 says it too.  [all]",
     ),
 ]
+RequireOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--require",
+        metavar="RULE",
+        help='An absolute rule, such as "top1 >= 75", "loss_against_dense <= 1", "package_mb <= 4"; docs/gate.md lists '
+        "all. May be repeated.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 

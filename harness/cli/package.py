@@ -1,5 +1,6 @@
 """`accuracy`, `inspect`, `predict` and `export-onnx`: any package, ours or not."""
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +29,7 @@ from coreml_prune_bench.cli.options import (
     preprocessing_of,
 )
 from coreml_prune_bench.cli.output import show, show_json, show_line
+from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.core.time_limit import within
 from coreml_prune_bench.models.preprocessing import Preprocessing
@@ -62,6 +64,23 @@ def accuracy(
     skip_bad_images: SkipOption = False,
     no_image_cache: NoImageCacheOption = False,
     time_limit: TimeLimitOption = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            "--results",
+            metavar="DIR",
+            help="Keep a record of each package there, for `gate`, `table` and `report`.  [none is kept]",
+        ),
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--name",
+            metavar='"NETWORK[, CONFIG]"',
+            help="What its record is called, one for each package, in order. A network's package without compressed "
+            "weights is its dense one.  [as the package]",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Top-1 and top-5 of any image classification packages, ours or not, on the val split of a data set.
@@ -74,10 +93,17 @@ def accuracy(
     An image input normalizes its pixels itself. For an array say which numbers it takes, unless its program begins
     with normalizing them; a warning tells where another way to prepare images is right more often.
     """
+    from coreml_prune_bench.bench.given import names_of
+    from coreml_prune_bench.core.files import refuse_folder
     from coreml_prune_bench.data.halves import with_limit
 
     asked = preprocessing_of(mean, std, scale, layout, resize, crop, interpolation)
     data = with_limit(data, limit)
+    if name and results is None:
+        raise BenchError("--name names records, which --results DIR keeps: give both")
+    names = names_of(packages, name) if results else []
+    if results:
+        refuse_folder(results, f"--results {results}")
     every, skipped = within(
         time_limit,
         _evaluated,
@@ -91,6 +117,8 @@ def accuracy(
         output=output,
         skip_bad_images=skip_bad_images,
         image_cache=not no_image_cache,
+        results=results,
+        names=names,
     )
     images = len(every[0].labels)
     found = [
@@ -137,14 +165,20 @@ def _evaluated(
     output: str | None,
     skip_bad_images: bool,
     image_cache: bool,
+    results: Path | None,
+    names: list[tuple[str, str]],
 ) -> tuple[list[Predictions], tuple[str, ...]]:
     from coreml_prune_bench.accuracy.class_labels import read_class_map
     from coreml_prune_bench.accuracy.evaluate import evaluate
+    from coreml_prune_bench.accuracy.runtime import PORTABLE, Evaluation
     from coreml_prune_bench.accuracy.watched import watched_loader
     from coreml_prune_bench.bench.contention import tell_if_busy
+    from coreml_prune_bench.bench.given import Measured, file_name, record_of
     from coreml_prune_bench.data.halves import open_data_or_part
     from coreml_prune_bench.records.chance import guesses
+    from coreml_prune_bench.records.store import Store
 
+    started = time.perf_counter()
     reporter = Reporter()
     tell_if_busy(reporter.say)
     classes = read_class_map(class_map) if class_map else None
@@ -165,6 +199,15 @@ def _evaluated(
     for package, predictions in zip(packages, every, strict=True):
         if line := guesses(predictions, len(opened.classes)):
             reporter.warn(f"{package}: {line}")
+    if results:
+        evaluation = Evaluation(runtime, compute_units) if runtime == "coreml" else PORTABLE
+        seconds = time.perf_counter() - started
+        how = Measured(opened, asked, evaluation, precision, class_map, output, skipped, seconds)
+        store = Store(results)
+        for package, name, predictions in zip(packages, names, every, strict=True):
+            record = record_of(package, name, predictions, how)
+            store.write_record(file_name(record), record)
+        reporter.say(f"{len(packages)} record{'s' if packages[1:] else ''} in {results / 'records'}")
     return every, skipped
 
 

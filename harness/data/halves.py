@@ -37,6 +37,12 @@ def open_data_or_part(spec: str) -> DataSet:
     return limited(opened, int(part)) if part.isdecimal() else part_of(opened, part)
 
 
+def is_here(spec: str) -> bool:
+    """Whether the data set can be opened without asking a hub: it is a folder of this machine, or comes along."""
+    whole, part = _divided(spec)
+    return is_here(whole) if part else ":" not in whole or path_of(whole) is not None
+
+
 def with_limit(spec: str, limit: int | None) -> str:
     """The spec of so many of its images, as `--limit` asks for them; itself for None."""
     return spec if limit is None else f"{spec}#{limit}"

@@ -150,6 +150,7 @@ def _accuracy_row(trials: list[Record], correct: Mapping[str, Bits]) -> Accuracy
                 sha256=trial.package.sha256,
                 weight_bytes=trial.package.weight_bytes,
                 whole_model_sparsity=trial.package.whole_model_sparsity,
+                package_bytes=trial.package.package_bytes,
             )
             for trial in trials
             if trial.package

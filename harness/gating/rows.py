@@ -50,12 +50,16 @@ class Images(_Frozen):
 
 
 class Trial(_Frozen):
-    """One trial. correct: base64 of a bit an image, set if top-1 is the label; the first image is the highest bit."""
+    """One trial. correct: base64 of a bit an image, set if top-1 is the label; the first image is the highest bit.
+
+    package_bytes: of a results folder, not saved, as absolute rules alone look at it.
+    """
 
     correct: str
     sha256: str
     weight_bytes: Bytes
     whole_model_sparsity: Fraction
+    package_bytes: Bytes | None = Field(None, exclude=True)
 
 
 class AccuracyRow(_Cell):

@@ -15,6 +15,9 @@ from coreml_prune_bench.records.predictions import Precision, Predictions
 from coreml_prune_bench.records.quantities import Bytes, Count, Fraction, PositiveCount, Seconds
 from coreml_prune_bench.records.schemas import Frozen, read_file_as
 
+GIVEN = "as given"
+"""The weights of a package that nobody built here."""
+
 
 class Network(Frozen):
     """name: the identifier. title: as in tables. weights: their fingerprint. trained: whether a run trained it.

@@ -136,6 +136,7 @@ def _measure(cell: Cell, options: RunOptions, steps: Steps) -> Record:
     from coreml_prune_bench.accuracy.evaluate import evaluate
 
     started = time.perf_counter()
+    steps.update(f"{cell.name}: starting", 0, 1)  # torch takes seconds to load
     built = _build(cell, options, steps)
     build_seconds = time.perf_counter() - started
     started = time.perf_counter()

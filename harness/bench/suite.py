@@ -35,9 +35,9 @@ _MOST_NETWORKS, _MOST_CONFIGS = 500, 2_000
 class Suite(BaseModel):
     """What a suite file says.
 
-    packages: "published" for the packages of the published table as they are, in place of configs and all that is
-    about building. weights: "pretrained", or "none" for networks that are trained from scratch.
-    data: a data set for all networks ("default") and, by name, for single ones.
+    cost: what running it takes, in words. packages: "published" for the packages of the published table as they are, in
+    place of configs and all that is about building. weights: "pretrained", or "none" for networks that are
+    trained from scratch. data: a data set for all networks ("default") and, by name, for single ones.
     image_size: side of what the networks take, in pixels; None: 224, or what the images have where that is smaller.
     preprocessing: how images are prepared and what numbers the networks take; None: as their weights' makers say, or
     as usual.
@@ -49,6 +49,7 @@ class Suite(BaseModel):
 
     name: str
     description: str
+    cost: str = ""
     models: tuple[str, ...] = Field(min_length=1, max_length=_MOST_NETWORKS)
     weights: Literal["pretrained", "none"] = "pretrained"
     data: dict[str, str] = Field(default_factory=dict)
@@ -110,6 +111,17 @@ class Suite(BaseModel):
 def shipped_suites() -> list[str]:
     """The names of the suites that ship."""
     return sorted(path.stem for path in _SHIPPED.glob("*.toml"))
+
+
+def cells_of(suite: Suite) -> int | None:
+    """How many cells it has; None for published packages, which are counted when they are there."""
+    if suite.packages:
+        return None
+    each = [
+        len([model for model in suite.models if config.is_for(model)]) * (suite.trials if config.has_trials else 1)
+        for config in suite.configs
+    ]
+    return len(suite.models) + sum(each)
 
 
 def load_suite(name: str, *, keeping: Collection[str] | None = None) -> Suite:

@@ -23,8 +23,7 @@ from coreml_prune_bench.cli.options import (
     finite,
     preprocessing_of,
 )
-from coreml_prune_bench.cli.output import show, show_json
-from coreml_prune_bench.report.formats import write_cells
+from coreml_prune_bench.cli.output import show, show_json, tabled
 
 if TYPE_CHECKING:
     from coreml_prune_bench.advice.advice import Advice, Tried
@@ -50,7 +49,7 @@ def advise(
             "--min-ratio",
             min=1,
             help="How many times smaller weight.bin has to be: the first package that meets both ends the search. "
-            "Without it, the budget is used to find the smallest one.",
+            "[the smallest one that the budget finds]",
             callback=finite,
         ),
     ] = None,
@@ -70,7 +69,7 @@ def advise(
     results: ResultsOption = RESULTS,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Where the package goes; else RESULTS/advice/NETWORK."),
+        typer.Option("--out", metavar="DIR", help="Where the package goes.  [RESULTS/advice/NETWORK]"),
     ] = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -133,7 +132,7 @@ def _told(advice: "Advice", folder: Path) -> str:
     )
     dense = advice.tried[0].selection.dense_top1
     notes = f"Dense: {dense:.2f} % on the images to choose by. *: no other is as small and as accurate."
-    table = write_cells([_row(one) for one in advice.tried])
+    table = tabled([_row(one) for one in advice.tried])
     lines = [f"{advice.title} on {advice.data}: {asked}. {notes}", "", table, ""]
     if advice.best is None or final is None:
         lines.append(f"No package is {goal.min_ratio or 1:g} times smaller. What was tried is in {folder}.")

@@ -23,9 +23,8 @@ from coreml_prune_bench.cli.options import (
     StdOption,
     preprocessing_of,
 )
-from coreml_prune_bench.cli.output import show, show_json
+from coreml_prune_bench.cli.output import show, show_json, tabled
 from coreml_prune_bench.core.progress import Reporter
-from coreml_prune_bench.report.formats import write_cells
 
 _SHOWN = 20
 
@@ -124,15 +123,15 @@ def _told(found: Any) -> str:
         for layer in found.layers
         if layer.sparsity[0] != layer.sparsity[1] or layer.size_bytes[0] != layer.size_bytes[1]
     ]
-    parts = [happened(found.row), write_cells(shown), changed]
+    parts = [happened(found.row), tabled(shown), changed]
     parts += [
         f"{what}: {', '.join(ids[:_SHOWN])}{_more(len(ids), ' ')}"
         for what, ids in (("lost", found.lost), ("gained", found.gained))
         if ids
     ]
     if classes:
-        parts.append(write_cells(classes) + _more(len(found.classes), "\n"))
-    parts.append(write_cells(layers) if layers else "every weight has the same sparsity and size in both")
+        parts.append(tabled(classes) + _more(len(found.classes), "\n"))
+    parts.append(tabled(layers) if layers else "every weight has the same sparsity and size in both")
     parts.append("\n".join([*(told_check(check) for check in found.row.checks), f"verdict: {found.row.verdict}"]))
     return "\n\n".join(parts)
 

@@ -1,13 +1,14 @@
 """`gate`: a run against a baseline."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from coreml_prune_bench.cli.options import RESULTS, RequireOption, ResultsOption
-from coreml_prune_bench.cli.output import show
+from coreml_prune_bench.cli.options import RESULTS, JsonOption, RequireOption, ResultsOption
+from coreml_prune_bench.cli.output import show, tabled
 
 
 def gate(
@@ -17,13 +18,17 @@ def gate(
             "--baseline",
             metavar="FILE|DIR|GIT-REF",
             help="A baseline file, a results folder, or a git revision: REV for its results/baseline.json, REV:FILE. "
-            "Without it, the absolute rules alone hold.",
+            " [absolute rules alone]",
         ),
     ] = None,
     results: ResultsOption = RESULTS,
     rules: Annotated[
         Path | None,
-        typer.Option("--rules", metavar="FILE", help="A TOML file of what is allowed; its keys stand in docs/gate.md."),
+        typer.Option(
+            "--rules",
+            metavar="FILE",
+            help="A TOML file of what is allowed; its keys stand in docs/gate.md.",
+        ),
     ] = None,
     require: RequireOption = None,
     against_dense: Annotated[
@@ -40,9 +45,14 @@ def gate(
             help="`github` writes annotations, and the summary to the file that GITHUB_STEP_SUMMARY names.",
         ),
     ] = "table",
+    as_json: JsonOption = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", metavar="FILE", help="Write the report there; only its first line is printed."),
+        typer.Option(
+            "--output",
+            metavar="FILE",
+            help="Write the report there; only its first line is printed.",
+        ),
     ] = None,
 ) -> None:
     """Say of each row of a run whether it is better, the same or worse than in a baseline, or that nobody can tell.
@@ -57,17 +67,20 @@ def gate(
     from coreml_prune_bench.gating.reports import (
         as_github_annotations,
         as_github_summary,
-        as_json,
         as_junit,
         as_table,
         headline,
     )
+    from coreml_prune_bench.gating.reports import as_json as written_as_json
 
+    if as_json:
+        format = "json"
     if output is not None:
         refuse_file(output, f"--output {output}")
     report = gate_folder(results, baseline, rules=rules, require=require or (), against_dense=against_dense)
     summary = os.environ.get("GITHUB_STEP_SUMMARY") if format == "github" else None
-    text = {"table": as_table, "junit": as_junit, "json": as_json, "github": as_github_summary}[format](report)
+    plain = partial(as_table, write=partial(tabled, keep=("Verdict", "Run"))) if output is None else as_table
+    text = {"table": plain, "junit": as_junit, "json": written_as_json, "github": as_github_summary}[format](report)
     if summary:
         with Path(summary).open("a", encoding="utf-8") as file:
             file.write(text)

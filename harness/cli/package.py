@@ -28,13 +28,12 @@ from coreml_prune_bench.cli.options import (
     TimeLimitOption,
     preprocessing_of,
 )
-from coreml_prune_bench.cli.output import show, show_json, show_line
+from coreml_prune_bench.cli.output import show, show_json, show_line, tabled
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.core.time_limit import within
 from coreml_prune_bench.models.preprocessing import Preprocessing
 from coreml_prune_bench.records.predictions import Precision, Predictions
-from coreml_prune_bench.report.formats import write_cells
 from coreml_prune_bench.runtimes.protocol import RuntimeName
 
 
@@ -150,7 +149,7 @@ def accuracy(
         }
         for row in found
     ]
-    show(write_cells(shown))
+    show(tabled(shown))
 
 
 def _evaluated(
@@ -215,7 +214,10 @@ def inspect(
     package: PackageArgument,
     as_json: JsonOption = False,
 ) -> None:
-    """What a package holds: inputs, outputs, operations, and each weight's storage, sparsity and size."""
+    """What a package holds: inputs, outputs, operations, and each weight's storage, sparsity and size.
+
+    For example: `inspect m.mlpackage`
+    """
     from coreml_prune_bench.mlprogram.summary import read_package
 
     with Reporter().steps("reading", 1):
@@ -242,7 +244,7 @@ def inspect(
         for weight in summary.weights
     ]
     show()
-    show(write_cells(shown))
+    show(tabled(shown))
     whole = summary.whole_model_sparsity
     show()
     sizes = f"weight.bin: {summary.weight_bytes:,} bytes; package: {summary.package_bytes:,} bytes"
@@ -276,7 +278,11 @@ def predict(
     ] = 5,
     output_dir: Annotated[
         Path | None,
-        typer.Option("--output-dir", metavar="DIR", help="Write outputs there: images as PNG, arrays as .npy."),
+        typer.Option(
+            "--output-dir",
+            metavar="DIR",
+            help="Write outputs there: images as PNG, arrays as .npy.",
+        ),
     ] = None,
     time_limit: TimeLimitOption = None,
     as_json: JsonOption = False,
@@ -313,7 +319,7 @@ def predict(
         show_line(f"output {name}: {_told(output)}")
         if rows := output.get("top"):
             shown = [{key.capitalize(): _digits(value) for key, value in row.items()} for row in rows]
-            show(f"\n{write_cells(shown)}\n")
+            show(f"\n{tabled(shown)}\n")
 
 
 def _digits(value: object) -> object:

@@ -26,9 +26,8 @@ from coreml_prune_bench.cli.options import (
     finite,
     preprocessing_of,
 )
-from coreml_prune_bench.cli.output import show, show_json
+from coreml_prune_bench.cli.output import show, show_json, tabled
 from coreml_prune_bench.core.progress import Reporter
-from coreml_prune_bench.report.formats import write_cells
 
 if TYPE_CHECKING:
     from coreml_prune_bench.accuracy.parity import Agreement
@@ -148,7 +147,7 @@ def _told(record: "ParityRecord", found: "list[tuple[str, Agreement, UnitVerdict
         f"{record.package} on {record.device.name}, {record.device.chip}, {record.runtimes[0].version}, beside the "
         f"portable runtime in Float32 on {said.images:,} images (top-1 {100 * said.accuracies[1]:.2f} %)"
     )
-    table = write_cells([_row(*one) for one in found])
+    table = tabled([_row(*one) for one in found])
     if judged is None or judged.detectable is None:
         return f"{head}\n\n{table}"
     power = (

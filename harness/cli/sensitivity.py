@@ -54,7 +54,8 @@ def sensitivity(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write what is printed there too.")] = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="Draw it as well; the name ends in .svg or .png.")
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Draw it as well; the name ends in .svg or .png."),
     ] = None,
     results: ResultsOption = RESULTS,
     skip_bad_images: SkipOption = False,

@@ -1,7 +1,7 @@
 """A gate's report for those who read it: a terminal, JUnit's XML, GitHub's step summary and annotations, JSON."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from xml.etree import ElementTree
 
@@ -15,9 +15,12 @@ _SHOWN = 10
 _MARKS = {"worse": "❌", "missed": "❌", "missing": "❌", "not comparable": "⚠️", "cannot tell": "❔"}
 
 
-def as_table(report: Report) -> str:
-    """What happened in words; a line a check, without single values that are the same; remarks; the outcome."""
-    lines = [headline(report), "", write_cells(_lines(report)), "", *_lost(report), *_remarks(report)]
+def as_table(report: Report, write: Callable[[Sequence[Mapping[str, object]]], str] = write_cells) -> str:
+    """What happened in words; a line a check, without single values that are the same; remarks; the outcome.
+
+    write: lays a table out.
+    """
+    lines = [headline(report), "", write(_lines(report)), "", *_lost(report), *_remarks(report)]
     return "\n".join([*lines, _summary(report)])
 
 

@@ -61,10 +61,7 @@ def test_every_input_is_used_and_every_step_can_be_run() -> None:
     text, page = ((ROOT / name).read_text() for name in ("action.yml", "docs/ci.md"))
     for name in ACTION["inputs"]:
         assert f"inputs.{name}" in text
-        assert (
-            f"`{name}`" in (ROOT / "docs/ci.md").read_text()
-            or f"          {name}:" in (ROOT / "docs/ci.md").read_text()
-        )
+        assert f"`{name}`" in page or f"          {name}:" in page
     for step in ACTION["runs"]["steps"]:
         assert "uses" in step or step["shell"] == "bash"
         # What comes from outside reaches a shell through its environment alone.

@@ -50,7 +50,7 @@ def test_help_teaches_every_command(run_bench):
 
 
 def test_the_list_of_help_says_of_a_command_what_the_command_says_of_itself():
-    for name, (place, line) in COMMANDS.items():
+    for name, (place, _, line) in COMMANDS.items():
         module, _, attribute = place.partition(":")
         command = getattr(import_module(f"coreml_prune_bench.cli.{module}"), attribute)
         own = command.info.help if isinstance(command, typer.Typer) else inspect.getdoc(command)

@@ -14,6 +14,7 @@ from typer.main import get_command
 
 from coreml_prune_bench.cli.ending import EXIT_CODES, end_with
 from coreml_prune_bench.cli.output import show
+from coreml_prune_bench.core.progress import say
 
 _ENDS = "Exit codes: " + "; ".join(f"**{code}** {meaning}" for code, meaning in EXIT_CODES.items()) + "."
 
@@ -110,7 +111,7 @@ class _Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
         if COMMANDS.get(name or "", ("", ""))[1] == "Measure" and sys.stderr.isatty() and "--help" not in args:
-            sys.stderr.write(f"{name}: starting\n")  # before anything is imported, which takes seconds
+            say(f"{name}: starting")  # before anything is imported, which takes seconds
         return name, _imported(name) if name in COMMANDS else command, rest
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import wraps
 from typing import TYPE_CHECKING
 
 from coreml_prune_bench.models.config import Scope
+from coreml_prune_bench.models.preprocessing import Preprocessing, Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -17,14 +19,15 @@ class Own:
     """What is known of a network that the user brings.
 
     spec: as `--model` and suites have it. sources: the files and packages that it comes from, by name, with what tells
-    their versions apart. weights: its own pre-trained ones, and weights_name: what identifies them. Neither `spec` nor
-    `sources` needs torch.
+    their versions apart. weights: its own pre-trained ones, and weights_name: what identifies them. recipe: how images
+    were prepared for those, where that is known. Neither `spec` nor `sources` needs torch.
     """
 
     spec: str
     sources: Callable[[], dict[str, str]]
     weights: Callable[[], dict[str, Tensor]]
     weights_name: Callable[[], str]
+    recipe: Callable[[], Recipe | None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,16 @@ class Network:
     def spec(self) -> str:
         """As a suite names it."""
         return self.own.spec if self.own else self.name
+
+    def taking(self, preprocessing: Preprocessing) -> Network:
+        """The network, made so that it still takes what all do, where it was trained with numbers as this says."""
+        from coreml_prune_bench.models.normalization import renormalized
+
+        @wraps(self.build)
+        def build(num_classes: int) -> nn.Module:
+            return renormalized(self.build(num_classes), preprocessing)
+
+        return replace(self, build=build)
 
     def sequential(self, model: nn.Module) -> nn.Sequential:
         """`model` as its consecutive stages: `sequential_view` of coreml_prune_bench.models.stages."""

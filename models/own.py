@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import math
 import re
 import sys
 import traceback
@@ -24,7 +25,9 @@ from coreml_prune_bench.models.download_limits import bytes_of, limited
 from coreml_prune_bench.models.errors import BenchError, WeightsError, did_you_mean
 from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES
 from coreml_prune_bench.models.network import Network, Own
+from coreml_prune_bench.models.normalization import renormalized
 from coreml_prune_bench.models.own_names import named_instead
+from coreml_prune_bench.models.preprocessing import Preprocessing, Recipe, recipe_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -75,7 +78,20 @@ def _of_torchvision(name: str) -> Network:
 
         _check_known(f"torchvision:{name}", models.list_models(module=models))
         options = _TORCHVISION_OPTIONS.get(name, {})
-        return _ready(models.get_model(name, weights=None, num_classes=num_classes, **options))
+        model = _ready(models.get_model(name, weights=None, num_classes=num_classes, **options))
+        trained = recipe()
+        return model if trained is None else renormalized(model, trained.preprocessing)
+
+    def recipe() -> Recipe | None:
+        from torchvision import models
+        from torchvision.models import get_model_weights
+
+        _check_known(f"torchvision:{name}", models.list_models(module=models))
+        best = next(iter(get_model_weights(name)), None) and get_model_weights(name).DEFAULT
+        if best is None or not hasattr(given := best.transforms(), "crop_size"):
+            return None
+        (size,), (resize,) = given.crop_size, given.resize_size
+        return recipe_of(size, resize, given.interpolation.value, given.mean, given.std)
 
     def weights() -> dict[str, Tensor]:
         from torchvision.models import get_model_weights
@@ -87,7 +103,7 @@ def _of_torchvision(name: str) -> Network:
         return {key: value for key, value in state.items() if key in layers or not key.lower().startswith("aux")}
 
     sources = {"torchvision": version("torchvision")}
-    own = Own(f"torchvision:{name}", lambda: sources, weights, lambda: f"torchvision's default for {name}")
+    own = Own(f"torchvision:{name}", lambda: sources, weights, lambda: f"torchvision's default for {name}", recipe)
     return Network(f"torchvision-{name}", f"{name} (torchvision)", build, None, _SCOPE, own=own)
 
 
@@ -108,37 +124,36 @@ def _of_timm(name: str) -> Network:
             raise BenchError(f"{spec}: {_one_line(error)}") from error
 
     def build(num_classes: int) -> nn.Module:
-        return _renormalized(_ready(create(num_classes=num_classes)))
+        return _as_trained(_ready(create(num_classes=num_classes)))
 
     def weights() -> dict[str, Tensor]:
         return dict(_downloaded(lambda: create(pretrained=True), spec, f"timm-{name}").state_dict())
 
-    own = Own(spec, lambda: sources, weights, lambda: f"timm's for {name}")
+    def recipe() -> Recipe | None:
+        import timm
+
+        _check_known(f"timm:{name.split('.')[0]}", timm.list_models())
+        given = timm.get_pretrained_cfg(name)
+        if given is None:
+            return None
+        said = timm.data.resolve_data_config(pretrained_cfg=given.to_dict())
+        _, height, width = said["input_size"]
+        resize = math.floor(height / said["crop_pct"])
+        squashed = said["crop_mode"] == "squash"
+        if height != width or said["crop_mode"] == "border" or (squashed and resize != height):
+            return None  # what is not offered here, of a few dozen in 1,800
+        return recipe_of(height, None if squashed else resize, said["interpolation"], said["mean"], said["std"])
+
+    own = Own(spec, lambda: sources, weights, lambda: f"timm's for {name}", recipe)
     return Network(f"timm-{name}", f"{name} (timm)", build, None, _SCOPE, own=own)
 
 
-def _renormalized(model: nn.Module) -> nn.Module:
-    """`model`, taking pixels normalized as ImageNet's are, where it was trained with other means and deviations."""
-    import torch
-
-    from coreml_prune_bench.models.training import IMAGE_MEAN, IMAGE_STD
-
+def _as_trained(model: nn.Module) -> nn.Module:
+    """`model`, taking pixels normalized as ImageNet's are, whatever means and deviations it was trained with."""
     trained: dict[str, Any] = getattr(model, "pretrained_cfg", {})
-    mean, std = (torch.tensor(trained.get(key, given)) for key, given in (("mean", IMAGE_MEAN), ("std", IMAGE_STD)))
-    scale = (torch.tensor(IMAGE_STD) / std).view(1, 3, 1, 1)
-    shift = ((torch.tensor(IMAGE_MEAN) - mean) / std).view(1, 3, 1, 1)
-    if torch.allclose(scale, torch.ones(())) and torch.allclose(shift, torch.zeros(()), atol=1e-6):
+    if not {"mean", "std"} <= trained.keys():
         return model
-    model.register_buffer("own_scale", scale, persistent=False)
-    model.register_buffer("own_shift", shift, persistent=False)
-    network = type(model)
-
-    def forward(self: Any, images: Tensor) -> Tensor:
-        return network.forward(self, images * self.own_scale + self.own_shift)
-
-    # By its class: in a module around it, layers and weights would have other names.
-    model.__class__ = type(network.__name__, (network,), {"forward": forward})
-    return model
+    return renormalized(model, Preprocessing(mean=trained["mean"], std=trained["std"]))
 
 
 # --- a file of the user

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from coreml_prune_bench.accuracy.class_labels import ClassMap, class_order
-from coreml_prune_bench.core.errors import PackageError
+from coreml_prune_bench.accuracy.doubt import other_preprocessing
+from coreml_prune_bench.accuracy.feed import Feed, feed_of
+from coreml_prune_bench.core.errors import PackageError, did_you_mean
+from coreml_prune_bench.core.progress import say as say_on_stderr
 from coreml_prune_bench.core.progress import warn
 from coreml_prune_bench.data import Batch, Split, iterate
 from coreml_prune_bench.data.image_cache import ImageCache, is_worth_keeping
-from coreml_prune_bench.mlprogram.program import Feature
+from coreml_prune_bench.models.preprocessing import USUAL, Preprocessing
 from coreml_prune_bench.records.predictions import Precision, Predictions
 from coreml_prune_bench.runtimes import portable
 
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
 _BATCH_SIZE = 32
 _BATCH_PIXELS = 1 << 24
 """A batch of larger images than 724 pixels a side has fewer of them."""
-_MOST_PIXELS_A_SIDE = 4096
 _TOP = 5
 
 _T = TypeVar("_T")
@@ -35,10 +37,12 @@ _T = TypeVar("_T")
 def evaluate(
     packages: Sequence[Path],
     split: Split,
+    asked: Preprocessing = USUAL,
     *,
     precision: Precision = "float32",
     load: "Load | None" = None,
     class_map: ClassMap | None = None,
+    output: str | None = None,
     skip_bad_images: bool = False,
     image_cache: bool = True,
     say: Callable[[str], None] = lambda line: None,
@@ -46,6 +50,8 @@ def evaluate(
 ) -> tuple[list[Predictions], tuple[str, ...]]:
     """Each package's predictions for every image of the split, and the ids of the images that were skipped as bad.
 
+    asked: how images are prepared, and what numbers an array takes; where it does not say, the package has to, see
+    `feed_of`. A warning says where another way is shown to be right more often. output: the one with the scores.
     `load` is another runtime than the portable one, whose `precision` is. class_map: says which label, or score, is
     which class; without it names tell, and where they tell nothing a warning says so: see `class_order`.
     With `image_cache`, prepared images are kept where that is worth while, and read by the next pass. `say` is told of
@@ -54,14 +60,17 @@ def evaluate(
     Raises PackageError for a package that does not classify images of the split's classes, DataError for a bad image.
     """
     load = load or partial(portable.load, precision=precision)
-    classifiers = [Classifier(package, split, load, class_map) for package in packages]
+    classifiers = [Classifier(package, split, load, class_map, asked, output) for package in packages]
+    for package, classifier in zip(packages, classifiers, strict=True):
+        if doubt := other_preprocessing(package, classifier, split):
+            warn(doubt)
     bad: tuple[str, ...] = ()
     labels: list[int] = []
     for size in sorted({classifier.image_size for classifier in classifiers}):
         taking = [classifier for classifier in classifiers if classifier.image_size == size]
         cached = image_cache and is_worth_keeping(split, size)
         bad, labels = (), []
-        with _batches(split, size, cached, skip_bad_images, say, progress) as batches:
+        with _batches(split, size, asked, cached, skip_bad_images, say, progress) as batches:
             for batch in batches:
                 bad += batch.bad
                 labels += split.labels[batch.indices].tolist()
@@ -87,6 +96,7 @@ def _batch_size(image_size: int) -> int:
 def _batches(
     split: Split,
     image_size: int,
+    asked: Preprocessing,
     cached: bool,
     skip_bad: bool,
     say: Callable[[str], None],
@@ -94,10 +104,10 @@ def _batches(
 ) -> Iterator[Iterator[Batch]]:
     """The split's images: the same batches, read or decoded."""
     if not cached:
-        yield iterate(split, image_size, batch_size=_batch_size(image_size), skip_bad=skip_bad)
+        yield iterate(split, image_size, asked, batch_size=_batch_size(image_size), skip_bad=skip_bad)
         return
     split.compute_fingerprint(lambda done, total: progress(f"reading {split.name}", done, total))
-    with ImageCache(split, image_size, skip_bad=skip_bad, say=say) as cache:
+    with ImageCache(split, image_size, asked, skip_bad=skip_bad, say=say) as cache:
         cache.prepare(lambda done, total: progress("preparing images", done, total))
         yield cache.batches(_batch_size(image_size))
 
@@ -105,26 +115,46 @@ def _batches(
 class Classifier:
     """A loaded package, and the five highest classes that it has found for each image so far.
 
+    asked: how images are prepared for it, as far as that is said. output: the one that has the scores, of several.
+    tell: told of what a reader has to know.
     PackageError where it does not take one square image and give a score for each class of the split.
     """
 
-    def __init__(self, package: Path, split: Split, load: "Load", class_map: ClassMap | None = None) -> None:
+    def __init__(
+        self,
+        package: Path,
+        split: Split,
+        load: "Load",
+        class_map: ClassMap | None = None,
+        asked: Preprocessing = USUAL,
+        output: str | None = None,
+        tell: Callable[[str], None] = say_on_stderr,
+    ) -> None:
         self._package = package
         self._split = split
         self._model = load(package)
-        self._input = _image_input(package, self._model.inputs)
-        self._output = _scores_output(package, self._model)
+        self.feed = feed_of(package, _one(package, "input", self._model.inputs), asked)
+        for note in self.feed.notes:
+            tell(note)
+        self._output = _scores_output(package, self._model, output)
         self._top: list[np.ndarray] = []
         # Of a black image, so that a package of other classes is refused before any work is done for it.
-        scores = self._scores(np.zeros((1, self.image_size, self.image_size, 3), np.uint8))
+        scores = self._scores(np.zeros((1, self.image_size, self.image_size, 3), np.uint8), self.feed)
         labels = None if self._model.classes is None else [str(name) for name in self._model.classes]
+
+        def warn(line: str) -> None:
+            tell(f"warning: {line}")
+
         self._order = class_order(package, labels, scores.shape[1], split.classes, class_map, warn)
 
     @property
     def image_size(self) -> int:
-        size = self._input.shape[0]
-        assert size is not None
-        return size
+        return self.feed.image_size
+
+    @property
+    def view(self) -> Preprocessing:
+        """What of images is looked at."""
+        return self.feed.asked.view
 
     def see(self, images: np.ndarray) -> None:
         """The next images, uint8 [n, H, W, 3]."""
@@ -138,42 +168,38 @@ class Classifier:
         """By image, best class first."""
         return tuple(tuple(row) for row in np.concatenate(self._top).tolist())
 
-    def scores(self, images: np.ndarray) -> np.ndarray:
-        """Of uint8 [n, H, W, 3]: [n, classes], in the split's order of classes."""
-        return self._scores(images)[:, self._order]
+    def scores(self, images: np.ndarray, asked: Preprocessing | None = None) -> np.ndarray:
+        """Of uint8 [n, H, W, 3]: [n, classes], in the split's order of classes. asked: other numbers than it is fed."""
+        feed = self.feed if asked is None else feed_of(self._package, self.feed.feature, asked)
+        return self._scores(images, feed)[:, self._order]
 
-    def _scores(self, images: np.ndarray) -> np.ndarray:
+    def _scores(self, images: np.ndarray, feed: Feed) -> np.ndarray:
         """In the package's own order."""
-        scores = self._model.predict_batch({self._input.name: images})[self._output]
-        if scores.ndim != 2:
+        scores = self._model.predict_batch({feed.feature.name: feed(images)})[self._output]
+        longest = max(scores.shape[1:], default=1)
+        if scores.size != len(scores) * longest:
             raise PackageError(
-                f"{self._package}: its output has shape {list(scores.shape[1:])}, the data set has "
+                f"{self._package}: its output {self._output!r} has shape {list(scores.shape[1:])}, the data set has "
                 f"{len(self._split.classes)} classes: expected a score for each"
             )
-        return scores
+        return scores.reshape(len(scores), longest)
 
 
-def _image_input(package: Path, inputs: tuple[Feature, ...]) -> Feature:
-    feature = _one(package, "input", inputs)
-    if feature.kind != "image":
-        raise PackageError(
-            f"{package}: input {feature.name!r} is an array, so how images are to be prepared for it is not known; "
-            "expected an image input"
-        )
-    if feature.shape[0] is None or feature.shape[0] != feature.shape[1] or feature.shape[2] != 3:
-        raise PackageError(f"{package}: expected a square colour image of a fixed size, not {feature.shape}")
-    if feature.shape[0] > _MOST_PIXELS_A_SIDE:
-        raise PackageError(
-            f"{package}: takes images of {feature.shape[0]:,} pixels a side, expected at most {_MOST_PIXELS_A_SIDE:,}"
-        )
-    return feature
-
-
-def _scores_output(package: Path, model: "BatchModel") -> str:
-    """Logits, or the probabilities of a package that ends in a label and a dictionary."""
-    if model.classes is None:
-        return _one(package, "output", model.output_names)
-    return _one(package, "dictionary of probabilities", [f.name for f in model.outputs if f.kind == "probabilities"])
+def _scores_output(package: Path, model: "BatchModel", asked: str | None) -> str:
+    """Logits, or the probabilities of a package that ends in a label and a dictionary; of several, the one `asked`."""
+    names = [feature.name for feature in model.outputs if feature.kind in ("array", "probabilities")]
+    if asked is not None:
+        if asked not in names:
+            raise PackageError(
+                f"{package}: no output {asked!r} with scores: {', '.join(names)}{did_you_mean(asked, names)}"
+            )
+        return asked
+    if model.classes is not None:
+        names = [feature.name for feature in model.outputs if feature.kind == "probabilities"]
+        return _one(package, "dictionary of probabilities", names)
+    if len(names) > 1:
+        raise PackageError(f"{package}: it has several outputs; --output says which one: {', '.join(names)}")
+    return _one(package, "output", names)
 
 
 def _one(package: Path, what: str, features: Sequence[_T]) -> _T:

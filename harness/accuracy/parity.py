@@ -11,6 +11,7 @@ from coreml_prune_bench.accuracy.class_labels import ClassMap
 from coreml_prune_bench.accuracy.evaluate import Classifier
 from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.data import Split, iterate
+from coreml_prune_bench.models.preprocessing import USUAL, Preprocessing
 from coreml_prune_bench.records.parity import ParityRecord
 from coreml_prune_bench.runtimes.protocol import Load
 
@@ -51,36 +52,38 @@ def compare(
     split: Split,
     loads: Sequence[Load],
     references: tuple[Load, Load],
+    asked: Preprocessing = USUAL,
     *,
-    limit: int | None = None,
+    output: str | None = None,
     class_map: ClassMap | None = None,
     skip_bad_images: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Compared]:
-    """Each of `loads` beside the reference, over the split's images or its first `limit` ones.
+    """Each of `loads` beside the reference, over the split's images.
 
-    references: the portable runtime in Float32, and in Float16. class_map, errors: as of `evaluate`.
+    references: the portable runtime in Float32, and in Float16. asked, output, class_map, errors: as of `evaluate`.
     """
-    reference, rounded, *others = (Classifier(package, split, load, class_map) for load in (*references, *loads))
-    total = min(len(split), limit or len(split))
+    reference = Classifier(package, split, references[0], class_map, asked, output)
+    rounded, *others = (
+        Classifier(package, split, load, class_map, asked, output, tell=lambda line: None)  # the same once more
+        for load in (references[1], *loads)
+    )
     labels: list[int] = []
     spans: list[float] = []
     right, rounding = _Beside([], []), _Beside([], [])
     found = [_Beside([], []) for _ in others]
-    for batch in iterate(split, reference.image_size, batch_size=_BATCH_SIZE, skip_bad=skip_bad_images):
-        count = min(len(batch.indices), total - len(labels))
-        if count > 0:
-            images = batch.images[:count]
-            scores = reference.scores(images)
-            labels += split.labels[batch.indices[:count]].tolist()
+    seen = 0
+    for batch in iterate(split, reference.image_size, asked, batch_size=_BATCH_SIZE, skip_bad=skip_bad_images):
+        if len(batch.indices):
+            scores = reference.scores(batch.images)
+            labels += split.labels[batch.indices].tolist()
             spans += np.ptp(scores, axis=1).astype(float).tolist()
             right.add(scores, scores)
-            rounding.add(rounded.scores(images), scores)
+            rounding.add(rounded.scores(batch.images), scores)
             for model, beside in zip(others, found, strict=True):
-                beside.add(model.scores(images), scores)
-        progress(len(labels), total)
-        if len(labels) == total:
-            break
+                beside.add(model.scores(batch.images), scores)
+        seen += len(batch.indices) + len(batch.bad)
+        progress(seen, len(split))
     if not labels:
         raise PackageError(f"no image of {split.name} could be compared: all are bad")
     return [

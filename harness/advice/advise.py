@@ -18,6 +18,7 @@ from coreml_prune_bench.core.extras import extras_named
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.data.halves import PARTS, part_of
 from coreml_prune_bench.latency.statistics import summarize
+from coreml_prune_bench.models.preprocessing import Preprocessing
 from coreml_prune_bench.models.pruning.config import PruningConfig
 from coreml_prune_bench.models.pruning.coremltools_yaml import coremltools_yaml
 from coreml_prune_bench.models.pruning.task import fitted_to
@@ -44,12 +45,14 @@ def advise(
     skip_bad_images: bool = False,
     device: str = "auto",
     checkpoint_minutes: float = 1,
+    preprocessing: Preprocessing | None = None,
 ) -> Advice:
     """Find the smallest package of a network that loses no more than `max_drop` points of top-1, and write it.
 
     model, data, weights, device: as `run` takes them. min_ratio: how many times smaller weight.bin has to be; None: as
     small as the budget allows. eight_bits: packages may need iOS18. budget: such as "30m". suite: says how the network
-    is trained, if it is. out: the folder that the package goes to; None: RESULTS/advice/NETWORK.
+    is trained, if it is. preprocessing: how images come to be what the network was trained with, in place of what the
+    suite or the network says. out: the folder that the package goes to; None: RESULTS/advice/NETWORK.
     Raises BenchError of one line for what the user can mend.
     """
     results, weights = Path(results), Path(weights) if weights else None
@@ -58,7 +61,7 @@ def advise(
     store = Store(results)
     if out:
         check_folder(Path(out))
-    selection, final = _subjects(model, data, suite, weights, reporter)
+    selection, final = _subjects(model, data, suite, weights, reporter, preprocessing)
     folder = Path(out) if out else results / "advice" / selection.network.name
     check_folder(folder)
     options = RunOptions(
@@ -96,13 +99,21 @@ class _Silent(Reporter):
         pass
 
 
-def _subjects(model: str, spec: str, suite: str, weights: Path | None, reporter: Reporter) -> tuple[Subject, Subject]:
+def _subjects(
+    model: str,
+    spec: str,
+    suite: str,
+    weights: Path | None,
+    reporter: Reporter,
+    preprocessing: Preprocessing | None,
+) -> tuple[Subject, Subject]:
     """The network on the images to choose by, and on those that judge."""
     given = load_suite(suite, keeping=())
     if given.packages:
         raise BenchError(f"--suite {suite} measures packages as they are; expected one that builds networks")
     own = given.model_copy(update={"models": (get_network(model).spec,), "data": {DEFAULT_DATA: spec}, "configs": ()})
-    (cell,) = lay_out(own, weights)
+    own = own.model_copy(update={"preprocessing": preprocessing}) if preprocessing else own
+    (cell,) = lay_out(own, weights, say=reporter.say)
     _check_classes(cell.subject, spec, suite)
     whole = cell.subject.data
     selection, final = (replace(cell.subject, suite="advise", data=part_of(whole, part)) for part in PARTS)

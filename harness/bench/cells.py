@@ -14,6 +14,7 @@ from typing import Any
 from coreml_prune_bench.accuracy.runtime import PORTABLE, Evaluation
 from coreml_prune_bench.bench.formats.mlpackage import MLPACKAGE
 from coreml_prune_bench.bench.formats.protocol import PackageFormat, get_format
+from coreml_prune_bench.bench.network_input import as_taken
 from coreml_prune_bench.bench.sensitivity import SENSITIVITY_CODE
 from coreml_prune_bench.bench.suite import Suite
 from coreml_prune_bench.core.errors import DataError, SuiteError, WeightsError
@@ -31,6 +32,7 @@ from coreml_prune_bench.published.packages import PublishedPackage, published_pa
 
 _BUILD_PACKAGES = ("torch", "torchvision", "numpy")
 _DENSE_CODE = ("bench.build.dense",)
+_NORMALIZING_CODE = ("models.normalization",)
 _DENSE_PACKAGE_CODE = ("bench.build.saving",)
 _PRUNED_CODE = ("bench.build.pruned", "models.pruning.algorithm")
 _TRAINING_CODE = ("bench.training_images",)
@@ -67,6 +69,8 @@ class Subject:
             "image_size": self.data.image_size,
             "classes": len(self.data.classes),
         }
+        if changes := self.data.preprocessing.changes():
+            inputs["preprocessing"] = changes
         if self.network.own is not None:
             inputs["sources"] = self.network.own.sources()
         if self.training is not None:
@@ -86,7 +90,8 @@ class Subject:
     @property
     def dense_code(self) -> tuple[str, ...]:
         """The entry points of what makes the dense network; a network that the user brings has its sources besides."""
-        return (*_DENSE_CODE, "models.own" if self.network.own else self.network.build.__module__)
+        code = (*_DENSE_CODE, "models.own" if self.network.own else self.network.build.__module__)
+        return (*code, *_NORMALIZING_CODE) if self.data.preprocessing.normalizes else code
 
     @cached_property
     def key(self) -> str:
@@ -98,6 +103,12 @@ class Subject:
         if self.published:
             return "as published"
         return weights_fingerprint(self.network, self.weights_folder) if self.pretrained else "none"
+
+    @property
+    def view_inputs(self) -> Inputs:
+        """What of the images is looked at, where that is not as usual."""
+        changes = self.data.preprocessing.view.changes()
+        return {"view": changes} if changes else {}
 
     @property
     def train_inputs(self) -> Inputs:
@@ -254,6 +265,7 @@ class Cell:
             "build": self._build_inputs,
             "val_data": self.subject.data.val.fingerprint,
             **self.evaluation.inputs,
+            **self.subject.view_inputs,
         }
 
 
@@ -263,6 +275,7 @@ def lay_out(
     fingerprinting: Callable[[DataSet], None] = lambda data: None,
     evaluation: Evaluation = PORTABLE,
     package_formats: Sequence[str] | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[Cell]:
     """The cells of a suite, each network's dense baselines first. Opens each data set once.
 
@@ -270,7 +283,8 @@ def lay_out(
 
     Raises BenchError where a suite, its data, weights or published packages do not fit each other or are not there.
 
-    fingerprinting is called with each data set before its content is hashed, to do so with a progress bar.
+    fingerprinting is called with each data set before its content is hashed, to do so with a progress bar. say: told
+    of networks that take images in another way than usual.
     """
     if weights_folder is not None and suite.weights == "none":
         raise WeightsError(f"suite {suite.name} trains its networks from scratch: leave out --weights")
@@ -292,13 +306,20 @@ def lay_out(
         spec = suite.data_for(name)
         one = from_any_folder(spec)  # however it is spelled
         if one not in opened:
-            data = open_data_or_part(spec)
-            opened[one] = replace(data, image_size=suite.image_size or data.image_size)
+            opened[one] = open_data_or_part(spec)
             fingerprinting(opened[one])
+        network, data = as_taken(
+            get_network(name),
+            opened[one],
+            pretrained=suite.weights == "pretrained" and not suite.packages,
+            asked=suite.preprocessing,
+            image_size=suite.image_size,
+            say=say,
+        )
         subject = Subject(
             suite=suite.name,
-            network=get_network(name),
-            data=opened[one],
+            network=network,
+            data=data,
             published=suite.packages == "published",
             pretrained=suite.weights == "pretrained",
             weights_folder=weights_folder,

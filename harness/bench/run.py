@@ -138,12 +138,14 @@ def _measure(cell: Cell, options: RunOptions, steps: Steps) -> Record:
     from coreml_prune_bench.accuracy.evaluate import evaluate
 
     started = time.perf_counter()
+    steps.update(f"{cell.name}: starting", 0, 1)  # torch takes seconds to load
     built = _build(cell, options, steps)
     build_seconds = time.perf_counter() - started
     started = time.perf_counter()
     (predictions,), skipped = evaluate(
         [built.path],
         cell.subject.data.val,
+        cell.subject.data.preprocessing.view,
         load=cell.package_format.load(cell.evaluation),
         skip_bad_images=options.skip_bad_images,
         image_cache=options.image_cache,
@@ -268,6 +270,7 @@ def _record(
                 train_fingerprint=subject.train_fingerprint if config and config.needs_data else None,
                 classes=len(subject.data.classes),
                 image_size=subject.data.image_size,
+                preprocessing=subject.data.preprocessing,
                 skipped=skipped,
                 train_skipped=train_skipped,
                 revision=subject.data.revision,

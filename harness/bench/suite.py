@@ -17,8 +17,10 @@ from coreml_prune_bench.bench.formats.protocol import get_format
 from coreml_prune_bench.core.errors import BenchError, SuiteError, did_you_mean
 from coreml_prune_bench.core.problems import in_one_line, problems_of
 from coreml_prune_bench.core.written_files import read_toml, read_yaml
+from coreml_prune_bench.data.halves import with_limit
 from coreml_prune_bench.models.config import Distillation, Scope, TrainingConfig
 from coreml_prune_bench.models.own import in_folder, is_spec
+from coreml_prune_bench.models.preprocessing import Preprocessing
 from coreml_prune_bench.models.pruning.algorithm import algorithms
 from coreml_prune_bench.models.pruning.config import PruningConfig
 from coreml_prune_bench.models.registry import get_network
@@ -35,10 +37,12 @@ _MOST_NETWORKS, _MOST_CONFIGS = 500, 2_000
 class Suite(BaseModel):
     """What a suite file says.
 
-    packages: "published" for the packages of the published table as they are, in place of configs and all that is
-    about building. weights: "pretrained", or "none" for networks that are trained from scratch.
-    data: a data set for all networks ("default") and, by name, for single ones.
+    cost: what running it takes, in words. packages: "published" for the packages of the published table as they are, in
+    place of configs and all that is about building. weights: "pretrained", or "none" for networks that are
+    trained from scratch. data: a data set for all networks ("default") and, by name, for single ones.
     image_size: side of what the networks take, in pixels; None: 224, or what the images have where that is smaller.
+    preprocessing: how images are prepared and what numbers the networks take; None: as their weights' makers say, or
+    as usual.
     training: how a network is trained that starts from scratch or gets a new head; None where neither happens.
     trials: runs of each algorithm whose result depends on the order of the data.
     package_formats: what each pruned network is converted to, one or more.
@@ -48,10 +52,12 @@ class Suite(BaseModel):
 
     name: str
     description: str
+    cost: str = ""
     models: tuple[str, ...] = Field(min_length=1, max_length=_MOST_NETWORKS)
     weights: Literal["pretrained", "none"] = "pretrained"
     data: dict[str, str] = Field(default_factory=dict)
     image_size: int | None = Field(None, ge=32, le=1024)
+    preprocessing: Preprocessing | None = None
     training: TrainingConfig | None = None
     trials: int = Field(3, ge=1)
     packages: Literal["published"] | None = None
@@ -81,6 +87,10 @@ class Suite(BaseModel):
             raise ValueError("package_formats: published packages are .mlpackage as they are; leave it out")
         if self.packages and self.image_size:
             raise ValueError("image_size: published packages take images of one size, and no other; leave it out")
+        if self.preprocessing and self.preprocessing.layout:
+            raise ValueError("preprocessing.layout: what is built takes images, which have none; leave it out")
+        if self.preprocessing and self.packages and self.preprocessing.normalizes:
+            raise ValueError("preprocessing: published packages take images and normalize them; leave out the numbers")
         return self
 
     @model_validator(mode="after")
@@ -115,6 +125,17 @@ class Suite(BaseModel):
 def shipped_suites() -> list[str]:
     """The names of the suites that ship."""
     return sorted(path.stem for path in _SHIPPED.glob("*.toml"))
+
+
+def cells_of(suite: Suite) -> int | None:
+    """How many cells it has; None for published packages, which are counted when they are there."""
+    if suite.packages:
+        return None
+    each = [
+        len([model for model in suite.models if config.is_for(model)]) * (suite.trials if config.has_trials else 1)
+        for config in suite.configs
+    ]
+    return len(suite.models) + sum(each)
 
 
 def load_suite(name: str, *, keeping: Collection[str] | None = None) -> Suite:
@@ -163,12 +184,13 @@ def choose(
     trials: int | None = None,
     data: list[str] | None = None,
     package_formats: list[str] | None = None,
+    limit: int | None = None,
 ) -> Suite:
     """The suite with what the command line says instead: some of its networks or algorithms, other trials or data.
 
     `data` holds "SPEC", which replaces the suite's default, and "NETWORK=SPEC", for one network. What the suite names
     for one network stays unless that network is named here. `own` are specs of networks (`--model`), in place of the
-    suite's; `models` names those of the suite that stay beside them.
+    suite's; `models` names those of the suite that stay beside them. limit: so many of each data set's val images.
     """
     for given, known, what in (
         (models, list(suite.models), "networks"),
@@ -193,6 +215,8 @@ def choose(
         changes["data"] = {**suite.data, **dict(_read_data(networks, text) for text in data)}
     if package_formats:
         changes["package_formats"] = tuple(dict.fromkeys(get_format(name).name for name in package_formats))
+    if limit:
+        changes["data"] = {name: with_limit(spec, limit) for name, spec in changes.get("data", suite.data).items()}
     chosen = suite.model_copy(update=changes)
     for spec in own or ():
         if chosen.configs and not any(config.is_for(get_network(spec).spec) for config in chosen.configs):
@@ -323,5 +347,5 @@ def _known_key(place: tuple[Any, ...]) -> str:
 
 def _known_keys() -> set[str]:
     configs = [algorithm.config for algorithm in algorithms()]
-    types: tuple[type[BaseModel], ...] = (Suite, Scope, TrainingConfig, Distillation, *configs)
+    types: tuple[type[BaseModel], ...] = (Suite, Scope, TrainingConfig, Distillation, Preprocessing, *configs)
     return {key for config in types for key in config.model_fields} - {"coremltools"} | {"coremltools_yaml"}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class SuiteChoice:
     """Which suite, by name, path or as it is, and what is said in place of some of it; as the options of `run`.
 
-    own: networks of the user's (`--model`), beside `models` or in place of the suite's.
+    own: networks of the user's (`--model`), beside `models` or in place of the suite's. limit: of val's images.
     """
 
     suite: str | Suite
@@ -35,6 +35,7 @@ class SuiteChoice:
     algorithms: list[str] | None = None
     trials: int | None = None
     package_formats: list[str] | None = None
+    limit: int | None = None
 
     def load(self) -> Suite:
         """The suite as chosen. Raises SuiteError of one line."""
@@ -47,6 +48,7 @@ class SuiteChoice:
             trials=self.trials,
             data=self.data,
             package_formats=self.package_formats,
+            limit=self.limit,
         )
 
     def cells(self, reporter: Reporter, evaluation: Evaluation = PORTABLE) -> list[Cell]:
@@ -63,7 +65,7 @@ class SuiteChoice:
                     split.compute_fingerprint(steps.within(split.name))
                     steps.advance()
 
-        return lay_out(chosen, self.weights, fingerprint, evaluation)
+        return lay_out(chosen, self.weights, fingerprint, evaluation, say=reporter.say)
 
     def take_part(self, team: "Team", device: str) -> None:
         """What torchrun's other processes do: train what the first one trains."""
@@ -84,6 +86,7 @@ def run_suite(
     algorithms: str | list[str] | None = None,
     trials: int | None = None,
     package_formats: str | list[str] | None = None,
+    limit: int | None = None,
     results: str | Path = "results/local",
     device: str = "auto",
 ) -> Results:
@@ -103,6 +106,7 @@ def run_suite(
         _listed(algorithms),
         trials,
         _listed(package_formats),
+        limit,
     )
     reporter = Reporter()
     training = TrainingOptions(device, say=reporter.say)

@@ -24,9 +24,10 @@ class TrainingImages:
     def __init__(self, data: DataSet, split: Split, members: np.ndarray) -> None:
         self._photographs = data.photographs
         self._image_size = data.image_size
+        self._preprocessing = data.preprocessing
         self._split = split
         self.members = members
-        self._decoded = None if data.photographs else load_images(split, members, data.image_size)
+        self._decoded = None if data.photographs else load_images(split, members, data.image_size, data.preprocessing)
 
     def __len__(self) -> int:
         return len(self.members)
@@ -42,7 +43,7 @@ class TrainingImages:
         if self._decoded is not None:
             return self._decoded[indices]
         if epoch is None:
-            return load_images(self._split, self.members[indices], self._image_size)
+            return load_images(self._split, self.members[indices], self._image_size, self._preprocessing)
         return np.stack([self._view(int(position), epoch) for position in self.members[indices]])
 
     def labels(self, indices: np.ndarray) -> np.ndarray:

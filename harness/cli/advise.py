@@ -8,16 +8,22 @@ import typer
 from coreml_prune_bench.cli.options import (
     RESULTS,
     CheckpointOption,
+    CropOption,
     DeviceOption,
+    InterpolationOption,
     JsonOption,
+    MeanOption,
     ModelArgument,
+    ResizeOption,
     ResultsOption,
+    ScaleOption,
     SkipOption,
+    StdOption,
     WeightsOption,
     finite,
+    preprocessing_of,
 )
-from coreml_prune_bench.cli.output import show, show_json
-from coreml_prune_bench.report.formats import write_cells
+from coreml_prune_bench.cli.output import show, show_json, tabled
 
 if TYPE_CHECKING:
     from coreml_prune_bench.advice.advice import Advice, Tried
@@ -43,7 +49,7 @@ def advise(
             "--min-ratio",
             min=1,
             help="How many times smaller weight.bin has to be: the first package that meets both ends the search. "
-            "Without it, the budget is used to find the smallest one.",
+            "[the smallest one that the budget finds]",
             callback=finite,
         ),
     ] = None,
@@ -63,8 +69,14 @@ def advise(
     results: ResultsOption = RESULTS,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Where the package goes; else RESULTS/advice/NETWORK."),
+        typer.Option("--out", metavar="DIR", help="Where the package goes.  [RESULTS/advice/NETWORK]"),
     ] = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    scale: ScaleOption = None,
+    resize: ResizeOption = None,
+    crop: CropOption = "center",
+    interpolation: InterpolationOption = "bilinear",
     skip_bad_images: SkipOption = False,
     device: DeviceOption = "auto",
     checkpoint_minutes: CheckpointOption = 1,
@@ -84,9 +96,11 @@ def advise(
     """
     from coreml_prune_bench.advice.advise import advise as find
 
+    asked = preprocessing_of(mean, std, scale, None, resize, crop, interpolation)
     advice = find(
         model,
         data,
+        preprocessing=asked if asked.changes() else None,
         max_drop=max_drop,
         min_ratio=min_ratio,
         eight_bits=not float16,
@@ -118,7 +132,7 @@ def _told(advice: "Advice", folder: Path) -> str:
     )
     dense = advice.tried[0].selection.dense_top1
     notes = f"Dense: {dense:.2f} % on the images to choose by. *: no other is as small and as accurate."
-    table = write_cells([_row(one) for one in advice.tried])
+    table = tabled([_row(one) for one in advice.tried])
     lines = [f"{advice.title} on {advice.data}: {asked}. {notes}", "", table, ""]
     if advice.best is None or final is None:
         lines.append(f"No package is {goal.min_ratio or 1:g} times smaller. What was tried is in {folder}.")

@@ -9,71 +9,94 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command
 
 from coreml_prune_bench.cli.ending import EXIT_CODES, end_with
 from coreml_prune_bench.cli.output import show
+from coreml_prune_bench.core.progress import say
 
 _ENDS = "Exit codes: " + "; ".join(f"**{code}** {meaning}" for code, meaning in EXIT_CODES.items()) + "."
 
 COMMANDS = {
-    "run": ("suite:run", "Build and evaluate every cell of a suite and print its tables."),
-    "build": ("suite:build", "Prune and convert only; print where the packages are."),
+    "run": ("suite:run", "Measure", "Build and evaluate every cell of a suite and print its tables."),
+    "build": ("suite:build", "Measure", "Prune and convert only; print where the packages are."),
     "accuracy": (
         "package:accuracy",
+        "Measure",
         "Top-1 and top-5 of any image classification packages, ours or not, on the val split of a data set.",
-    ),
-    "inspect": (
-        "package:inspect",
-        "What a package holds: inputs, outputs, operations, and each weight's storage, sparsity and size.",
-    ),
-    "predict": ("package:predict", "One prediction of any package, ours or not, in the portable runtime."),
-    "export-onnx": (
-        "package:export_onnx",
-        "Write what the portable runtime runs as an ONNX file, weights decompressed to Float32.",
-    ),
-    "fetch-published": (
-        "published:fetch_published",
-        "Download the packages and config files that the published table links, for `run --suite published`.",
-    ),
-    "table": ("table:table", "Tables from the records of a results folder; nothing is measured."),
-    "report": (
-        "report:report",
-        "One self-contained page of a results folder: charts, sortable tables, layers, and how to reproduce each row.",
     ),
     "advise": (
         "advise:advise",
+        "Measure",
         "Find the smallest package of a network that loses no more than you allow, and say why it is that one.",
     ),
-    "compare": (
-        "compare:compare",
-        "Two packages side by side on the val split: which images changed, classes, size, sparsity by layer, verdict.",
-    ),
-    "gate": (
-        "gate:gate",
-        "Say of each row of a run whether it is better, the same or worse than in a baseline, or that nobody can tell.",
+    "sensitivity": (
+        "sensitivity:sensitivity",
+        "Measure",
+        "Prune one layer at a time, data-free, and show what that does to the outputs and to top-1, by layer.",
     ),
     "latency": (
         "latency:latency",
+        "Measure",
         "How long a prediction takes, where the compute plan puts it, and how much faster a sparse package is.",
     ),
     "parity": (
         "parity:parity",
+        "Measure",
         "Compare Core ML, on each choice of compute units, with the portable runtime on the same images.",
     ),
-    "sensitivity": (
-        "sensitivity:sensitivity",
-        "Prune one layer at a time, data-free, and show what that does to the outputs and to top-1, by layer.",
+    "inspect": (
+        "package:inspect",
+        "Packages",
+        "What a package holds: inputs, outputs, operations, and each weight's storage, sparsity and size.",
+    ),
+    "predict": ("package:predict", "Packages", "One prediction of any package, ours or not, in the portable runtime."),
+    "compare": (
+        "compare:compare",
+        "Packages",
+        "Two packages side by side on the val split: which images changed, classes, size, sparsity by layer, verdict.",
+    ),
+    "export-onnx": (
+        "package:export_onnx",
+        "Packages",
+        "Write what the portable runtime runs as an ONNX file, weights decompressed to Float32.",
+    ),
+    "fetch-published": (
+        "published:fetch_published",
+        "Packages",
+        "Download the packages and config files that the published table links, for `run --suite published`.",
+    ),
+    "table": ("table:table", "Results", "Tables from the records of a results folder; nothing is measured."),
+    "report": (
+        "report:report",
+        "Results",
+        "One self-contained page of a results folder: charts, sortable tables, layers, and how to reproduce each row.",
+    ),
+    "gate": (
+        "gate:gate",
+        "Results",
+        "Say of each row of a run whether it is better, the same or worse than in a baseline, or that nobody can tell.",
+    ),
+    "baseline": ("baseline:app", "Results", "Baselines for `gate`: small files, fit for git."),
+    "suites": (
+        "suites:suites",
+        "Results",
+        "The suites that ship: what each is for, how many cells it has and what it costs.",
     ),
     "doctor": (
         "doctor:doctor",
+        "This machine",
         "What this machine can measure, what is missing for the rest and what to do, and what would disturb it now.",
     ),
-    "cache": ("cache:app", "What this project keeps on disk, with sizes; `cache clear` and `cache bound` make room."),
-    "baseline": ("baseline:app", "Baselines for `gate`: small files, fit for git."),
+    "cache": (
+        "cache:app",
+        "This machine",
+        "What this project keeps on disk, with sizes; `cache clear` and `cache bound` make room.",
+    ),
 }
-"""By name: "module:function" in this folder, and its line in the list of `--help`, the first of its docstring."""
+"""By name: "module:function" in this folder, its group in the list of `--help`, and its line there, the first of its
+docstring."""
 
 
 class _Commands(TyperGroup):
@@ -81,10 +104,14 @@ class _Commands(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.commands = {name: TyperCommand(name, help=line) for name, (_, line) in COMMANDS.items()}
+        self.commands = {
+            name: TyperCommand(name, help=line, rich_help_panel=group) for name, (_, group, line) in COMMANDS.items()
+        }
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
+        if COMMANDS.get(name or "", ("", ""))[1] == "Measure" and sys.stderr.isatty() and "--help" not in args:
+            say(f"{name}: starting")  # before anything is imported, which takes seconds
         return name, _imported(name) if name in COMMANDS else command, rest
 
 
@@ -95,7 +122,17 @@ def _imported(name: str) -> Any:
         alone = typer.Typer(add_completion=False, rich_markup_mode="markdown")
         alone.command(name)(found)
         found = alone
-    return get_command(found)
+    command = get_command(found)
+    for one in (command, *getattr(command, "commands", {}).values()):
+        for option in one.params:
+            if option.default is None and isinstance(option, TyperOption) and not _tells_default(option):
+                option.help = f"{option.help}  [default: none]"
+    return command
+
+
+def _tells_default(option: TyperOption) -> bool:
+    """Whether its help says what holds without it, in brackets at its end; of the others Typer shows the default."""
+    return option.required or not option.help or option.help.endswith("]")
 
 
 def _show_version(asked: bool) -> None:

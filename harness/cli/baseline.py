@@ -6,11 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from coreml_prune_bench.cli.options import RESULTS, JsonOption, ResultsOption
-from coreml_prune_bench.cli.output import show, show_json
+from coreml_prune_bench.cli.output import show, show_json, tabled
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.files import is_foreign, refuse_file
 from coreml_prune_bench.core.progress import Reporter
-from coreml_prune_bench.report.formats import write_cells
 
 _FILE = Path("results/baseline.json")
 
@@ -32,7 +31,10 @@ def save(
     results: ResultsOption = RESULTS,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
 ) -> None:
-    """Write the newest state of every row of a results folder as a baseline."""
+    """Write the newest state of every row of a results folder as a baseline.
+
+    For example: `baseline save --results results/local`
+    """
     from coreml_prune_bench.gating.baseline import read_results, write_baseline
 
     refuse_file(file, str(file), replace=force)
@@ -50,7 +52,10 @@ def list_(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to look.")] = _FILE.parent,
     as_json: JsonOption = False,
 ) -> None:
-    """The baselines in a folder and its folders: files called `*baseline*.json`."""
+    """The baselines in a folder and its folders: files called `*baseline*.json`.
+
+    For example: `baseline list results`
+    """
     from coreml_prune_bench.gating.baseline import read_baseline
 
     if not folder.is_dir():
@@ -71,7 +76,10 @@ def list_(
 
 @app.command(name="show")
 def show_(source: Source = str(_FILE), as_json: JsonOption = False) -> None:
-    """The rows of a baseline."""
+    """The rows of a baseline.
+
+    For example: `baseline show results/baseline.json`
+    """
     from coreml_prune_bench.gating.baseline import load_baseline
     from coreml_prune_bench.gating.baseline_tables import overview
 
@@ -80,7 +88,10 @@ def show_(source: Source = str(_FILE), as_json: JsonOption = False) -> None:
 
 @app.command()
 def diff(first: Source, second: Source, as_json: JsonOption = False) -> None:
-    """Every value in which two baselines differ. Whether a difference means anything, `gate` says."""
+    """Every value in which two baselines differ. Whether a difference means anything, `gate` says.
+
+    For example: `baseline diff main results/baseline.json`
+    """
     from coreml_prune_bench.gating.baseline import load_baseline
     from coreml_prune_bench.gating.baseline_tables import differences
 
@@ -94,7 +105,7 @@ def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
         show("none")
     else:
         shown = [{name: _worded(value) for name, value in row.items()} for row in rows]
-        show(write_cells(shown))
+        show(tabled(shown))
 
 
 def _worded(value: object) -> str:

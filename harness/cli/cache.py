@@ -14,7 +14,6 @@ from coreml_prune_bench.cli.options import RESULTS, JsonOption, ResultsOption, s
 from coreml_prune_bench.core.cache_folder import cache_folder
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.records.kept import Cleared, Kind, bound, clear, kinds
-from coreml_prune_bench.report.formats import write_cells
 
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -50,7 +49,10 @@ def clear_(
     results: ResultsOption = RESULTS,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove what can be made again; what is work of yours or was downloaded goes if you name it: `checkpoints`."""
+    """Remove what can be made again; what is work of yours or was downloaded goes if you name it: `checkpoints`.
+
+    For example: `cache clear images`
+    """
     _tell(clear(split_commas(names), results), as_json)
 
 
@@ -60,7 +62,10 @@ def bound_(
     results: ResultsOption = RESULTS,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove from the cache folder what was not used for longest, until the rest is no larger than SIZE."""
+    """Remove from the cache folder what was not used for longest, until the rest is no larger than SIZE.
+
+    For example: `cache bound --max-size 5GB`
+    """
     _tell(bound(_bytes(max_size), results), as_json)
 
 
@@ -85,7 +90,7 @@ def _table(found: Sequence[Kind], results: Path) -> str:
         for kind in found
     ]
     total = _size(sum(kind.size_bytes for kind in found))
-    return f"{write_cells(rows)}\n\n{total} in {cache_folder()} and {results}"
+    return f"{output.tabled(rows)}\n\n{total} in {cache_folder()} and {results}"
 
 
 def _listed(found: Sequence[Kind], results: Path) -> dict[str, object]:

@@ -1,19 +1,30 @@
 """`compare`: two packages on the same images."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from coreml_prune_bench.cli.options import (
     ClassMapOption,
+    CropOption,
+    InterpolationOption,
     JsonOption,
+    LayoutOption,
+    LimitOption,
+    MeanOption,
+    OutputNameOption,
     PackageArgument,
     PrecisionOption,
+    RequireOption,
+    ResizeOption,
+    ScaleOption,
     SkipOption,
+    StdOption,
+    preprocessing_of,
 )
-from coreml_prune_bench.cli.output import show, show_json
+from coreml_prune_bench.cli.output import show, show_json, tabled
 from coreml_prune_bench.core.progress import Reporter
-from coreml_prune_bench.report.formats import write_cells
 
 _SHOWN = 20
 
@@ -26,39 +37,62 @@ def compare(
     ],
     precision: PrecisionOption = "float32",
     class_map: ClassMapOption = None,
+    output: OutputNameOption = None,
+    limit: LimitOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    scale: ScaleOption = None,
+    layout: LayoutOption = None,
+    resize: ResizeOption = None,
+    crop: CropOption = "center",
+    interpolation: InterpolationOption = "bilinear",
     skip_bad_images: SkipOption = False,
+    rules: Annotated[
+        Path | None,
+        typer.Option("--rules", metavar="FILE", help="As `gate` takes it: what is allowed.  [gate's defaults]"),
+    ] = None,
+    require: RequireOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Two packages side by side on the val split: which images changed, classes, size, sparsity by layer, verdict.
 
-    The verdict is that of `gate` with its default rules, the first package as the baseline. The exit code is 0 whatever
-    it is.
+    For example: `compare old.mlpackage new.mlpackage --data imagefolder:/data/x --require "top1 >= 75"`
+
+    The verdict is that of `gate`, the first package as the baseline, and so are the exit codes. 0: passed. 1: the
+    second package is worse, or misses an absolute rule. 2: it could not be compared.
     """
     from coreml_prune_bench.accuracy.class_labels import read_class_map
-    from coreml_prune_bench.data.halves import open_data_or_part
+    from coreml_prune_bench.data.halves import open_data_or_part, with_limit
+    from coreml_prune_bench.gating.checks import exit_code_of
     from coreml_prune_bench.gating.compare import compare as compare_measured
     from coreml_prune_bench.gating.compare import measure
+    from coreml_prune_bench.gating.limits import RuleSet, read_rules
 
     classes = read_class_map(class_map) if class_map else None
-    opened = open_data_or_part(data)
+    book = (read_rules(rules) if rules else RuleSet()).requiring(require or ())
+    asked = preprocessing_of(mean, std, scale, layout, resize, crop, interpolation)
+    opened = open_data_or_part(with_limit(data, limit))
     with Reporter().steps("comparing", 1) as steps:
         measured = measure(
             [first, second],
             opened,
+            asked,
             precision=precision,
             class_map=classes,
+            output=output,
             skip_bad_images=skip_bad_images,
             progress=steps.update,
         )
-    found = compare_measured(measured[0], measured[1], opened, precision)
+    found = compare_measured(measured[0], measured[1], opened, precision, book)
     if as_json:
         show_json(found.as_dict())
     else:
         show(_told(found))
+    raise typer.Exit(exit_code_of([found.row]))
 
 
 def _told(found: Any) -> str:
-    from coreml_prune_bench.gating.reports import told_check
+    from coreml_prune_bench.gating.reports import happened, told_check
 
     names = ("First", "Second")
     shown = [
@@ -89,15 +123,15 @@ def _told(found: Any) -> str:
         for layer in found.layers
         if layer.sparsity[0] != layer.sparsity[1] or layer.size_bytes[0] != layer.size_bytes[1]
     ]
-    parts = [write_cells(shown), changed]
+    parts = [happened(found.row), tabled(shown), changed]
     parts += [
         f"{what}: {', '.join(ids[:_SHOWN])}{_more(len(ids), ' ')}"
         for what, ids in (("lost", found.lost), ("gained", found.gained))
         if ids
     ]
     if classes:
-        parts.append(write_cells(classes) + _more(len(found.classes), "\n"))
-    parts.append(write_cells(layers) if layers else "every weight has the same sparsity and size in both")
+        parts.append(tabled(classes) + _more(len(found.classes), "\n"))
+    parts.append(tabled(layers) if layers else "every weight has the same sparsity and size in both")
     parts.append("\n".join([*(told_check(check) for check in found.row.checks), f"verdict: {found.row.verdict}"]))
     return "\n\n".join(parts)
 

@@ -9,6 +9,7 @@ import typer
 from coreml_prune_bench.cli.options import (
     RESULTS,
     FormatOption,
+    JsonOption,
     ResultsOption,
     compute_units_of,
     exit_with_failures,
@@ -126,6 +127,7 @@ def latency(
     ] = None,
     results: ResultsOption = RESULTS,
     format: FormatOption = "md",
+    as_json: JsonOption = False,
 ) -> None:
     """How long a prediction takes, where the compute plan puts it, and how much faster a sparse package is.
 
@@ -149,6 +151,7 @@ def latency(
     from coreml_prune_bench.report.does_it_pay import does_it_pay
     from coreml_prune_bench.report.latency_tables import render, render_operations
 
+    format = "json" if as_json else format
     refuse_folder(results, f"--results {results}")
     if benchmark_json is not None:
         refuse_file(benchmark_json, f"--benchmark-json {benchmark_json}", replace=True)

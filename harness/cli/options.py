@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
+from pydantic import ValidationError
 
 from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.problems import in_one_line, problems_of
 from coreml_prune_bench.core.progress import say
+from coreml_prune_bench.models.own import is_spec
+from coreml_prune_bench.models.preprocessing import Crop, Interpolation, Preprocessing
 from coreml_prune_bench.records.predictions import Precision
 from coreml_prune_bench.report.formats import Format
 from coreml_prune_bench.runtimes.protocol import COMPUTE_UNITS, RuntimeName
@@ -37,29 +41,32 @@ DataOption = Annotated[
         "--data",
         metavar="[NETWORK=]SPEC",
         help="The images: `digits`, `imagefolder:PATH`, `imagenet:PATH`, `hf:NAME` or `hf:PATH`, instead of the "
-        "suite's default; with NETWORK= for that network alone. May be repeated.",
+        "suite's default; with NETWORK= for that network alone. May be repeated.  [the suite's]",
     ),
 ]
 WeightsOption = Annotated[
     Path | None,
     typer.Option(
-        "--weights", metavar="DIR", help="Folder with pre-trained weights, DIR/NETWORK.pth; else they are downloaded."
+        "--weights", metavar="DIR", help="Folder with pre-trained weights, DIR/NETWORK.pth.  [they are downloaded]"
     ),
 ]
 ModelsOption = Annotated[
-    list[str] | None, typer.Option("--models", help="Only these networks of the suite; several with commas.")
+    list[str] | None,
+    typer.Option("--model", "--models", metavar="NAME", help="Only these networks; several with commas.  [all]"),
 ]
 ModelOption = Annotated[
     list[str] | None,
     typer.Option(
         "--model",
-        metavar="SPEC",
-        help="A network of yours in place of the suite's: `torchvision:NAME`, `timm:NAME`, or `PATH.py:FUNCTION`, "
-        "which returns a torch.nn.Module. May be repeated; with --models beside those of the suite.",
+        "--models",
+        metavar="NAME|SPEC",
+        help="Only these networks of the suite, several with commas, or one of yours: `torchvision:NAME`, `timm:NAME` "
+        "or `PATH.py:FUNCTION`, which returns a torch.nn.Module. May be repeated.  [all of the suite]",
     ),
 ]
 TrialsOption = Annotated[
-    int | None, typer.Option("--trials", min=1, help="Trials of each algorithm that depends on the order of the data.")
+    int | None,
+    typer.Option("--trials", min=1, help="Trials of each algorithm that depends on the order of the data."),
 ]
 PackageFormatOption = Annotated[
     list[str] | None,
@@ -101,7 +108,7 @@ CheckpointOption = Annotated[
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="How tables are written to standard output.")]
 FunctionOption = Annotated[
-    str | None, typer.Option("--function", metavar="NAME", help="A function of the package; else its default one.")
+    str | None, typer.Option("--function", metavar="NAME", help="A function of the package.  [its default one]")
 ]
 PrecisionOption = Annotated[
     Precision,
@@ -136,10 +143,131 @@ ClassMapOption = Annotated[
         "--class-map",
         metavar="FILE",
         help='Which label of the package is which class of the data: JSON, {"class": "label"}, or CSV whose first line '
-        "is class,label. For a package without labels: the position of the score, from 0.",
+        "is class,label. For a package without labels: the position of the score, from 0.  [by name]",
     ),
 ]
+_PREPROCESSING = "Preprocessing"  # the panel of --help
+MeanOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mean",
+        metavar="NUMBERS",
+        help="An array input takes (pixel * scale - mean) / std: one number, or one a channel with commas.",
+        rich_help_panel=_PREPROCESSING,
+    ),
+]
+StdOption = Annotated[
+    str | None,
+    typer.Option("--std", metavar="NUMBERS", help="As --mean.", rich_help_panel=_PREPROCESSING),
+]
+ScaleOption = Annotated[
+    float | None,
+    typer.Option(
+        "--scale",
+        help="What a pixel from 0 to 255 is multiplied with first.  [1/255 with --mean or --std]",
+        callback=finite,
+        rich_help_panel=_PREPROCESSING,
+    ),
+]
+LayoutOption = Annotated[
+    str | None,
+    typer.Option(
+        "--layout",
+        metavar="AXES",
+        help="Of an array: NCHW, NHWC, NCHW-BGR or NHWC-BGR.  [as its shape says, RGB]",
+        rich_help_panel=_PREPROCESSING,
+    ),
+]
+ResizeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--resize",
+        metavar="PIXELS",
+        help="Of the shorter side, before the centre is cut out.  [256 for 224, else what the package takes]",
+        rich_help_panel=_PREPROCESSING,
+    ),
+]
+CropOption = Annotated[
+    Crop,
+    typer.Option(
+        "--crop",
+        help="center: out of the resized image. Vision's centerCrop: of the image scaled to cover the square; "
+        "scaleFill: stretched to it.",
+        rich_help_panel=_PREPROCESSING,
+    ),
+]
+InterpolationOption = Annotated[
+    Interpolation,
+    typer.Option("--interpolation", help="How images are scaled, with antialias.", rich_help_panel=_PREPROCESSING),
+]
+OutputNameOption = Annotated[
+    str | None,
+    typer.Option("--output", metavar="NAME", help="The output with the scores, of several.  [the only one]"),
+]
+LimitOption = Annotated[
+    int | None,
+    typer.Option(
+        "--limit",
+        min=1,
+        help="Only so many images of the val split, drawn at random, always the same; SPEC#500 says it too.  [all]",
+    ),
+]
+RequireOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--require",
+        metavar="RULE",
+        help='An absolute rule, such as "top1 >= 75", "loss_against_dense <= 1", "package_mb <= 4"; docs/gate.md lists '
+        "all. May be repeated.  [those of the rules]",
+    ),
+]
+WideOption = Annotated[
+    bool, typer.Option("--wide", help="Every column, as Markdown, also on a terminal; what is piped always has them.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+def preprocessing_of(
+    mean: str | None,
+    std: str | None,
+    scale: float | None,
+    layout: str | None,
+    resize: int | None,
+    crop: Crop,
+    interpolation: Interpolation,
+) -> Preprocessing:
+    """What the options say. Raises BenchError that names the option."""
+    content = {
+        "mean": _numbers("--mean", mean),
+        "std": _numbers("--std", std),
+        "scale": scale,
+        "layout": layout.upper() if layout else None,
+        "resize": resize,
+        "crop": crop,
+        "interpolation": interpolation,
+    }
+    try:
+        return Preprocessing.model_validate(content)
+    except ValidationError as error:
+        told = problems_of(error, Preprocessing, lambda place: "")
+        raise BenchError(in_one_line([f"--{one}" for one in told])) from error
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise BenchError(f"{option} {text}: expected a number, or three with commas") from None
+
+
+def named_networks(values: list[str] | None) -> tuple[list[str] | None, list[str] | None]:
+    """Of `--model`: names of the suite's networks, and specs of the user's own."""
+    own = [value for value in values or () if is_spec(value)]  # a path may have commas
+    names = split_commas([value for value in values or () if not is_spec(value)]) or []
+    both = [*own, *(name for name in names if is_spec(name))]
+    return [name for name in names if not is_spec(name)] or None, both or None
 
 
 def split_commas(values: list[str] | None) -> list[str] | None:

@@ -1,14 +1,36 @@
 """Standard output: what commands print, for readers or for programs."""
 
 import json
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from coreml_prune_bench.core.escaping import json_text, message, printable
+from coreml_prune_bench.report.formats import write_cells
 
 
 def show(content: object = "") -> None:
     """Lines for readers. Of what a package, record or folder brings in, a terminal obeys nothing."""
     print(printable(str(content)))
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that standard output is; None where it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def tabled(rows: Sequence[Mapping[str, object]], *, keep: Iterable[str] = ()) -> str:
+    """Rows of the same headers: a table that fits the terminal, or Markdown where standard output is none.
+
+    keep: columns that stay where they are the same in all rows.
+    """
+    width = terminal_width()
+    if width is None:
+        return write_cells(rows)
+    from coreml_prune_bench.report.terminal import fitted
+
+    return fitted(rows, width, keep=keep)
 
 
 def show_line(content: str) -> None:

@@ -1,5 +1,6 @@
 """`accuracy`, `inspect`, `predict` and `export-onnx`: any package, ours or not."""
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,20 +9,31 @@ import typer
 from coreml_prune_bench.cli.options import (
     ClassMapOption,
     ComputeUnitsOption,
+    CropOption,
     FunctionOption,
+    InterpolationOption,
     JsonOption,
+    LayoutOption,
+    LimitOption,
+    MeanOption,
     NoImageCacheOption,
+    OutputNameOption,
     PackageArgument,
     PrecisionOption,
+    ResizeOption,
     RuntimeOption,
+    ScaleOption,
     SkipOption,
+    StdOption,
     TimeLimitOption,
+    preprocessing_of,
 )
-from coreml_prune_bench.cli.output import show, show_json, show_line
+from coreml_prune_bench.cli.output import show, show_json, show_line, tabled
+from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.core.time_limit import within
+from coreml_prune_bench.models.preprocessing import Preprocessing
 from coreml_prune_bench.records.predictions import Precision, Predictions
-from coreml_prune_bench.report.formats import write_cells
 from coreml_prune_bench.runtimes.protocol import RuntimeName
 
 
@@ -39,27 +51,73 @@ def accuracy(
     compute_units: ComputeUnitsOption = "all",
     precision: PrecisionOption = "float32",
     class_map: ClassMapOption = None,
+    output: OutputNameOption = None,
+    limit: LimitOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    scale: ScaleOption = None,
+    layout: LayoutOption = None,
+    resize: ResizeOption = None,
+    crop: CropOption = "center",
+    interpolation: InterpolationOption = "bilinear",
     skip_bad_images: SkipOption = False,
     no_image_cache: NoImageCacheOption = False,
     time_limit: TimeLimitOption = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            "--results",
+            metavar="DIR",
+            help="Keep a record of each package there, for `gate`, `table` and `report`.  [none is kept]",
+        ),
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--name",
+            metavar='"NETWORK[, CONFIG]"',
+            help="What its record is called, one for each package, in order. A network's package without compressed "
+            "weights is its dense one.  [as the package]",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Top-1 and top-5 of any image classification packages, ours or not, on the val split of a data set.
 
     Several packages share one pass over the images. A package that names its classes is matched to the data's by name,
     whatever their order; one with some of the names and others is refused.
+
+    For example: `accuracy m.mlpackage --data imagefolder:/data/x --mean 0.5 --std 0.5 --crop scaleFill`
+
+    An image input normalizes its pixels itself. For an array say which numbers it takes, unless its program begins
+    with normalizing them; a warning tells where another way to prepare images is right more often.
     """
+    from coreml_prune_bench.bench.given import names_of
+    from coreml_prune_bench.core.files import refuse_folder
+    from coreml_prune_bench.data.halves import with_limit
+
+    asked = preprocessing_of(mean, std, scale, layout, resize, crop, interpolation)
+    data = with_limit(data, limit)
+    if name and results is None:
+        raise BenchError("--name names records, which --results DIR keeps: give both")
+    names = names_of(packages, name) if results else []
+    if results:
+        refuse_folder(results, f"--results {results}")
     every, skipped = within(
         time_limit,
         _evaluated,
         packages,
         data,
+        asked,
         runtime=runtime,
         precision=precision,
         compute_units=compute_units,
         class_map=class_map,
+        output=output,
         skip_bad_images=skip_bad_images,
         image_cache=not no_image_cache,
+        results=results,
+        names=names,
     )
     images = len(every[0].labels)
     found = [
@@ -91,47 +149,75 @@ def accuracy(
         }
         for row in found
     ]
-    show(write_cells(shown))
+    show(tabled(shown))
 
 
 def _evaluated(
     packages: list[Path],
     data: str,
+    asked: Preprocessing,
     *,
     runtime: RuntimeName,
     precision: Precision,
     compute_units: str,
     class_map: Path | None,
+    output: str | None,
     skip_bad_images: bool,
     image_cache: bool,
+    results: Path | None,
+    names: list[tuple[str, str]],
 ) -> tuple[list[Predictions], tuple[str, ...]]:
     from coreml_prune_bench.accuracy.class_labels import read_class_map
     from coreml_prune_bench.accuracy.evaluate import evaluate
+    from coreml_prune_bench.accuracy.runtime import PORTABLE, Evaluation
     from coreml_prune_bench.accuracy.watched import watched_loader
     from coreml_prune_bench.bench.contention import tell_if_busy
+    from coreml_prune_bench.bench.given import Measured, file_name, record_of
     from coreml_prune_bench.data.halves import open_data_or_part
+    from coreml_prune_bench.records.chance import guesses
+    from coreml_prune_bench.records.store import Store
 
+    started = time.perf_counter()
     reporter = Reporter()
     tell_if_busy(reporter.say)
     classes = read_class_map(class_map) if class_map else None
+    opened = open_data_or_part(data)
     with reporter.steps(f"{len(packages)} packages", 1) as steps:
-        return evaluate(
+        every, skipped = evaluate(
             packages,
-            open_data_or_part(data).val,
+            opened.val,
+            asked,
             load=watched_loader(runtime, precision=precision, compute_units=compute_units),
             class_map=classes,
+            output=output,
             skip_bad_images=skip_bad_images,
             image_cache=image_cache,
             say=reporter.say,
             progress=steps.update,
         )
+    for package, predictions in zip(packages, every, strict=True):
+        if line := guesses(predictions, len(opened.classes)):
+            reporter.warn(f"{package}: {line}")
+    if results:
+        evaluation = Evaluation(runtime, compute_units) if runtime == "coreml" else PORTABLE
+        seconds = time.perf_counter() - started
+        how = Measured(opened, asked, evaluation, precision, class_map, output, skipped, seconds)
+        store = Store(results)
+        for package, name, predictions in zip(packages, names, every, strict=True):
+            record = record_of(package, name, predictions, how)
+            store.write_record(file_name(record), record)
+        reporter.say(f"{len(packages)} record{'s' if packages[1:] else ''} in {results / 'records'}")
+    return every, skipped
 
 
 def inspect(
     package: PackageArgument,
     as_json: JsonOption = False,
 ) -> None:
-    """What a package holds: inputs, outputs, operations, and each weight's storage, sparsity and size."""
+    """What a package holds: inputs, outputs, operations, and each weight's storage, sparsity and size.
+
+    For example: `inspect m.mlpackage`
+    """
     from coreml_prune_bench.mlprogram.summary import read_package
 
     with Reporter().steps("reading", 1):
@@ -158,7 +244,7 @@ def inspect(
         for weight in summary.weights
     ]
     show()
-    show(write_cells(shown))
+    show(tabled(shown))
     whole = summary.whole_model_sparsity
     show()
     sizes = f"weight.bin: {summary.weight_bytes:,} bytes; package: {summary.package_bytes:,} bytes"
@@ -192,7 +278,11 @@ def predict(
     ] = 5,
     output_dir: Annotated[
         Path | None,
-        typer.Option("--output-dir", metavar="DIR", help="Write outputs there: images as PNG, arrays as .npy."),
+        typer.Option(
+            "--output-dir",
+            metavar="DIR",
+            help="Write outputs there: images as PNG, arrays as .npy.",
+        ),
     ] = None,
     time_limit: TimeLimitOption = None,
     as_json: JsonOption = False,
@@ -229,7 +319,7 @@ def predict(
         show_line(f"output {name}: {_told(output)}")
         if rows := output.get("top"):
             shown = [{key.capitalize(): _digits(value) for key, value in row.items()} for row in rows]
-            show(f"\n{write_cells(shown)}\n")
+            show(f"\n{tabled(shown)}\n")
 
 
 def _digits(value: object) -> object:

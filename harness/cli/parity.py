@@ -8,17 +8,26 @@ import typer
 from coreml_prune_bench.cli.options import (
     RESULTS,
     ClassMapOption,
+    CropOption,
+    InterpolationOption,
     JsonOption,
+    LayoutOption,
+    LimitOption,
+    MeanOption,
+    OutputNameOption,
     PackageArgument,
+    ResizeOption,
     ResultsOption,
+    ScaleOption,
     SkipOption,
+    StdOption,
     compute_units_of,
     exit_with_failures,
     finite,
+    preprocessing_of,
 )
-from coreml_prune_bench.cli.output import show, show_json
+from coreml_prune_bench.cli.output import show, show_json, tabled
 from coreml_prune_bench.core.progress import Reporter
-from coreml_prune_bench.report.formats import write_cells
 
 if TYPE_CHECKING:
     from coreml_prune_bench.accuracy.parity import Agreement
@@ -41,7 +50,15 @@ def parity(
         ),
     ] = None,
     class_map: ClassMapOption = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many images of the val split.")] = None,
+    output: OutputNameOption = None,
+    limit: LimitOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    scale: ScaleOption = None,
+    layout: LayoutOption = None,
+    resize: ResizeOption = None,
+    crop: CropOption = "center",
+    interpolation: InterpolationOption = "bilinear",
     min_agreement: Annotated[
         float,
         typer.Option(
@@ -65,7 +82,7 @@ def parity(
     from coreml_prune_bench.accuracy.units import judge
     from coreml_prune_bench.accuracy.watched import watched_loader
     from coreml_prune_bench.core.files import refuse_folder, tree_hash
-    from coreml_prune_bench.data.halves import open_data_or_part
+    from coreml_prune_bench.data.halves import open_data_or_part, with_limit
     from coreml_prune_bench.latency.machines import this_machine
     from coreml_prune_bench.records.parity import ParityRecord, write_parity_record
     from coreml_prune_bench.records.provenance import provenance
@@ -73,6 +90,8 @@ def parity(
     refuse_folder(results, f"--results {results}")
     units = compute_units_of(compute_units, _EACH)
     core_ml, portable = this_machine("coreml")[0], this_machine("portable")[0]
+    asked = preprocessing_of(mean, std, scale, layout, resize, crop, interpolation)
+    data = with_limit(data, limit)
     classes = read_class_map(class_map) if class_map else None
     split = open_data_or_part(data).val
     with Reporter().steps(package.name, 1) as steps:
@@ -81,7 +100,8 @@ def parity(
             split,
             [watched_loader("coreml", compute_units=unit) for unit in units],
             (watched_loader("portable", precision="float32"), watched_loader("portable", precision="float16")),
-            limit=limit,
+            asked,
+            output=output,
             class_map=classes,
             skip_bad_images=skip_bad_images,
             progress=steps.within("comparing"),
@@ -127,7 +147,7 @@ def _told(record: "ParityRecord", found: "list[tuple[str, Agreement, UnitVerdict
         f"{record.package} on {record.device.name}, {record.device.chip}, {record.runtimes[0].version}, beside the "
         f"portable runtime in Float32 on {said.images:,} images (top-1 {100 * said.accuracies[1]:.2f} %)"
     )
-    table = write_cells([_row(*one) for one in found])
+    table = tabled([_row(*one) for one in found])
     if judged is None or judged.detectable is None:
         return f"{head}\n\n{table}"
     power = (

@@ -18,14 +18,15 @@ from coreml_prune_bench.cli.options import (
     exit_with_failures,
     split_commas,
 )
-from coreml_prune_bench.cli.output import show, show_json
+from coreml_prune_bench.cli.output import show, show_json, tabled
 from coreml_prune_bench.core.escaping import message
 from coreml_prune_bench.core.progress import Reporter
-from coreml_prune_bench.report.formats import write_cells
 
 
 def fetch_published(models: ModelsOption = None, as_json: JsonOption = False) -> None:
     """Download the packages and config files that the published table links, for `run --suite published`.
+
+    For example: `fetch-published --model mobilenet_v2`
 
     They are kept in this project's cache folder (COREML_BENCH_CACHE names another). Their hashes are recorded at the
     first download and checked ever after. An interrupted download goes on where it was when started again.
@@ -65,7 +66,7 @@ def fetch_published(models: ModelsOption = None, as_json: JsonOption = False) ->
             }
             for file in fetched
         ]
-        show(write_cells(shown))
+        show(tabled(shown))
         show(f"\nin {published_folder()}")
     if problems:
         exit_with_failures(problems)

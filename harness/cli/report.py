@@ -19,6 +19,8 @@ def report(
 ) -> None:
     """One self-contained page of a results folder: charts, sortable tables, layers, and how to reproduce each row.
 
+    For example: `report out.html --results results/local`
+
     The page needs no network. Nothing is measured.
     """
     from coreml_prune_bench.bench.suite import shipped_suites

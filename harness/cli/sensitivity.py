@@ -18,7 +18,7 @@ from coreml_prune_bench.cli.options import (
 from coreml_prune_bench.cli.output import show
 from coreml_prune_bench.core.errors import BenchError, CellFailedError, fraction_hint
 from coreml_prune_bench.core.files import refuse_file
-from coreml_prune_bench.core.progress import Reporter
+from coreml_prune_bench.core.progress import Reporter, say
 
 if TYPE_CHECKING:
     from coreml_prune_bench.bench.cells import Subject
@@ -54,7 +54,8 @@ def sensitivity(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write what is printed there too.")] = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="Draw it as well; the name ends in .svg or .png.")
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Draw it as well; the name ends in .svg or .png."),
     ] = None,
     results: ResultsOption = RESULTS,
     skip_bad_images: SkipOption = False,
@@ -121,11 +122,12 @@ def _levels(text: str) -> tuple[float, ...]:
 
 def _subject(model: str, spec: str, weights: Path | None) -> "Subject":
     from coreml_prune_bench.bench.cells import Subject
+    from coreml_prune_bench.bench.network_input import as_taken
     from coreml_prune_bench.data.halves import open_data_or_part
     from coreml_prune_bench.models.registry import get_network
     from coreml_prune_bench.models.weights import head_classes, load_pretrained
 
-    network, data = get_network(model), open_data_or_part(spec)
+    network, data = as_taken(get_network(model), open_data_or_part(spec), pretrained=True, say=say)
     try:
         classes = head_classes(network, load_pretrained(network, weights), data.image_size)
     except CellFailedError as error:

@@ -14,8 +14,8 @@ from coreml_prune_bench.cli.options import (
     DeviceOption,
     FormatOption,
     JsonOption,
+    LimitOption,
     ModelOption,
-    ModelsOption,
     NoImageCacheOption,
     PackageFormatOption,
     ResultsOption,
@@ -24,19 +24,20 @@ from coreml_prune_bench.cli.options import (
     SuiteOption,
     TrialsOption,
     WeightsOption,
+    WideOption,
     exit_with_failures,
+    named_networks,
     split_commas,
 )
-from coreml_prune_bench.cli.output import show, show_json
+from coreml_prune_bench.cli.output import show, show_json, tabled, terminal_width
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.models.pruning.algorithm import algorithms
-from coreml_prune_bench.report.formats import write_cells
 
 AlgorithmsOption = Annotated[
     list[str] | None,
     typer.Option(
         "--algorithms",
-        help=f"Only these algorithms of the suite ({', '.join(algorithm.name for algorithm in algorithms())}).",
+        help=f"Only these algorithms of the suite ({', '.join(algorithm.name for algorithm in algorithms())}).  [all]",
     ),
 ]
 
@@ -45,11 +46,11 @@ def run(
     suite: SuiteOption = "quick",
     data: DataOption = None,
     weights: WeightsOption = None,
-    models: ModelsOption = None,
     model: ModelOption = None,
     algorithms: AlgorithmsOption = None,
     trials: TrialsOption = None,
     package_format: PackageFormatOption = None,
+    limit: LimitOption = None,
     results: ResultsOption = RESULTS,
     skip_bad_images: SkipOption = False,
     no_image_cache: NoImageCacheOption = False,
@@ -57,13 +58,17 @@ def run(
     compute_units: ComputeUnitsOption = "all",
     device: DeviceOption = "auto",
     checkpoint_minutes: CheckpointOption = 10,
+    wide: WideOption = False,
     format: FormatOption = "md",
+    as_json: JsonOption = False,
 ) -> None:
     """Build and evaluate every cell of a suite and print its tables.
 
     A cell is one network, algorithm, config and trial. Cells that are measured already are not measured again: an
     interrupted run goes on where it was when started again, and a changed config, weight file or data set makes what
     depends on it be measured again.
+
+    For example: `run --suite imagenet --data imagefolder:/data/x --model resnet50 --limit 500`
     """
     from coreml_prune_bench.bench.run import RunOptions
     from coreml_prune_bench.bench.run import run as run_cells
@@ -72,8 +77,9 @@ def run(
     from coreml_prune_bench.records.store import Store
     from coreml_prune_bench.report.accuracy_tables import render
 
+    models, own = named_networks(model)
     formats = split_commas(package_format)
-    chosen = SuiteChoice(suite, data, weights, split_commas(models), model, split_commas(algorithms), trials, formats)
+    chosen = SuiteChoice(suite, data, weights, models, own, split_commas(algorithms), trials, formats, limit)
     with torchrun_team() as team:
         if team is not None and not team.leads:
             chosen.take_part(team, device)
@@ -92,8 +98,14 @@ def run(
     for line in chance_levels(outcome.records):
         reporter.warn(line)
     reporter.say(f"{outcome.measured} of {len(cells)} cells measured now; records in {results / 'records'}")
-    show(render(outcome.records, "accuracy", format))
-    if format in ("md", "latex"):
+    format = "json" if as_json else format
+    if format == "md" and not wide and (width := terminal_width()):
+        from coreml_prune_bench.report.compact import render_compact
+
+        show(render_compact(outcome.records, width))
+    else:
+        show(render(outcome.records, "accuracy", format))
+    if format == "latex" or (format == "md" and (wide or not terminal_width())):
         show()
         show(render(outcome.records, "size", format))
     if outcome.failed:
@@ -104,7 +116,6 @@ def build(
     suite: SuiteOption = "quick",
     data: DataOption = None,
     weights: WeightsOption = None,
-    models: ModelsOption = None,
     model: ModelOption = None,
     algorithms: AlgorithmsOption = None,
     trials: TrialsOption = None,
@@ -115,13 +126,17 @@ def build(
     checkpoint_minutes: CheckpointOption = 10,
     as_json: JsonOption = False,
 ) -> None:
-    """Prune and convert only; print where the packages are."""
+    """Prune and convert only; print where the packages are.
+
+    For example: `build --suite imagenet --data imagefolder:/data/x --model resnet50`
+    """
     from coreml_prune_bench.bench.run import RunOptions, build_all
     from coreml_prune_bench.bench.suite_choice import SuiteChoice
     from coreml_prune_bench.records.store import Store
 
+    models, own = named_networks(model)
     formats = split_commas(package_format)
-    chosen = SuiteChoice(suite, data, weights, split_commas(models), model, split_commas(algorithms), trials, formats)
+    chosen = SuiteChoice(suite, data, weights, models, own, split_commas(algorithms), trials, formats)
     with torchrun_team() as team:
         if team is not None and not team.leads:
             chosen.take_part(team, device)
@@ -138,6 +153,6 @@ def build(
     if as_json:
         show_json(found)
     else:
-        show(write_cells(found))
+        show(tabled(found))
     if problems:
         exit_with_failures(problems)

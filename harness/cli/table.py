@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from coreml_prune_bench.cli.options import RESULTS, FormatOption, ResultsOption
-from coreml_prune_bench.cli.output import show
+from coreml_prune_bench.cli.options import RESULTS, FormatOption, JsonOption, ResultsOption, WideOption
+from coreml_prune_bench.cli.output import show, terminal_width
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.report.accuracy_tables import Kind
 
@@ -14,7 +14,7 @@ from coreml_prune_bench.report.accuracy_tables import Kind
 def table(
     kind: Annotated[
         Kind | None,
-        typer.Option("--kind", help="What the table is about: accuracy if not given; csv and json hold both."),
+        typer.Option("--kind", help="What the table is about: csv and json hold both.  [accuracy]"),
     ] = None,
     compare: Annotated[
         Literal["published", "formats"] | None,
@@ -33,16 +33,24 @@ def table(
             "the network itself), with the paired difference and how sure it is.",
         ),
     ] = None,
+    wide: WideOption = False,
     format: FormatOption = "md",
+    as_json: JsonOption = False,
     results: ResultsOption = RESULTS,
 ) -> None:
-    """Tables from the records of a results folder; nothing is measured."""
+    """Tables from the records of a results folder; nothing is measured.
+
+    For example: `table --results results/local --against dense`
+
+    On a terminal the table of accuracies is a short one that fits; `--wide` has every column, as what is piped has.
+    """
     from coreml_prune_bench.core.progress import warn
     from coreml_prune_bench.records.accuracy import read_records
     from coreml_prune_bench.records.chance import chance_levels
     from coreml_prune_bench.records.latest import newest_trials
     from coreml_prune_bench.report.accuracy_tables import render, render_comparison
 
+    format = "json" if as_json else format
     if against is not None and (compare or kind):
         raise BenchError("--against is a table of its own: leave out --kind and --compare")
     if compare and kind:
@@ -60,6 +68,10 @@ def table(
         text = render_formats(records, format)
     elif compare:
         text = render_comparison(records, format)
+    elif kind is None and format == "md" and not wide and (width := terminal_width()):
+        from coreml_prune_bench.report.compact import render_compact
+
+        text = render_compact(records, width)
     else:
         text = render(records, kind or "accuracy", format)
     show(text)

@@ -1,8 +1,10 @@
-"""Progress on standard error: bars with a time estimate on a terminal, a plain line a step elsewhere."""
+"""Progress on standard error: bars with a time estimate on a terminal, elsewhere a plain line a minute."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -11,12 +13,18 @@ from rich.progress import (
     ProgressColumn,
     SpinnerColumn,
     Task,
-    TextColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
 
 from coreml_prune_bench.core.escaping import message
+
+_BAR = 16
+"""Columns of a bar."""
+_BESIDE = 2 + 1 + _BAR + 1 + 15 + 1 + 9 + 1 + 6
+"""Columns that spinner, bar, count (such as 50,000/50,000), speed and time left take."""
+_LEAST = 12
+_A_LINE_SECONDS = 60.0
 
 Watch = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""
@@ -52,18 +60,39 @@ class Reporter:
         """Progress over `total` steps of which each has its own bar."""
         columns = (
             SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            _DescriptionColumn(self._console),
+            BarColumn(_BAR),
             MofNCompleteColumn(),
             _SpeedColumn(),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True),
         )
         with self.bars(*columns) as bars:
-            yield Steps(bars, title, total, self._watch)
+            yield Steps(bars, title, total, self._watch, None if self._console.is_terminal else self.say)
 
     def bars(self, *columns: ProgressColumn) -> Progress:
         """Bars between which lines can be said. Off a terminal they would fill a log with their every state."""
         return Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
+
+
+class _DescriptionColumn(ProgressColumn):
+    """What is being done, shortened in its middle: count, bar and time left keep their room."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def render(self, task: Task) -> Text:
+        return Text(_shortened(task.description, max(_LEAST, self._console.width - _BESIDE)), no_wrap=True)
+
+
+def _shortened(text: str, width: int) -> str:
+    """Its beginning and its end, which says the step in hand, in so many columns of a terminal."""
+    if cell_len(text) <= width:
+        return text
+    end = text[-((width - 1) * 2 // 3) :]
+    while cell_len(end) > (width - 1) * 2 // 3:
+        end = end[1:]
+    return f"{set_cell_size(text, width - 1 - cell_len(end))}…{end}"
 
 
 class _SpeedColumn(ProgressColumn):
@@ -74,23 +103,30 @@ class _SpeedColumn(ProgressColumn):
 
 
 class Steps:
-    """An outer bar, and an inner one for the step in hand."""
+    """An outer bar, and an inner one for the step in hand. say: told a line a minute, where there are no bars."""
 
-    def __init__(self, bars: Progress, title: str, total: int, watch: Watch) -> None:
+    def __init__(
+        self, bars: Progress, title: str, total: int, watch: Watch, say: Callable[[str], None] | None = None
+    ) -> None:
         self._bars = bars
         self._watch = watch
+        self._say = say
+        self._title, self._total, self._done = title, total, 0
         self._outer = bars.add_task(message(title), total=total)
         self._inner = bars.add_task("", total=None, visible=False)
         self._description = ""
+        self._told = self._started = time.monotonic()
 
     def update(self, description: str, done: int, total: int) -> None:
         """The step in hand is `done` of `total` through what `description` says."""
         if description != self._description:
             self._description = description
+            self._started = time.monotonic()
             self._bars.reset(
                 self._inner, description=f"  {message(description)}", visible=True
             )  # so that time starts anew
         self._bars.update(self._inner, completed=done, total=total)
+        self._tell(done, total)
         self._watch(description, done, total)
 
     def within(self, description: str) -> Callable[[int, int], None]:
@@ -100,8 +136,24 @@ class Steps:
     def advance(self) -> None:
         """One step is done."""
         self._description = ""
+        self._done += 1
         self._bars.update(self._inner, visible=False)
         self._bars.advance(self._outer)
+
+    def _tell(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if self._say is None or now - self._told < _A_LINE_SECONDS:
+            return
+        self._told = now
+        outer = f"{self._title} {self._done}/{self._total}, " if self._total > 1 else ""
+        left = (now - self._started) / done * (total - done) if done else None
+        rest = "" if left is None else f", about {_duration(left)} left of it"
+        self._say(f"{outer}{self._description} {done:,}/{total:,}{rest}")
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
 def _print(console: Console, line: str) -> None:

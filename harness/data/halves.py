@@ -1,7 +1,7 @@
-"""A data set, or a part of one: images by which a package is chosen, and images that judge the choice.
+"""A data set, or a part of one: images by which a package is chosen, images that judge the choice, and few of them.
 
-`SPEC#selection` and `SPEC#final` have no image in common with each other, nor with the training images. This module
-must not import torch.
+`SPEC#selection` and `SPEC#final` have no image in common with each other, nor with the training images. `SPEC#500` are
+500 of val's images, drawn at random and always the same ones. This module must not import torch.
 """
 
 from dataclasses import dataclass, replace
@@ -31,20 +31,53 @@ _CALIBRATION = 512
 def open_data_or_part(spec: str) -> DataSet:
     """The data set that `spec` names, or that part of it. DataError as of `open_data` and `part_of`."""
     whole, part = _divided(spec)
-    return part_of(open_data(whole), part) if part else open_data(whole)
+    if not part:
+        return open_data(whole)
+    opened = open_data_or_part(whole)  # which may be a part itself
+    return limited(opened, int(part)) if part.isdecimal() else part_of(opened, part)
+
+
+def is_here(spec: str) -> bool:
+    """Whether the data set can be opened without asking a hub: it is a folder of this machine, or comes along."""
+    whole, part = _divided(spec)
+    return is_here(whole) if part else ":" not in whole or path_of(whole) is not None
+
+
+def with_limit(spec: str, limit: int | None) -> str:
+    """The spec of so many of its images, as `--limit` asks for them; itself for None."""
+    return spec if limit is None else f"{spec}#{limit}"
+
+
+def limited(data: DataSet, count: int) -> DataSet:
+    """`count` of its val images, of any class; all where there are no more. Training images stay as they are."""
+    val = data.val
+    if count >= len(val):
+        return data
+    places = np.random.RandomState(0).permutation(len(val))[:count]  # as of `part_of`
+    name = f"{val.name}, {count:,} of {len(val):,}"
+    return replace(
+        data,
+        spec=f"{data.spec}#{count}",
+        place=data.place and f"{data.place}#{count}",
+        val=_taken(val, places, name),
+        open_train=(lambda: data.train) if data.open_train else None,
+    )
 
 
 def from_any_folder(spec: str) -> str:
     """The spec with the whole path of its folder, if it names one: it then means the same wherever it is read."""
     whole, part = _divided(spec)
+    if part:
+        return f"{from_any_folder(whole)}#{part}"
     path = path_of(whole)
-    return spec if path is None else f"{whole.partition(':')[0]}:{path}" + (f"#{part}" if part else "")
+    return spec if path is None else f"{whole.partition(':')[0]}:{path}"
 
 
 def _divided(spec: str) -> tuple[str, str]:
     """A spec and the part that it names, which is empty where it names none."""
     whole, _, part = spec.rpartition("#")
-    return (whole, part) if whole and part in PARTS else (spec, "")
+    number = part.isdecimal() and int(part) > 0 and path_of(spec) is None  # else a folder called so
+    return (whole, part) if whole and (part in PARTS or number) else (spec, "")
 
 
 def part_of(data: DataSet, part: str) -> DataSet:

@@ -1,6 +1,6 @@
 """Decode once: the images of a split as evaluation takes them, prepared one time and read from a file ever after.
 
-    CACHE/images/<split>-<size>/pixels   uint8 [N, size, size, 3]
+    CACHE/images/<split>-<size>/pixels   uint8 [N, size, size, 3]; <split>-<size>-<hash> for another view than usual
     CACHE/images/<split>-<size>/blocks   JSON lines: what the pixels are of, then each finished block of them
 
 - Labels are not kept: they come from the split, whose fingerprint the folder is named by.
@@ -31,9 +31,10 @@ from numpy.typing import NDArray
 
 from coreml_prune_bench.core.cache_folder import CACHE_VARIABLE, cache_folder, use_new
 from coreml_prune_bench.core.errors import DataError
-from coreml_prune_bench.core.keys import code_version, package_versions
+from coreml_prune_bench.core.keys import code_version, key_of, package_versions
 from coreml_prune_bench.data.images import Batch, decode, spans
 from coreml_prune_bench.data.split import Progress, Split
+from coreml_prune_bench.models.preprocessing import USUAL, Preprocessing
 
 BLOCK_IMAGES = 64
 
@@ -63,20 +64,22 @@ class _Block:
 class ImageCache:
     """The prepared images of `split`, complete once `prepare` has returned. To be used in a `with` statement.
 
-    skip_bad: images that do not decode are left out, as `iterate` does; else they raise their DataError. say: told in
-    one line what is about to take long, and what was found damaged.
+    asked: of it, the view counts. skip_bad: images that do not decode are left out, as `iterate` does; else they raise
+    their DataError. say: told in one line what is about to take long, and what was found damaged.
     """
 
     def __init__(
         self,
         split: Split,
         image_size: int,
+        asked: Preprocessing = USUAL,
         *,
         skip_bad: bool = False,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._split = split
         self._image_size = image_size
+        self._asked = asked.view
         self._skip_bad = skip_bad
         self._say = say
         self._spans = spans(len(split), BLOCK_IMAGES)
@@ -88,7 +91,11 @@ class ImageCache:
             "block_images": BLOCK_IMAGES,
             "transform": transform_version(),
         }
-        self.folder = cache_folder() / "images" / f"{split.fingerprint[:16]}-{image_size}"
+        name = f"{split.fingerprint[:16]}-{image_size}"
+        if changes := self._asked.changes():
+            self._about["view"] = changes
+            name += f"-{key_of(changes)[:8]}"
+        self.folder = cache_folder() / "images" / name
         self._lock = FileLock(self.folder.with_name(f".{self.folder.name}.lock"))
         self._blocks: dict[int, _Block] = {}
 
@@ -210,9 +217,8 @@ class ImageCache:
         """Prepare these blocks, and list each when it is written."""
         done = len(self._split) - sum(len(self._spans[number]) for number in numbers)
         chosen = [self._spans[number] for number in numbers]
-        for number, span, batch in zip(
-            numbers, chosen, decode(self._split, self._image_size, chosen, skip_bad=self._skip_bad), strict=True
-        ):
+        decoded = decode(self._split, self._image_size, chosen, self._asked, skip_bad=self._skip_bad)
+        for number, span, batch in zip(numbers, chosen, decoded, strict=True):
             pixels = np.zeros((len(span), *self._shape[1:]), np.uint8)
             pixels[batch.indices - span.start] = batch.images
             self._pixels.seek(span.start * _image_bytes(self._image_size))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from coreml_prune_bench.core.errors import DataError
 from coreml_prune_bench.data.split import Split, default_workers, map_in_threads
 from coreml_prune_bench.data.transform import BILINEAR, preprocess, to_rgb
+from coreml_prune_bench.models.preprocessing import USUAL, Preprocessing
 
 _CROP_SCALE = (0.25, 1.0)  # fraction of the image's area; gentler than 0.08, as fine-tuning is short
 _CROP_RATIO = (3 / 4, 4 / 3)  # width : height
@@ -58,27 +59,38 @@ def augment(image: PIL.Image.Image, image_size: int, seed: tuple[int, ...]) -> N
 
 
 def load_images(
-    split: Split, indices: Sequence[int] | NDArray[np.int64], image_size: int, *, workers: int | None = None
+    split: Split,
+    indices: Sequence[int] | NDArray[np.int64],
+    image_size: int,
+    asked: Preprocessing = USUAL,
+    *,
+    workers: int | None = None,
 ) -> NDArray[np.uint8]:
     """The preprocessed images at `indices`, uint8 [N, image_size, image_size, 3]; DataError for a bad image."""
     images = np.empty((len(indices), image_size, image_size, 3), np.uint8)
 
     def fill(position: int) -> None:
-        images[position] = _prepared(split, int(indices[position]), image_size)
+        images[position] = _prepared(split, int(indices[position]), image_size, asked)
 
     map_in_threads(fill, len(indices), workers)
     return images
 
 
 def iterate(
-    split: Split, image_size: int, *, batch_size: int, skip_bad: bool = False, workers: int | None = None
+    split: Split,
+    image_size: int,
+    asked: Preprocessing = USUAL,
+    *,
+    batch_size: int,
+    skip_bad: bool = False,
+    workers: int | None = None,
 ) -> Iterator[Batch]:
     """The whole split in order, decoded ahead of the caller by a few threads.
 
     Memory is bounded: at most two batches wait beside the one handed out. A bad image raises its DataError, or with
     `skip_bad` is left out of its batch and named in `bad`; the batch is then smaller, and has n = 0 where all are bad.
     """
-    return decode(split, image_size, spans(len(split), batch_size), skip_bad=skip_bad, workers=workers)
+    return decode(split, image_size, spans(len(split), batch_size), asked, skip_bad=skip_bad, workers=workers)
 
 
 def spans(count: int, size: int) -> list[range]:
@@ -89,7 +101,13 @@ def spans(count: int, size: int) -> list[range]:
 
 
 def decode(
-    split: Split, image_size: int, spans: Sequence[range], *, skip_bad: bool, workers: int | None = None
+    split: Split,
+    image_size: int,
+    spans: Sequence[range],
+    asked: Preprocessing = USUAL,
+    *,
+    skip_bad: bool,
+    workers: int | None = None,
 ) -> Iterator[Batch]:
     """`iterate` over chosen ranges of a split, a batch each."""
 
@@ -97,7 +115,7 @@ def decode(
     pool = ThreadPoolExecutor(workers or default_workers())
     try:
         for span in spans:
-            ahead.append((span, [pool.submit(_prepared, split, index, image_size) for index in span]))
+            ahead.append((span, [pool.submit(_prepared, split, index, image_size, asked) for index in span]))
             if len(ahead) > _BATCHES_AHEAD:
                 yield _collect(split, image_size, *ahead.popleft(), skip_bad=skip_bad)
         while ahead:
@@ -106,11 +124,11 @@ def decode(
         pool.shutdown(cancel_futures=True)
 
 
-def _prepared(split: Split, index: int, image_size: int) -> NDArray[np.uint8]:
+def _prepared(split: Split, index: int, image_size: int, asked: Preprocessing) -> NDArray[np.uint8]:
     with split.reading(index):
         image = split.source.open(index)
         with _ONE_AT_A_TIME if image.width * image.height > _LARGE_PIXELS else nullcontext():
-            return preprocess(image, image_size)
+            return preprocess(image, image_size, asked)
 
 
 def _collect(

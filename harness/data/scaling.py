@@ -5,11 +5,15 @@ An image of one by 60,000 pixels, 312 bytes, has 15 million rows once it is 256 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
+
+from coreml_prune_bench.models.preprocessing import Interpolation
 
 _MOST_PIXELS = 1 << 24
 """Of a scaled image that Pillow makes whole, which is the quicker way."""
@@ -21,15 +25,51 @@ _KNOWS_TALL = int(PIL.__version__.partition(".")[0]) >= 13
 """Whether Pillow scales some images down before across (python-pillow/Pillow#9549): what is between is rounded."""
 
 
-def scaled_part(image: PIL.Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]) -> PIL.Image.Image:
-    """The part `box` (left, top, right, bottom) of `image` scaled to `size` (width, height): bilinear, with antialias.
+class _Filter(NamedTuple):
+    """pillow: its number. support: how far it reaches, in new pixels. weights: by distance, of Pillow's Resample.c."""
+
+    pillow: PIL.Image.Resampling
+    support: float
+    weights: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+def _triangle(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.maximum(1.0 - np.abs(x), 0.0)
+
+
+def _cubic(x: NDArray[np.float64], a: float = -0.5) -> NDArray[np.float64]:
+    x = np.abs(x)
+    near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * a
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+
+def _lanczos(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where((x >= -3) & (x < 3), np.sinc(x) * np.sinc(x / 3), 0.0)
+
+
+_FILTERS: dict[Interpolation, _Filter] = {
+    "bilinear": _Filter(PIL.Image.Resampling.BILINEAR, 1.0, _triangle),
+    "bicubic": _Filter(PIL.Image.Resampling.BICUBIC, 2.0, _cubic),
+    "lanczos": _Filter(PIL.Image.Resampling.LANCZOS, 3.0, _lanczos),
+}
+
+
+def scaled_part(
+    image: PIL.Image.Image,
+    size: tuple[int, int],
+    box: tuple[int, int, int, int],
+    interpolation: Interpolation = "bilinear",
+) -> PIL.Image.Image:
+    """The part `box` (left, top, right, bottom) of `image` scaled to `size` (width, height), with antialias.
 
     image: of mode RGB, L or F. The box lies inside the scaled image.
     """
+    chosen = _FILTERS[interpolation]
     if size[0] * size[1] <= _MOST_PIXELS:
-        return image.resize(size, PIL.Image.Resampling.BILINEAR).crop(box)
-    across = _axis(image.width, size[0], box[0], box[2])
-    down = _axis(image.height, size[1], box[1], box[3])
+        return image.resize(size, chosen.pillow).crop(box)
+    across = _axis(image.width, size[0], box[0], box[2], chosen)
+    down = _axis(image.height, size[1], box[1], box[3], chosen)
     window = image.crop((across.first, down.first, across.last, down.last))
     shrinks_down = image.height - size[1]
     tall = _KNOWS_TALL and shrinks_down > 0 and shrinks_down > 2 * (image.width - size[0])
@@ -53,22 +93,22 @@ class _Axis:
     weights: NDArray[np.float64] | None
 
 
-def _axis(size: int, scaled: int, start: int, stop: int) -> _Axis:
+def _axis(size: int, scaled: int, start: int, stop: int, chosen: _Filter) -> _Axis:
     """For the new pixels `start` to `stop` of so many.
 
-    `precompute_coeffs` of Pillow's Resample.c, for its triangle filter of support 1: at the edges what lies outside is
-    left out, and the rest adds up to 1.
+    `precompute_coeffs` of Pillow's Resample.c: at the edges what lies outside is left out, and the rest adds up to 1.
     """
     if size == scaled:
         return _Axis(start, stop, np.arange(stop - start), None)
     scale = size / scaled
-    support = max(scale, 1.0)
+    stretch = max(scale, 1.0)
+    support = chosen.support * stretch
     centers = (np.arange(start, stop) + 0.5) * scale
     begins = np.maximum(np.trunc(centers - support + 0.5), 0).astype(np.int64)
     counts = np.minimum(np.trunc(centers + support + 0.5), size).astype(np.int64) - begins
     taps = np.arange(counts.max())
-    distances = np.abs((taps + begins[:, np.newaxis] - centers[:, np.newaxis] + 0.5) * (1.0 / support))
-    weights = np.where(taps < counts[:, np.newaxis], np.maximum(1.0 - distances, 0.0), 0.0)
+    distances = (taps + begins[:, np.newaxis] - centers[:, np.newaxis] + 0.5) * (1.0 / stretch)
+    weights = np.where(taps < counts[:, np.newaxis], chosen.weights(distances), 0.0)
     total = np.zeros(len(weights))
     for tap in taps:  # one after the other, as Pillow adds them up
         total += weights[:, tap]
@@ -81,7 +121,9 @@ def _summed(pixels: NDArray, axis: int, made: _Axis) -> NDArray:
     if made.weights is None:
         return pixels
     whole = pixels.dtype == np.uint8
-    weights = np.trunc(made.weights * (1 << _PRECISION) + 0.5).astype(np.int64) if whole else made.weights
+    weights = made.weights
+    if whole:
+        weights = np.trunc(weights * (1 << _PRECISION) + np.copysign(0.5, weights)).astype(np.int64)
     pixels = np.moveaxis(pixels, axis, 0)
     half = 1 << (_PRECISION - 1)
     total = np.full((len(weights), *pixels.shape[1:]), half if whole else 0, weights.dtype)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from coreml_prune_bench.core.errors import DataError
 from coreml_prune_bench.data.transform import to_rgb
+from coreml_prune_bench.models.preprocessing import USUAL, Preprocessing
 from coreml_prune_bench.models.processors import processors
 
 Progress = Callable[[int, int], None]
@@ -110,16 +111,18 @@ class DataSet:
 
     `open_train` opens the train split; None where there is only one split. revision: the commit of data from a hub.
     place: stands for the folder or file that the spec names, however it is spelled; None where it names none.
+    image_size, preprocessing: how a network takes the images.
     """
 
     spec: str
     classes: tuple[str, ...]
-    open_train: Callable[[], Split] | None
+    open_train: Callable[[], Split | None] | None
     val: Split
     image_size: int
     photographs: bool
     revision: str | None = None
     place: str | None = None
+    preprocessing: Preprocessing = USUAL
 
     @cached_property
     def train(self) -> Split | None:

@@ -11,6 +11,7 @@ import PIL.ImageOps
 from numpy.typing import NDArray
 
 from coreml_prune_bench.data.scaling import scaled_part
+from coreml_prune_bench.models.preprocessing import USUAL, Preprocessing
 
 BILINEAR = PIL.Image.Resampling.BILINEAR
 ORIENTATION = PIL.ExifTags.Base.Orientation
@@ -56,16 +57,20 @@ def upright(image: PIL.Image.Image) -> PIL.Image.Image:
     return PIL.ImageOps.exif_transpose(image)
 
 
-def preprocess(image: PIL.Image.Image, image_size: int) -> NDArray[np.uint8]:
-    """Evaluation's view of an image, uint8 [image_size, image_size, 3].
+def preprocess(image: PIL.Image.Image, image_size: int, asked: Preprocessing = USUAL) -> NDArray[np.uint8]:
+    """Evaluation's view of an image, uint8 [image_size, image_size, 3]. asked: of it, the view counts.
 
     Bit-exact to torchvision's Resize(256) and CenterCrop(224) on a PIL image, the recipe behind published ImageNet
     accuracies; at any other size Resize and CenterCrop to that size, which loses no border of a small image.
     """
     rgb = to_rgb(image)
-    width, height = _size_with_shorter_side(rgb, 256 if image_size == 224 else image_size)
+    whole = (0, 0, image_size, image_size)
+    if asked.crop == "scaleFill":
+        return np.array(scaled_part(rgb, (image_size, image_size), whole, asked.interpolation))
+    width, height = _size_with_shorter_side(rgb, asked.shorter_side(image_size))
     left, top = round((width - image_size) / 2), round((height - image_size) / 2)
-    return np.array(scaled_part(rgb, (width, height), (left, top, left + image_size, top + image_size)))
+    box = (left, top, left + image_size, top + image_size)
+    return np.array(scaled_part(rgb, (width, height), box, asked.interpolation))
 
 
 def _size_with_shorter_side(image: PIL.Image.Image, size: int) -> tuple[int, int]:

@@ -6,174 +6,40 @@ This module reads records, never packages, and imports neither torch nor coremlt
 
 import base64
 import binascii
-import json
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
 
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.files import write_atomically
-from coreml_prune_bench.gating.packed import packed, unpacked
+from coreml_prune_bench.gating.packed import packed
+from coreml_prune_bench.gating.rows import AccuracyRow, Baseline, Failure, Images, LatencyRow, RoundSummary, Trial
 from coreml_prune_bench.latency.statistics import TOTAL, energy_mj, wake_ns
-from coreml_prune_bench.records.accuracy import Record, Runtime
+from coreml_prune_bench.records.accuracy import Record
 from coreml_prune_bench.records.folder import read_folder, refuse_nothing
 from coreml_prune_bench.records.hits import Bits, read_scored, right
 from coreml_prune_bench.records.latency import (
     IDLE_SECONDS,
-    Device,
     LatencyRecord,
-    Protocol,
     Round,
     Thermal,
     latency_files,
 )
 from coreml_prune_bench.records.latest import newest_trials
 from coreml_prune_bench.records.parity import off_share, read_parity_records
-from coreml_prune_bench.records.quantities import Bytes, Count, Fraction, Number, PositiveCount
-from coreml_prune_bench.records.quantities import Nanoseconds as Sample
-from coreml_prune_bench.records.schemas import Frozen, read_as
+from coreml_prune_bench.records.schemas import read_as
 
 DEFAULT_FILE = Path("results/baseline.json")
 
 _SAMPLE = 200
 """Latency samples kept of a row, evenly spaced over all rounds: enough for a histogram."""
 
-_BESIDES = ("wake_ns", "energy_mj", "predict_peak_bytes", "off_share")
-
 _COOLEST_FIRST: tuple[Thermal, ...] = get_args(Thermal)
-
-Nanoseconds = Annotated[float, Field(gt=0, le=1e18)]
-
-
-class _Frozen(Frozen):
-    model_config = ConfigDict(extra="forbid")
-
-
-class _Cell(_Frozen):
-    """What a row is of. algorithm and config: empty for a package that no cell made, whose model is its name."""
-
-    model: str
-    algorithm: str = ""
-    config: str = ""
-
-
-class Images(_Frozen):
-    """The images of a row. count: those evaluated. skipped: ids of those that were not."""
-
-    spec: str
-    split: str
-    fingerprint: str
-    count: PositiveCount
-    skipped: tuple[str, ...] = ()
-
-
-class Trial(_Frozen):
-    """One trial. correct: base64 of a bit an image, set if top-1 is the label; the first image is the highest bit."""
-
-    correct: str
-    sha256: str
-    weight_bytes: Bytes
-    whole_model_sparsity: Fraction
-
-
-class AccuracyRow(_Cell):
-    """Every trial of one cell on one set of images."""
-
-    suite: str = ""
-    images: Images
-    runtime: Runtime
-    trials: tuple[Trial, ...] = Field(min_length=1)
-
-    @property
-    def correct(self) -> Bits:
-        """bool [trials, images]."""
-        return np.stack([unpacked(trial.correct, self.images.count) for trial in self.trials])
-
-    @property
-    def top1(self) -> float:
-        """Mean over trials, a fraction."""
-        return float(self.correct.mean())
-
-    @property
-    def weight_bytes(self) -> float:
-        """Mean over trials."""
-        return float(np.mean([trial.weight_bytes for trial in self.trials]))
-
-    @property
-    def whole_model_sparsity(self) -> float:
-        """Mean over trials, a fraction."""
-        return float(np.mean([trial.whole_model_sparsity for trial in self.trials]))
-
-
-class RoundSummary(_Frozen):
-    """One round: how many predictions, and medians around the call and as the runtime says (None if it does not)."""
-
-    predictions: PositiveCount
-    call_median_ns: Nanoseconds
-    model_median_ns: Nanoseconds | None
-
-
-class LatencyRow(_Cell):
-    """One package on one device and choice of compute units.
-
-    low_power: whether that mode was ever on; None where unknown. thermal: the hottest state that was met. planned:
-    operations by preferred device; None without a compute plan. sample: some durations over all rounds, the model's
-    where known. wake_ns: of the first prediction after 30 s of idling. energy_mj: of a prediction, in total. off_share:
-    the fraction of images that `parity` found off on these units. None, and not in the file: not measured.
-    """
-
-    sha256: str
-    device: Device
-    runtime: Runtime
-    protocol: Protocol
-    low_power: bool | None
-    thermal: Thermal | None
-    cold_load_ns: Nanoseconds | None
-    cached_load_ns: Nanoseconds | None
-    planned: dict[str, Count] | None
-    rounds: tuple[RoundSummary, ...] = Field(min_length=1)
-    sample: tuple[Sample, ...]
-    wake_ns: Nanoseconds | None = None
-    energy_mj: Number | None = None
-    predict_peak_bytes: Bytes | None = None
-    off_share: Fraction | None = None
-
-
-class Failure(_Frozen):
-    """A cell that was tried and could not be measured."""
-
-    kind: Literal["accuracy", "latency"]
-    model: str
-    algorithm: str
-    config: str
-    reason: str
-
-
-class Baseline(_Frozen):
-    """Rows to compare with. measured: when the newest was, ISO 8601. failures: of a results folder, not saved."""
-
-    schema_version: Literal[1] = 1
-    measured: str
-    accuracy: tuple[AccuracyRow, ...] = ()
-    latency: tuple[LatencyRow, ...] = ()
-    failures: tuple[Failure, ...] = Field(default=(), exclude=True)
-
-    def to_json(self) -> str:
-        """A row a line, in a fixed order: measuring again what did not change leaves its line as it was."""
-        content = self.model_dump(mode="json")
-        for row in content["latency"]:
-            for name in [name for name in _BESIDES if row[name] is None]:
-                del row[name]  # so that versions that know nothing of it read the others
-        rows = {kind: sorted(map(_compact, content.pop(kind))) for kind in ("accuracy", "latency")}
-        head = json.dumps(content, indent=1)[:-2]
-        lists = [f' "{kind}": [' + ",".join(f"\n  {line}" for line in lines) + "\n ]" for kind, lines in rows.items()]
-        return ",\n".join([head, *lists]) + "\n}\n"
 
 
 def load_baseline(source: str, *, whole: bool = False) -> Baseline:
@@ -275,6 +141,7 @@ def _accuracy_row(trials: list[Record], correct: Mapping[str, Bits]) -> Accuracy
             fingerprint=first.data.fingerprint,
             count=len(correct[first.key]),
             skipped=first.data.skipped,
+            view=first.data.preprocessing.unusual_view,
         ),
         runtime=first.runtime,
         trials=tuple(
@@ -283,6 +150,7 @@ def _accuracy_row(trials: list[Record], correct: Mapping[str, Bits]) -> Accuracy
                 sha256=trial.package.sha256,
                 weight_bytes=trial.package.weight_bytes,
                 whole_model_sparsity=trial.package.whole_model_sparsity,
+                package_bytes=trial.package.package_bytes,
             )
             for trial in trials
             if trial.package
@@ -392,7 +260,3 @@ def _from_git(source: str, revision: str, file: str) -> bytes:
         told = getattr(error, "stderr", None) or str(error).encode()
         first = next(iter(told.decode(errors="replace").splitlines()), "")
         raise BenchError(f"no baseline {source!r}: it is neither a file nor a folder, and git says: {first}") from error
-
-
-def _compact(row: Any) -> str:
-    return json.dumps(row, separators=(",", ":"))

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from coreml_prune_bench.gating.baseline import AccuracyRow, Baseline, LatencyRow
 from coreml_prune_bench.gating.pairs import matched_rows
+from coreml_prune_bench.gating.rows import AccuracyRow, Baseline, LatencyRow
 
 Values = dict[str, Any]
 

@@ -1,7 +1,6 @@
 """Packages on the same images: one as a row that a gate can judge, and two side by side, image by image."""
 
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,15 +13,14 @@ from coreml_prune_bench.accuracy.evaluate import evaluate
 from coreml_prune_bench.core.files import tree_hash
 from coreml_prune_bench.core.keys import package_versions
 from coreml_prune_bench.data import DataSet
-from coreml_prune_bench.gating.baseline import (
-    AccuracyRow,
-    Baseline,
-    Images,
-    Trial,
-)
+from coreml_prune_bench.gating.checks import ClassChange, Row
+from coreml_prune_bench.gating.limits import RuleSet
+from coreml_prune_bench.gating.lost import class_changes
 from coreml_prune_bench.gating.packed import packed
-from coreml_prune_bench.gating.verdicts import Row, gate
+from coreml_prune_bench.gating.rows import AccuracyRow, Baseline, Images, Trial
+from coreml_prune_bench.gating.verdicts import gate
 from coreml_prune_bench.mlprogram.summary import PackageSummary, WeightSummary, read_package
+from coreml_prune_bench.models.preprocessing import USUAL, Preprocessing
 from coreml_prune_bench.records.accuracy import Runtime
 from coreml_prune_bench.records.hits import right
 from coreml_prune_bench.records.predictions import Precision, Predictions
@@ -42,6 +40,7 @@ class EvaluatedPackage:
     predictions: Predictions
     skipped: tuple[str, ...]
     sha256: str
+    asked: Preprocessing = USUAL
 
     def row(self, name: str, data: DataSet, precision: Precision) -> AccuracyRow:
         """As a gate judges it: one trial of a package that no cell made, called `name`."""
@@ -54,6 +53,7 @@ class EvaluatedPackage:
                 fingerprint=data.val.fingerprint,
                 count=len(self.predictions.labels),
                 skipped=self.skipped,
+                view=self.asked.unusual_view,
             ),
             runtime=Runtime(name="portable", version=version, precision=precision, compute_units="cpu"),
             trials=(
@@ -62,19 +62,10 @@ class EvaluatedPackage:
                     sha256=self.sha256,
                     weight_bytes=self.summary.weight_bytes,
                     whole_model_sparsity=self.summary.whole_model_sparsity or 0.0,
+                    package_bytes=self.summary.package_bytes,
                 ),
             ),
         )
-
-
-@dataclass(frozen=True)
-class ClassChange:
-    """Images of one class that only the first package gets right, and only the second."""
-
-    name: str
-    images: int
-    lost: int
-    gained: int
 
 
 @dataclass(frozen=True)
@@ -119,29 +110,39 @@ class Comparison:
 def measure(
     packages: Sequence[Path],
     data: DataSet,
+    asked: Preprocessing = USUAL,
     *,
     precision: Precision = "float32",
     class_map: ClassMap | None = None,
+    output: str | None = None,
     skip_bad_images: bool = False,
     progress: Progress = lambda what, done, total: None,
 ) -> list[EvaluatedPackage]:
-    """Read packages and evaluate them in one pass. class_map, and the errors that are raised: as of `evaluate`."""
+    """Read packages and evaluate them in one pass. asked, class_map, output, and the errors: as of `evaluate`."""
     summaries = [read_package(package) for package in packages]
     found, skipped = evaluate(
         packages,
         data.val,
+        asked,
         precision=precision,
         class_map=class_map,
+        output=output,
         skip_bad_images=skip_bad_images,
         progress=progress,
     )
     return [
-        EvaluatedPackage(package, summary, predictions, skipped, tree_hash(package))
+        EvaluatedPackage(package, summary, predictions, skipped, tree_hash(package), asked)
         for package, summary, predictions in zip(packages, summaries, found, strict=True)
     ]
 
 
-def compare(first: EvaluatedPackage, second: EvaluatedPackage, data: DataSet, precision: Precision) -> Comparison:
+def compare(
+    first: EvaluatedPackage,
+    second: EvaluatedPackage,
+    data: DataSet,
+    precision: Precision,
+    rules: RuleSet | None = None,
+) -> Comparison:
     """Two packages that were measured on the same data."""
     old, new = (Baseline(measured="", accuracy=(one.row("package", data, precision),)) for one in (first, second))
     labels = np.array(first.predictions.labels)
@@ -160,21 +161,13 @@ def compare(first: EvaluatedPackage, second: EvaluatedPackage, data: DataSet, pr
         lost=tuple(ids[index] for index in np.flatnonzero(lost)),
         gained=tuple(ids[index] for index in np.flatnonzero(gained)),
         rethought=int((~right[0] & ~right[1] & (best[0] != best[1])).sum()),
-        classes=_class_changes(data.classes, labels, lost, gained),
+        classes=class_changes(data.classes, labels, lost, gained),
         weight_bytes=(first.summary.weight_bytes, second.summary.weight_bytes),
         package_bytes=(first.summary.package_bytes, second.summary.package_bytes),
         whole_model_sparsity=(first.summary.whole_model_sparsity, second.summary.whole_model_sparsity),
         layers=_layer_changes(first.summary, second.summary),
-        row=gate(old, new).rows[0],
+        row=gate(old, new, rules).rows[0],
     )
-
-
-def _class_changes(
-    names: tuple[str, ...], labels: np.ndarray, lost: np.ndarray, gained: np.ndarray
-) -> tuple[ClassChange, ...]:
-    images, minus, plus = (Counter(labels[chosen].tolist()) for chosen in (slice(None), lost, gained))
-    changed = [ClassChange(names[c], images[c], minus[c], plus[c]) for c in sorted({*minus, *plus})]
-    return tuple(sorted(changed, key=lambda change: (change.gained - change.lost, -change.lost)))
 
 
 def _layer_changes(first: PackageSummary, second: PackageSummary) -> tuple[LayerChange, ...]:

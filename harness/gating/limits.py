@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from coreml_prune_bench.core.errors import BenchError, did_you_mean
 from coreml_prune_bench.core.problems import in_one_line, problems_of
 from coreml_prune_bench.core.written_files import read_toml
+from coreml_prune_bench.gating.requirements import Requirement, parse
 
 Verdict = Literal["better", "same", "worse", "cannot tell", "missing", "new", "not comparable"]
 Metric = Literal[
@@ -24,7 +25,15 @@ CHECKS: dict[Kind, tuple[Metric, ...]] = {
 """What is compared of each kind of row: the first is tested, the others are single values."""
 
 Condition = Literal[
-    "device", "os", "runtime", "precision", "compute units", "protocol", "low-power mode", "thermal state"
+    "device",
+    "os",
+    "runtime",
+    "precision",
+    "compute units",
+    "protocol",
+    "low-power mode",
+    "thermal state",
+    "preprocessing",
 ]
 """What two measurements may differ in and yet be compared, if the rules say so. Images are not among it."""
 
@@ -100,13 +109,14 @@ class Rules(_Strict):
     """What holds for one row.
 
     alpha: the chance that a gate calls something worse though nothing changed, all rows together. fail: verdicts that
-    make it fail. across: conditions that may differ. checks: what is compared; load, wake, energy and memory are not
-    unless they are named here.
+    make it fail. require: absolute rules, such as "top1 >= 75", of rows of the run. across: conditions that may differ.
+    checks: what is compared; load, wake, energy and memory are not unless they are named here.
     """
 
     alpha: float = Field(0.05, gt=0, lt=0.5)
     fail: tuple[Verdict, ...] = ("worse", "missing")
     across: tuple[Condition, ...] = ()
+    require: tuple[Requirement, ...] = ()
     checks: tuple[Metric, ...] = ("accuracy", "size", "sparsity", "latency", "neural_engine", "units")
     accuracy: AccuracyRule = AccuracyRule()
     size: SizeRule = SizeRule()
@@ -118,6 +128,16 @@ class Rules(_Strict):
     energy: EnergyRule = EnergyRule()
     memory: MemoryRule = MemoryRule()
     units: UnitsRule = UnitsRule()
+
+    @field_validator("require", mode="before")
+    @classmethod
+    def _parsed(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError(f'expected a list, got {value!r}; write require = ["{value}"]')
+        try:
+            return tuple(parse(one) if isinstance(one, str) else one for one in value)
+        except BenchError as error:
+            raise ValueError(str(error)) from error
 
 
 @dataclass(frozen=True, order=True)
@@ -169,6 +189,16 @@ class RuleSet:
         """What holds for one row."""
         changes = [override.changes for override in self.overrides if override.applies_to(key)]
         return _changed(self.base, changes) if changes else self.base
+
+    @property
+    def requires(self) -> bool:
+        """Whether there is any absolute rule."""
+        return bool(self.base.require) or any("require" in override.changes for override in self.overrides)
+
+    def requiring(self, texts: Iterable[str]) -> "RuleSet":
+        """With absolute rules besides, for every row. Raises BenchError as `parse`."""
+        base = self.base.model_copy(update={"require": (*self.base.require, *map(parse, texts))})
+        return RuleSet(base, self.overrides)
 
     def check_rows(self, keys: Iterable[Key]) -> None:
         """Raises BenchError for an override that applies to none of the rows, with the nearest name."""

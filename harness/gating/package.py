@@ -6,17 +6,13 @@ from pathlib import Path
 from coreml_prune_bench.accuracy.class_labels import read_class_map
 from coreml_prune_bench.core.errors import BenchError, did_you_mean
 from coreml_prune_bench.data.halves import open_data_or_part
-from coreml_prune_bench.gating.baseline import (
-    AccuracyRow,
-    Baseline,
-    load_baseline,
-    read_baseline,
-    write_baseline,
-)
+from coreml_prune_bench.gating.baseline import load_baseline, read_baseline, write_baseline
+from coreml_prune_bench.gating.checks import Report
 from coreml_prune_bench.gating.compare import measure
 from coreml_prune_bench.gating.limits import read_rules
 from coreml_prune_bench.gating.pairs import name_of
-from coreml_prune_bench.gating.verdicts import Report, gate
+from coreml_prune_bench.gating.rows import AccuracyRow, Baseline
+from coreml_prune_bench.gating.verdicts import gate
 from coreml_prune_bench.records.predictions import Precision
 
 

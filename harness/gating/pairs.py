@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
-from coreml_prune_bench.gating.baseline import AccuracyRow, Baseline, LatencyRow
 from coreml_prune_bench.gating.limits import CHECKS, Key, Kind, Rules, RuleSet
+from coreml_prune_bench.gating.rows import AccuracyRow, Baseline, LatencyRow
+from coreml_prune_bench.models.preprocessing import USUAL
 
 Cell = tuple[str, str, str, str]
 """Model, algorithm, config and, of latencies, compute units."""
@@ -128,6 +129,7 @@ def _conditions(row: AccuracyRow | LatencyRow) -> dict[str, tuple[object, str]]:
             "data set": (images.fingerprint, f"{images.spec} ({images.fingerprint[:_SHOWN]})"),
             "skipped images": (images.skipped, ", ".join(images.skipped) or "none"),
             "images": (images.count, str(images.count)),
+            "preprocessing": (images.view, (images.view or USUAL).in_short()),
             "runtime": (row.runtime.name, row.runtime.name),
             "precision": precision,
             "compute units": (row.runtime.compute_units, row.runtime.compute_units),

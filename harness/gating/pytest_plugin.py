@@ -19,7 +19,7 @@ from coreml_prune_bench.core.escaping import printable
 from coreml_prune_bench.core.extras import extras_named
 
 if TYPE_CHECKING:
-    from coreml_prune_bench.gating.verdicts import Report, Row
+    from coreml_prune_bench.gating.checks import Report, Row
     from coreml_prune_bench.records.predictions import Precision
 
 _UPDATE = "--coreml-gate-update"

@@ -5,7 +5,6 @@ allowance alone where there is one value a side. It reads baselines and records 
 """
 
 import itertools
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,14 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.gating.baseline import (
-    AccuracyRow,
-    Baseline,
-    Failure,
-    LatencyRow,
-)
+from coreml_prune_bench.gating.asked import Asked, dense_of
+from coreml_prune_bench.gating.checks import WORST_FIRST, Check, Report, Row
 from coreml_prune_bench.gating.limits import CHECKS, Key, Kind, Metric, Rules, RuleSet, Verdict
 from coreml_prune_bench.gating.pairs import Pair, matched_rows
+from coreml_prune_bench.gating.rows import AccuracyRow, Baseline, Failure, LatencyRow
 from coreml_prune_bench.records.statistics import (
     Finding,
     compare_latencies,
@@ -29,83 +25,68 @@ from coreml_prune_bench.records.statistics import (
     smallest_p,
 )
 
-_WORST_FIRST: tuple[Verdict, ...] = ("worse", "missing", "not comparable", "cannot tell", "new", "better", "same")
 _NS_PER_MS = 1e6
 
 
-@dataclass(frozen=True)
-class Check:
-    """One metric of a row. baseline and run are in `unit`; effect, interval and what was detectable in `effect_unit`.
-
-    effect: the run against the baseline; which sign is good depends on the metric. low, high: its interval at
-    confidence 1 - 2 alpha. p: of worse or of better, whichever is likelier, corrected for the number of tests (Holm).
-    detectable: the smallest loss that would have been seen with a power of 80 %. None where there was no test.
-    """
-
-    metric: Metric
-    verdict: Verdict
-    unit: str
-    baseline: float
-    run: float
-    effect_unit: str
-    effect: float
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
-    detectable: float | None = None
-    method: str = "one value a side: no test"
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row and its verdict, the worst of its checks. reason: why there are none."""
-
-    key: Key
-    kind: Kind
-    verdict: Verdict
-    fails: bool
-    checks: tuple[Check, ...] = ()
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Report:
-    """A whole gate. tests: how many were made, for which p-values are corrected."""
-
-    rows: tuple[Row, ...]
-    alpha: float
-    tests: int
-
-    @property
-    def exit_code(self) -> int:
-        """0: passed. 1: a row has a verdict that fails. 2: none has, but a row could not be compared."""
-        if any(row.fails for row in self.rows):
-            return 1
-        return 2 if any(row.verdict == "not comparable" for row in self.rows) else 0
-
-    @property
-    def counts(self) -> dict[Verdict, int]:
-        """Rows by verdict, the worst first."""
-        found = Counter(row.verdict for row in self.rows)
-        return {verdict: found[verdict] for verdict in _WORST_FIRST if found[verdict]}
-
-
-def gate(baseline: Baseline, run: Baseline, rules: RuleSet | None = None, *, against_dense: bool = False) -> Report:
-    """Compare a run with a baseline, row by row.
+def gate(
+    baseline: Baseline | None, run: Baseline, rules: RuleSet | None = None, *, against_dense: bool = False
+) -> Report:
+    """Compare a run with a baseline, row by row, and hold it to the absolute rules; None: to those alone.
 
     against_dense: compare each row of the run that is not dense with the baseline's dense row of its model instead.
     Raises BenchError for a rule about a row that does not exist, and where there is no row at all.
     """
     book = rules or RuleSet()
-    pairs = matched_rows(baseline, run, book, against_dense=against_dense)
+    pairs = matched_rows(baseline or Baseline(measured=""), run, book, against_dense=against_dense)
     book.check_rows(pair.key for pair in pairs)
-    pairs = [pair for pair in pairs if set(CHECKS[pair.kind]) & set(pair.rules.checks)]
+    asked = {(pair.kind, pair.key): _asked(pair, run, book.base.alpha) for pair in pairs}
+    pairs = [p for p in pairs if set(CHECKS[p.kind]) & set(p.rules.checks) or asked[p.kind, p.key]]
+    if baseline is None:
+        pairs = [pair for pair in pairs if asked[pair.kind, pair.key]]
     if not pairs:
         raise BenchError("nothing to compare: neither side has a row that the rules check")
-    evidence, tests = _evidence([pair for pair in pairs if pair.has_evidence], book.base.alpha)
-    rows = tuple(_judged(pair, evidence.get((pair.kind, pair.key)), run.failures) for pair in pairs)
-    return Report(rows, book.base.alpha, tests)
+    tests = [p for values in asked.values() for one in values if (p := one.p_missed) is not None]
+    evidence, missed, count = _evidence([pair for pair in pairs if pair.has_evidence], tests, book.base.alpha)
+    corrected = iter(missed)
+    absolute = {
+        place: tuple(
+            one.check(book.base.alpha, next(corrected) if one.p_missed is not None else None) for one in values
+        )
+        for place, values in asked.items()
+    }
+    failures = _failures_asked(run.failures, book) if baseline is None else []
+    rows = [
+        _judged(pair, evidence.get((pair.kind, pair.key)), absolute[pair.kind, pair.key], run.failures)
+        for pair in pairs
+    ]
+    return Report(tuple(sorted([*rows, *failures], key=_place)), book.base.alpha, count)
+
+
+def _place(row: Row) -> tuple[bool, int]:
+    """What fails first, then the worst."""
+    return not row.fails, WORST_FIRST.index(row.verdict)
+
+
+def _failures_asked(failures: Sequence[Failure], book: RuleSet) -> list[Row]:
+    """Cells that were tried and failed: without a baseline nothing else says that they are missing."""
+    keys = [(failure, Key(failure.model, failure.algorithm, failure.config)) for failure in failures]
+    return [
+        Row(key, failure.kind, "missing", "missing" in book.of(key).fail, (), f"failed in the run: {failure.reason}")
+        for failure, key in keys
+        if book.of(key).require
+    ]
+
+
+# --- absolute rules
+
+
+def _asked(pair: Pair, run: Baseline, alpha: float) -> list[Asked]:
+    row = pair.run
+    if row is None:
+        return []
+    dense = dense_of(row, run.accuracy)
+    values = [(rule, rule.value(row, dense, alpha)) for rule in pair.rules.require]
+    return [Asked(rule, value) for rule, value in values if value is not None]
 
 
 # --- tests, and what they say
@@ -113,13 +94,17 @@ def gate(baseline: Baseline, run: Baseline, rules: RuleSet | None = None, *, aga
 
 @dataclass(frozen=True)
 class _Evidence:
-    """A finding, and p-values that it is worse and better, corrected for the number of tests. note: what hinders it."""
+    """A finding, and p-values that it is worse and better, corrected for the number of tests. note: what hinders it.
+
+    p_alone: the smaller of the two, not corrected.
+    """
 
     finding: Finding
     p_worse: float
     p_better: float
     alpha: float
     note: str
+    p_alone: float
 
     @property
     def verdict(self) -> Verdict:
@@ -134,26 +119,35 @@ class _Evidence:
         return min(self.p_worse, self.p_better)
 
 
-def _evidence(pairs: list[Pair], alpha: float) -> tuple[dict[tuple[Kind, Key], _Evidence], int]:
-    """The evidence of each pair, and the number of tests.
+def _evidence(
+    pairs: list[Pair], missed: list[float], alpha: float
+) -> tuple[dict[tuple[Kind, Key], _Evidence], list[float], int]:
+    """The evidence of each pair, the p-values of missed absolute rules, corrected, and the number of tests.
 
     That something is worse, and that it is better, are two families of tests, each corrected on its own. The same
     package with the same predictions is no test, so it takes no power from the others.
     """
     tested = [pair for pair in pairs if not pair.is_same_package]
-    found = [_finding(pair, alpha, len(tested)) for pair in tested]
+    tests = len(tested) + len(missed)
+    found = [_finding(pair, alpha, tests) for pair in tested]
     slower_is_worse = [pair.kind == "latency" for pair in tested]
-    worse = holm([f.p_above if slower else f.p_below for f, slower in zip(found, slower_is_worse, strict=True)])
-    better = holm([f.p_below if slower else f.p_above for f, slower in zip(found, slower_is_worse, strict=True)])
+    alone = [(f.p_above, f.p_below) if slower else (f.p_below, f.p_above)
+             for f, slower in zip(found, slower_is_worse, strict=True)]  # fmt: skip
+    worse = holm([*(one for one, _ in alone), *missed])
+    better = holm([other for _, other in alone])
     evidence = {
-        (pair.kind, pair.key): _Evidence(finding, p_worse, p_better, alpha, _hindrance(pair, alpha, len(tested)))
-        for pair, finding, p_worse, p_better in zip(tested, found, worse, better, strict=True)
+        (pair.kind, pair.key): _Evidence(
+            finding, p_worse, p_better, alpha, _hindrance(pair, alpha, tests), min(uncorrected)
+        )
+        for pair, finding, p_worse, p_better, uncorrected in zip(
+            tested, found, worse[: len(found)], better, alone, strict=True
+        )
     }
     for pair in pairs:
         if pair.is_same_package:
-            finding = replace(_finding(pair, alpha, max(1, len(tested))), p_within=0.0)
-            evidence[pair.kind, pair.key] = _Evidence(finding, 1.0, 1.0, alpha, "the same package and predictions")
-    return evidence, len(tested)
+            finding = replace(_finding(pair, alpha, max(1, tests)), p_within=0.0)
+            evidence[pair.kind, pair.key] = _Evidence(finding, 1.0, 1.0, alpha, "the same package and predictions", 1.0)
+    return evidence, worse[len(found) :], tests
 
 
 def _finding(pair: Pair, alpha: float, tests: int) -> Finding:
@@ -200,20 +194,24 @@ def _hindrance(pair: Pair, alpha: float, tests: int) -> str:
 # --- verdicts
 
 
-def _judged(pair: Pair, evidence: _Evidence | None, failures: Sequence[Failure]) -> Row:
+def _judged(pair: Pair, evidence: _Evidence | None, absolute: tuple[Check, ...], failures: Sequence[Failure]) -> Row:
     def row(verdict: Verdict, reason: str = "", checks: tuple[Check, ...] = ()) -> Row:
         return Row(pair.key, pair.kind, verdict, verdict in pair.rules.fail, checks, reason)
 
     if pair.run is None:
         return row("missing", _why_missing(pair, failures))
+
+    def of(checks: tuple[Check, ...], besides: tuple[Verdict, ...] = (), reason: str = "") -> Row:
+        return row(min((*besides, *(check.verdict for check in checks)), key=WORST_FIRST.index), reason, checks)
+
     if pair.baseline is None:
-        return row("not comparable", pair.absent) if pair.absent else row("new", "not in the baseline")
+        if pair.absent:
+            return of(absolute, ("not comparable",), pair.absent)
+        return of(absolute) if absolute else row("new", "not in the baseline")
     if pair.differences:
-        return row("not comparable", "; ".join(pair.differences))
-    checks = tuple(_checks(pair, evidence))
-    if not checks:
-        return row("cannot tell", "what the rules check was not measured on both sides")
-    return row(min((check.verdict for check in checks), key=_WORST_FIRST.index), checks=checks)
+        return of(absolute, ("not comparable",), "; ".join(pair.differences))
+    checks = (*_checks(pair, evidence), *absolute)
+    return of(checks) if checks else row("cannot tell", "what the rules check was not measured on both sides")
 
 
 def _why_missing(pair: Pair, failures: Sequence[Failure]) -> str:
@@ -277,6 +275,7 @@ def _tested(metric: Metric, unit: str, values: tuple[float, float], effect_unit:
         low=100 * found.low,
         high=100 * found.high,
         p=evidence.p,
+        p_alone=evidence.p_alone,
         detectable=None if found.detectable is None else 100 * found.detectable,
         method=found.method,
         note=evidence.note,

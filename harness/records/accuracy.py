@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from coreml_prune_bench.models.preprocessing import USUAL, Preprocessing
 from coreml_prune_bench.records.folder import Warn, read_folder, refuse_nothing
 from coreml_prune_bench.records.predictions import Precision, Predictions
 from coreml_prune_bench.records.quantities import Bytes, Count, Fraction, PositiveCount, Seconds
@@ -16,6 +17,8 @@ from coreml_prune_bench.records.schemas import Frozen, read_file_as
 
 CORE_ML = "mlpackage"
 """The package format of records that name none."""
+GIVEN = "as given"
+"""The weights of a package that nobody built here."""
 
 
 class Network(Frozen):
@@ -82,7 +85,8 @@ class Data(Frozen):
     """The images that were evaluated: fingerprint of the split, its classes, ids of the images skipped as bad.
 
     train_fingerprint and train_skipped are those of the training images, where any were used. revision: the commit of a
-    data set on a hub. place: stands for the folder that spec names, however it is spelled, where it was measured.
+    data set on a hub. preprocessing: how images came to be what the package takes.
+    place: stands for the folder that spec names, however it is spelled, where it was measured.
     """
 
     spec: str
@@ -91,6 +95,7 @@ class Data(Frozen):
     train_fingerprint: str | None
     classes: PositiveCount
     image_size: PositiveCount
+    preprocessing: Preprocessing = USUAL
     skipped: tuple[str, ...] = ()
     train_skipped: tuple[str, ...] = ()
     revision: str | None = None
@@ -140,7 +145,7 @@ class Record(Frozen):
     named.
     """
 
-    schema_version: Literal[3] = 3
+    schema_version: Literal[4] = 4
     status: Literal["measured", "failed"]
     reason: str | None = None
     key: str

@@ -18,7 +18,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 _Content = dict[str, Any]
 
 VERSIONS = {
-    "record": 3,
+    "record": 4,
     "latency record": 2,
     "parity record": 1,
     "baseline": 1,
@@ -39,6 +39,8 @@ _MIGRATIONS: dict[tuple[str, int], Callable[[_Content], _Content]] = {
     # Which code was run was not kept; the key alone stands for it.
     ("record", 1): lambda content: content | {"code": {}},
     ("record", 2): _with_unknown_threads,
+    # Images were prepared as usual: a record without `preprocessing` says so.
+    ("record", 3): lambda content: content,
     ("latency record", 1): _with_unknown_threads,
 }
 """From a version to the next; applied in turn."""

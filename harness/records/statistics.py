@@ -183,6 +183,31 @@ def _over_trials(baseline: Bits, candidate: Bits, allowed: float, margin: float,
     )
 
 
+def accuracy_against(correct: Bits, bound: float, *, alpha: float) -> Finding:
+    """A mean accuracy, bool [trials, images], against a fixed one; effect, low and high are accuracies themselves.
+
+    One trial: the exact binomial test, and Clopper and Pearson's interval (Biometrika 26:404, 1934), which reject
+    alike. Several: a t test over images and trials, as `_over_trials`. p_within is 1: nothing is asked of equality.
+    """
+    trials, images = correct.shape
+    if trials == 1 or (correct == correct[0]).all():
+        hits = int(correct[0].sum())
+        low = float(special.betaincinv(hits, images - hits + 1, alpha)) if hits else 0.0
+        high = float(special.betaincinv(hits + 1, images - hits, 1 - alpha)) if hits < images else 1.0
+        below = float(special.bdtr(hits, images, bound))
+        above = float(special.bdtrc(hits - 1, images, bound)) if hits else 1.0
+        return Finding(hits / images, low, high, below, above, 1.0, None, "exact binomial test")
+    by_image, by_trial = correct.mean(axis=0), correct.mean(axis=1)
+    terms = [(float(by_image.var(ddof=1)) / images, images - 1), (float(by_trial.var(ddof=1)) / trials, trials - 1)]
+    error, freedom = _welch(terms)
+    effect = float(correct.mean())
+    reach = float(special.stdtrit(freedom, 1 - alpha)) * error
+    far = (effect - bound) / error if error else math.copysign(math.inf, effect - bound)
+    below, above = float(special.stdtr(freedom, far)), float(special.stdtr(freedom, -far))
+    told = f"t test over images and trials ({trials})"
+    return Finding(effect, max(effect - reach, 0.0), min(effect + reach, 1.0), below, above, 1.0, None, told)
+
+
 # --- latency
 
 
@@ -212,6 +237,28 @@ def compare_latencies(
         p_within=max(is_below(1 + margin), is_above(1 / (1 + margin))),
         detectable=detectable_slowdown(baseline, candidate, allowed, alpha / tests),
         method=f"Mann-Whitney over rounds ({len(baseline)} and {len(candidate)})",
+    )
+
+
+def median_against(rounds: Floats, bound: float, *, alpha: float) -> Finding:
+    """The median of rounds [rounds] against a fixed value; effect, low and high are in its unit.
+
+    The sign test, which asks nothing of how rounds are spread; values equal to the bound count for neither side. The
+    interval is of order statistics, infinite where there are too few rounds for one.
+    """
+    higher, lower = int((rounds > bound).sum()), int((rounds < bound).sum())
+    ordered, count = np.sort(rounds), len(rounds)
+    reach = [rank for rank in range(count) if special.bdtr(rank, count, 0.5) <= alpha]
+    low, high = (ordered[reach[-1]], ordered[-1 - reach[-1]]) if reach else (-math.inf, math.inf)
+    return Finding(
+        effect=float(np.median(rounds)),
+        low=float(low),
+        high=float(high),
+        p_below=float(special.bdtr(higher, higher + lower, 0.5)),
+        p_above=float(special.bdtr(lower, higher + lower, 0.5)),
+        p_within=1.0,
+        detectable=None,
+        method=f"sign test over rounds ({count})",
     )
 
 

@@ -66,7 +66,7 @@ def _ratio_difference(row: ConfigRow) -> float | None:
     return _difference(row.compression_ratio, row.published.compression_ratio if row.published else None)
 
 
-def _standard_error(row: ConfigRow) -> float | None:
+def standard_error(row: ConfigRow) -> float | None:
     """Of the mean accuracy in %, in points: binomial over images, sqrt(p (1 - p) / n)."""
     percentage = mean(row.top1)
     return None if percentage is None else math.sqrt(percentage * (100 - percentage) / len(row.labels))
@@ -155,7 +155,7 @@ COLUMNS: list[Column[ConfigRow]] = [
     Column(None, _accuracy, "Accuracy", tables=_MEASURED, place=5),
     Column("top1_mean", lambda row: mean(row.top1)),
     Column("top1_std", lambda row: sample_std(row.top1)),
-    Column("top1_stderr", _standard_error, "Standard Error", number(), _MEASURED, 16),
+    Column("top1_stderr", standard_error, "Standard Error", number(), _MEASURED, 16),
     Column(None, _published_accuracy, "Published Accuracy", tables=("comparison",), place=6),
     Column("published_top1_mean", _of_published(lambda published: published.top1_mean)),
     Column("published_top1_std", _of_published(lambda published: published.top1_std)),
@@ -228,7 +228,7 @@ def render_comparison(records: Iterable[Record], format: Format = "md") -> str:
     found = beside_published(config_rows(records))
     if format == "json" or format == "csv":
         return write_values([values(COMPARISON_COLUMNS, row) for row in found], format)
-    text = f"{comparison_caption(found)}{_runtime_note(found)}"
+    text = f"{comparison_caption(found)}{runtime_note(found)}"
     return write_cells(worded(found, "comparison"), format, caption=text)
 
 
@@ -257,7 +257,7 @@ def render_by_suite(
     parts = []
     for suite in dict.fromkeys(row.suite for row in rows):
         of_suite = [row for row in rows if row.suite == suite]
-        text = f"Suite {suite}: {caption(of_suite)}{_runtime_note(of_suite)}"
+        text = f"Suite {suite}: {caption(of_suite)}{runtime_note(of_suite)}"
         parts.append(write_cells(read(of_suite), format, caption=text))
     return "\n\n".join(parts)
 
@@ -304,7 +304,7 @@ def _told_not_comparable(rows: Sequence[ConfigRow]) -> str:
     return ", and no difference is given: " + ", ".join(f"{data} has {why}" for data, why in found.items())
 
 
-def _runtime_note(rows: Iterable[OfSuite]) -> str:
+def runtime_note(rows: Iterable[OfSuite]) -> str:
     if not any(row.runtime and row.runtime.name == "portable" for row in rows):
         return ""
     return " Runtime `portable` executes the Core ML package on the CPU; its numbers are not Core ML's."

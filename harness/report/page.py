@@ -14,7 +14,7 @@ import jinja2
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.escaping import printable, shell_command, shell_comment, shell_option
 from coreml_prune_bench.core.files import refuse_file, write_atomically
-from coreml_prune_bench.records.accuracy import Record, read_records
+from coreml_prune_bench.records.accuracy import GIVEN, Record, read_records
 from coreml_prune_bench.records.latency import LatencyRecord, read_latency_records
 from coreml_prune_bench.records.latest import newest_trials
 from coreml_prune_bench.records.sensitivity import Sensitivity
@@ -365,6 +365,8 @@ def _commands(trials: list[Record], shipped_suites: Collection[str]) -> tuple[st
     network = first.network
     command += shell_option("--model", network.spec) if network.spec else shell_option("--models", network.name)
     command += shell_option("--data", first.data.spec)
+    if network.weights == GIVEN:
+        return (str(first.pruning.settings.get("command", "")),)
     needs_weights = re.fullmatch("[0-9a-f]{64}", network.weights)
     if needs_weights:
         command += ["--weights", "DIR"]

@@ -223,8 +223,10 @@ class Model:
 
         feature = next(feature for feature in self.inputs if feature.name == name)
         if feature.kind == "image":
-            return [PIL.Image.fromarray(image) for image in batch]
-        leads_with_one = len(feature.shape) == batch.ndim and feature.shape[0] == 1
+            if feature.color_space == "GRAYSCALE_FLOAT16":
+                batch = batch.astype(np.float32)  # mode F, which coremltools rounds
+            return [PIL.Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image) for image in batch]
+        leads_with_one = len(feature.shape) == batch.ndim and feature.default_shape[:1] == (1,)
         return [sample[np.newaxis] if leads_with_one else sample for sample in batch]
 
     def _stacked(self, kind: str, values: list[Any]) -> np.ndarray:

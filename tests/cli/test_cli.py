@@ -5,6 +5,7 @@ import inspect
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -50,7 +51,7 @@ def test_help_teaches_every_command(run_bench):
 
 
 def test_the_list_of_help_says_of_a_command_what_the_command_says_of_itself():
-    for name, (place, line) in COMMANDS.items():
+    for name, (place, _, line) in COMMANDS.items():
         module, _, attribute = place.partition(":")
         command = getattr(import_module(f"coreml_prune_bench.cli.{module}"), attribute)
         own = command.info.help if isinstance(command, typer.Typer) else inspect.getdoc(command)
@@ -107,7 +108,8 @@ def test_output_that_is_not_a_terminal_is_plain(suite, images, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stderr == ""  # no bars, and not the eight warnings of coremltools
+    # No bars, and not the eight warnings of coremltools; a line a minute, where a machine is slow.
+    assert [line for line in done.stderr.splitlines() if not re.match(r"packages \d/2, tiny, .* \d+/\d+", line)] == []
     assert "\x1b" not in done.stdout
     assert done.stdout.count("tiny.mlpackage") == 2
 

@@ -17,6 +17,7 @@ from coreml_prune_bench.data import (
     open_data,
     preprocess,
 )
+from coreml_prune_bench.models.preprocessing import Preprocessing
 from tests.data.samples import noise, save, truncate
 
 
@@ -121,10 +122,10 @@ def test_bad_images_of_any_cause_are_named_or_skipped(
     (folder / "unknown.png").write_bytes(dds + bytes(200))
     save(folder / "vast.png", noise(9, 9, 0))
 
-    def seen(image: Image.Image, size: int) -> np.ndarray:
+    def seen(image: Image.Image, size: int, asked: Preprocessing) -> np.ndarray:
         if image.size == (9, 9):
             raise MemoryError
-        return preprocess(image, size)
+        return preprocess(image, size, asked)
 
     monkeypatch.setattr("coreml_prune_bench.data.images.preprocess", seen)
     split = open_data(f"imagefolder:{tmp_path / 'five'}").val
@@ -143,10 +144,10 @@ def test_large_images_take_turns(five: Split, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("coreml_prune_bench.data.images._LARGE_PIXELS", 100)
     at_once, most = [], []
 
-    def seen(image: Image.Image, size: int) -> np.ndarray:
+    def seen(image: Image.Image, size: int, asked: Preprocessing) -> np.ndarray:
         at_once.append(image)
         most.append(len(at_once))
-        view = preprocess(image, size)
+        view = preprocess(image, size, asked)
         at_once.pop()
         return view
 

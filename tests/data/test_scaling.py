@@ -10,8 +10,7 @@ import pytest
 from coreml_prune_bench.data import scaling
 from coreml_prune_bench.data.scaling import scaled_part
 from coreml_prune_bench.data.transform import preprocess
-
-BILINEAR = PIL.Image.Resampling.BILINEAR
+from coreml_prune_bench.models.preprocessing import Interpolation
 
 
 def drawn(draw: np.random.Generator, mode: str, width: int, height: int) -> PIL.Image.Image:
@@ -21,17 +20,23 @@ def drawn(draw: np.random.Generator, mode: str, width: int, height: int) -> PIL.
     return PIL.Image.fromarray(draw.integers(0, 256, shape, np.uint8))
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "F"])
-def test_a_part_is_a_part_of_the_whole(mode: str, draw: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("mode", "interpolation"), [("RGB", "bilinear"), ("L", "bilinear"), ("F", "bilinear"), ("RGB", "bicubic"),
+                                ("F", "bicubic"), ("RGB", "lanczos"), ("L", "lanczos")]
+)  # fmt: skip
+def test_a_part_is_a_part_of_the_whole(
+    mode: str, interpolation: Interpolation, draw: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Along one axis, along both, larger, smaller and as it is; Pillow's own way is off."""
     monkeypatch.setattr(scaling, "_MOST_PIXELS", 0)
-    sizes = [1, 2, 9, 40, 131]
+    sizes = [1, 2, 9, 40, 131] if interpolation == "bilinear" else [1, 9, 40, 131]
+    chosen = PIL.Image.Resampling[interpolation.upper()]
     for width, height, new_width, new_height in itertools.product(sizes, repeat=4):
         image = drawn(draw, mode, width, height)
         (left, right), (top, bottom) = (sorted(draw.integers(0, n, 2)) for n in (new_width, new_height))
         box = (int(left), int(top), int(right) + 1, int(bottom) + 1)
-        whole = image.resize((new_width, new_height), BILINEAR).crop(box)
-        part = scaled_part(image, (new_width, new_height), box)
+        whole = image.resize((new_width, new_height), chosen).crop(box)
+        part = scaled_part(image, (new_width, new_height), box, interpolation)
         np.testing.assert_array_equal(np.asarray(part), np.asarray(whole), str((image.size, whole.size, box)))
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from coreml_prune_bench.core.errors import DataError
 from coreml_prune_bench.data import augment, open_data, preprocess
 from coreml_prune_bench.data.transform import upright
+from coreml_prune_bench.models.preprocessing import Interpolation, Preprocessing
 from tests.data.samples import noise, pixels, save
 
 
@@ -27,6 +28,22 @@ def test_preprocess_is_bit_exact_to_torchvision(size: tuple[int, int], image_siz
     actual = preprocess(image, image_size)
     assert actual.dtype == np.uint8
     assert np.array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("size", [(256, 511), (300, 257), (60, 50)])
+def test_every_view_is_what_torchvision_makes(size: tuple[int, int], interpolation: Interpolation) -> None:
+    from torchvision import transforms
+
+    image = noise(*size)
+    mode = transforms.InterpolationMode(interpolation)
+    for asked, expected in (
+        (Preprocessing(resize=120, interpolation=interpolation), [transforms.Resize(120, mode)]),
+        (Preprocessing(crop="centerCrop", interpolation=interpolation), [transforms.Resize(97, mode)]),
+        (Preprocessing(crop="scaleFill", interpolation=interpolation), [transforms.Resize((97, 97), mode)]),
+    ):
+        seen = transforms.Compose([*expected, transforms.CenterCrop(97)])(image)
+        assert np.array_equal(preprocess(image, 97, asked), np.array(seen)), asked
 
 
 @pytest.mark.parametrize(

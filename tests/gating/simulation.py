@@ -16,18 +16,12 @@ from numpy.typing import NDArray
 from scipy import signal, special
 from tabulate import tabulate
 
-from coreml_prune_bench.gating.baseline import (
-    AccuracyRow,
-    Baseline,
-    LatencyRow,
-    RoundSummary,
-    from_records,
-    read_baseline,
-    read_results,
-)
+from coreml_prune_bench.gating.baseline import from_records, read_baseline, read_results
+from coreml_prune_bench.gating.checks import Report
 from coreml_prune_bench.gating.limits import Rules, RuleSet
 from coreml_prune_bench.gating.packed import packed
-from coreml_prune_bench.gating.verdicts import Report, gate
+from coreml_prune_bench.gating.rows import AccuracyRow, Baseline, LatencyRow, RoundSummary
+from coreml_prune_bench.gating.verdicts import gate
 from tests.factories import accuracy_record, latency_record
 
 ALPHA = 0.05

@@ -293,12 +293,12 @@ def test_missing_new_and_failed_rows():
     dense = accuracy_record(bits()[0], algorithm="dense")
     report = gate(of(record), of(dense))
     assert [(row.key.algorithm, row.verdict, row.fails) for row in report.rows] == [
+        ("sparse-gpt", "missing", True),  # what fails comes first
         ("dense", "new", False),
-        ("sparse-gpt", "missing", True),
     ]
     assert report.exit_code == 1
     assert gate(of(record), of(dense), rules(fail=["worse"])).exit_code == 0
-    failed = gate(of(record, dense), of(dense, failed_record())).rows[1]
+    failed = gate(of(record, dense), of(dense, failed_record())).rows[0]
     assert (failed.verdict, failed.reason) == ("missing", "failed in the run: layer x is dense")
 
 
@@ -318,8 +318,8 @@ def test_rows_of_one_cell_on_two_data_sets_are_told_apart():
     old = of(on("imagefolder:a", before, "2026-01-01"), on("imagefolder:b", before, "2026-01-01"))
     new = of(on("imagefolder:a", before, "2026-01-02"), on("imagefolder:b", after, "2026-01-02"))
     report = gate(old, new)
-    assert [row.verdict for row in report.rows] == ["same", "worse"]
-    assert "data bbbbbbbb" in report.rows[1].key.name
+    assert [row.verdict for row in report.rows] == ["worse", "same"]
+    assert "data bbbbbbbb" in report.rows[0].key.name
     assert gate(old, of(on("imagefolder:a", before, "2026-01-02"))).counts == {"missing": 1, "same": 1}
 
 

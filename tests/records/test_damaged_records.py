@@ -104,11 +104,11 @@ def test_a_folder_of_nothing_but_damage_is_one_line(tmp_path, refused, damage):
 
 def test_a_record_of_a_later_version_is_not_damaged_and_stays(results):
     path = the_file(results, four_images(trial=1))
-    path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 4'))
-    with pytest.raises(BenchError, match="of schema 4, which this version cannot read") as raised:
+    path.write_text(path.read_text().replace('"schema_version": 4', '"schema_version": 5'))
+    with pytest.raises(BenchError, match="of schema 5, which this version cannot read") as raised:
         read_records(results)
     assert not isinstance(raised.value, DamagedFileError)
-    with pytest.raises(BenchError, match="of schema 4"):
+    with pytest.raises(BenchError, match="of schema 5"):
         Store(results).record_of(path.stem, lambda record: None, lambda line: None)
     assert path.is_file()
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from coreml_prune_bench.core.errors import BenchError, DamagedFileError
 from coreml_prune_bench.gating.baseline import read_baseline
 from coreml_prune_bench.latency.self_test.run import read_self_test
+from coreml_prune_bench.models.preprocessing import USUAL
 from coreml_prune_bench.records import schemas
 from coreml_prune_bench.records.accuracy import read_record
 from coreml_prune_bench.records.hits import read_scored
@@ -32,6 +33,7 @@ def test_records_of_every_schema_are_read_and_say_the_same(version):
     assert record.package.weight_bytes == 5_000_000
     assert record.predictions.top1 == 0.5
     assert bool(record.code) == (version > 1)
+    assert record.data.preprocessing == USUAL
     threads = 2 if version > 2 else None
     assert (record.provenance.build_threads, record.provenance.predict_threads) == (threads, threads)
     _, hits = read_scored(FILES / f"record-{version}.json")
@@ -69,7 +71,7 @@ def test_an_older_record_that_is_damaged_is_named_and_no_other_error(tmp_path):
     for changed in ("[]", '"x"', "null"):
         content = json.loads((FILES / "record-2.json").read_text()) | {"provenance": json.loads(changed)}
         (tmp_path / "r.json").write_text(json.dumps(content))
-        with pytest.raises(DamagedFileError, match="is not a record of schema 3: provenance"):
+        with pytest.raises(DamagedFileError, match="is not a record of schema 4: provenance"):
             read_record(tmp_path / "r.json")
 
 

@@ -342,7 +342,7 @@ def test_a_record_survives_writing_and_reading(tmp_path):
     ("text", "message"),
     [
         (record().to_json()[:300], "is not a record: "),
-        (record().to_json().replace('"schema_version": 3', '"schema_version": 4'), "which this version cannot read"),
+        (record().to_json().replace('"schema_version": 4', '"schema_version": 5'), "which this version cannot read"),
         ("{}", "it has no schema_version"),
     ],
 )

@@ -109,15 +109,12 @@ def test_sizes_and_ratios_are_taken_as_they_are() -> None:
     pruned = accuracy_record(first(790), weight_bytes=3_999_950, sparsity=0.5)  # 4,000,000 bytes with the rest
     rules = ("package_mb <= 4", "weight_mb <= 3.9", "ratio >= 1.75", "sparsity >= 50")
     report = held(dense, pruned, rules=rules)
-    found = {check.metric: (check.verdict, check.run) for check in report.rows[0].checks}
-    assert report.rows[0].key.algorithm == "sparse-gpt" or report.rows[1].key.algorithm == "sparse-gpt"
     by_row = {row.key.algorithm: {check.metric: check.verdict for check in row.checks} for row in report.rows}
     assert by_row == {
         "sparse-gpt": {"package_mb <= 4": "same", "weight_mb <= 3.9": "worse", "ratio >= 1.75": "same",
                        "sparsity >= 50": "same"},
         "dense": {"package_mb <= 4": "worse", "weight_mb <= 3.9": "worse", "sparsity >= 50": "worse"},
     }  # fmt: skip
-    assert found
     assert report.tests == 0
 
 

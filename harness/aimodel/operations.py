@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from coreml_prune_bench.aimodel.complex_numbers import Pairs, is_complex, real_type
+from coreml_prune_bench.aimodel.complex_numbers import Pairs
 from coreml_prune_bench.aimodel.constants import ELEMENT_TYPES, elements
 from coreml_prune_bench.aimodel.dialect import operands, short_name
 from coreml_prune_bench.core.errors import PackageError
@@ -155,8 +155,6 @@ class Writer:
         stored = op["constant"]
         if "other" in stored:
             raise PackageError(f"{self._package}: a constant is {stored['other']}, not a tensor of numbers")
-        if is_complex(entry):
-            return self._complex_constant(entry, stored, number, to)
         known = self._weight_names.get(str(number))
         name = self._free(str(known) if known else f"constant_{number}")
         type_ = _type(entry, as_stored=True)
@@ -168,21 +166,6 @@ class Writer:
         else:
             value = Stored(type_, "", at, name)
         self._append(to, "const", {}, (NamedType(name, value.type),), {"val": value})
-        return name
-
-    def _complex_constant(
-        self, entry: Mapping[str, Any], stored: Mapping[str, Any], number: int, to: list[Operation]
-    ) -> str:
-        real = {"type": real_type(entry["type"]), "shape": [*entry["shape"], 2]}
-        both = self._read(_type(real), int(stored["at"]), int(stored["bytes"]), splat=False)
-        parts = []
-        for part in (0, 1):
-            array = np.broadcast_to(np.asarray(both.value)[..., part], entry["shape"])
-            value = Immediate(TensorType(both.type.dtype, array.shape), np.ascontiguousarray(array))
-            parts.append(self._free(f"constant_{number}_{('real', 'imaginary')[part]}"))
-            self._append(to, "const", {}, (NamedType(parts[-1], value.type),), {"val": value})
-        name = self._free(f"constant_{number}")
-        self._pairs.add(name, *parts)
         return name
 
     def _zeros(self, entry: Mapping[str, Any], to: list[Operation]) -> str:

@@ -1,13 +1,13 @@
 """Complex numbers, which no ML program has, as two values: the real part and the imaginary one.
 
 Values of these are what operations of two real ones make; an operation on them becomes one on each part, or the few
-that a product takes. A function's own inputs, results and constants
-are real.
+that a product takes. A function's own inputs, results and constants are real.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from coreml_prune_bench.core.errors import UnsupportedOperationError
@@ -27,7 +27,8 @@ Written = Callable[[str, Sequence[str], Mapping[str, Any]], list[str]]
 class Pairs:
     """The two parts of each complex value, by its name."""
 
-    def __init__(self) -> None:
+    def __init__(self, package: Path) -> None:
+        self._package = package
         self._parts: dict[str, tuple[str, str]] = {}
 
     def written(
@@ -64,7 +65,9 @@ class Pairs:
             (a, b), (c, d) = (self._parts.get(value, (value, "")) for value in values)
             ac, bd, ad, bc = (write("mul", pair, as_real)[0] for pair in ((a, c), (b, d), (a, d), (b, c)))
             return [self._made(free, write("sub", (ac, bd), as_real)[0], write("add", (ad, bc), as_real)[0])]
-        raise UnsupportedOperationError(f"operation 'coreai.{name}' of complex numbers is not one that is known here")
+        raise UnsupportedOperationError(
+            f"{self._package}: operation 'coreai.{name}' of complex numbers is not known here"
+        )
 
     def _made(self, free: Callable[[str], str], real: str, imaginary: str) -> str:
         name = free("complex")

@@ -52,7 +52,7 @@ class Writer:
         self._constants = 0
         self._names: dict[int, str] = {}
         self._sparse: dict[str, tuple[str, str]] = {}
-        self._pairs = Pairs()
+        self._pairs = Pairs(package)
         self._arrays: dict[str, np.ndarray] = {}
         self._types: dict[str, TensorType] = {}
 

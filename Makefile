@@ -1,5 +1,5 @@
 # `make bench` runs the main job on embedded data, `make test` the tests. Both set up .venv first; nothing else is needed.
-.PHONY: help setup bench test test-slow test-macos lint benchmark conformance conformance-mac bounds test-versions lock clean
+.PHONY: help setup bench test test-slow test-macos lint benchmark conformance conformance-mac conformance-coreai bounds test-versions lock clean
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -15,6 +15,7 @@ help:
 	@echo "make benchmark  speed, as ratios taken in one run"
 	@echo "make conformance  coremltools' tests of operations and torchvision's networks over the portable runtime (an hour)"
 	@echo "make conformance-mac  coremltools' tests that need macOS, over the stand-in (minutes)"
+	@echo "make conformance-coreai  torch's operations through Apple's converter for Core AI over the portable runtime (10 minutes)"
 	@echo "make bounds     time and memory of 3,000 damaged packages and 35 that mean harm (20 minutes)"
 	@echo "make test-versions  a part of the tests at both ends of the ranges in pyproject.toml (10 minutes)"
 	@echo "make lock       constraints.txt anew, keeping what still fits the ranges"
@@ -58,6 +59,10 @@ test-macos: setup
 conformance-mac: setup
 	$(BIN)/python -m pytest -q -p no:cacheprovider -p tests.runtimes.coremltools_on_a_mac -W ignore -m '' \
 	  --pyargs $(addprefix coremltools.test.,$(MAC_TESTS))
+
+# Needs coreai-core and coreai-torch.
+conformance-coreai: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.runtimes.portable.coreai.conformance
 
 bounds: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.runtimes.portable.bounds

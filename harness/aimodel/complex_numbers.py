@@ -1,12 +1,13 @@
 """Complex numbers, which no ML program has, as two values: the real part and the imaginary one.
 
 Values of these are what operations of two real ones make; an operation on them becomes one on each part, or the few
-that a product takes. A function's own inputs and results are real.
+that a product takes. A function's own inputs, results and constants are real.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from coreml_prune_bench.core.errors import UnsupportedOperationError
@@ -26,11 +27,9 @@ Written = Callable[[str, Sequence[str], Mapping[str, Any]], list[str]]
 class Pairs:
     """The two parts of each complex value, by its name."""
 
-    def __init__(self) -> None:
+    def __init__(self, package: Path) -> None:
+        self._package = package
         self._parts: dict[str, tuple[str, str]] = {}
-
-    def add(self, name: str, real: str, imaginary: str) -> None:
-        self._parts[name] = (real, imaginary)
 
     def written(
         self,
@@ -50,15 +49,15 @@ class Pairs:
         """
         if name == _MAKES:
             return [self._made(free, values[0], values[1])]
-        if name == "cast" and is_complex(op["out"][0]) and values[0] not in self._parts:
-            entry = {**op["out"][0], "type": real_type(op["out"][0]["type"])}
+        if name == "cast" and _is_complex(op["out"][0]) and values[0] not in self._parts:
+            entry = {**op["out"][0], "type": _real_type(op["out"][0]["type"])}
             (real,) = write("cast", values, {**op, "out": [entry]})
             return [self._made(free, real, zeros(entry))]
         if not any(value in self._parts for value in values):
             return None
         if name in (_REAL, _IMAGINARY):
             return [self._parts[values[0]][name == _IMAGINARY]]
-        as_real = {**op, "out": [{**entry, "type": real_type(entry["type"])} for entry in op["out"]]}
+        as_real = {**op, "out": [{**entry, "type": _real_type(entry["type"])} for entry in op["out"]]}
         if name in _EACH_PART:
             parts = [write(name, [self._parts.get(v, (v, v))[i] for v in values], as_real) for i in (0, 1)]
             return [self._made(free, *pair) for pair in zip(*parts, strict=True)]
@@ -66,18 +65,20 @@ class Pairs:
             (a, b), (c, d) = (self._parts.get(value, (value, "")) for value in values)
             ac, bd, ad, bc = (write("mul", pair, as_real)[0] for pair in ((a, c), (b, d), (a, d), (b, c)))
             return [self._made(free, write("sub", (ac, bd), as_real)[0], write("add", (ad, bc), as_real)[0])]
-        raise UnsupportedOperationError(f"operation 'coreai.{name}' of complex numbers is not one that is known here")
+        raise UnsupportedOperationError(
+            f"{self._package}: operation 'coreai.{name}' of complex numbers is not known here"
+        )
 
     def _made(self, free: Callable[[str], str], real: str, imaginary: str) -> str:
         name = free("complex")
-        self.add(name, real, imaginary)
+        self._parts[name] = (real, imaginary)
         return name
 
 
-def real_type(element: str) -> str:
+def _real_type(element: str) -> str:
     """Of `complex<f32>` f32; a real type as it is."""
     return element.removeprefix("complex<").removesuffix(">")
 
 
-def is_complex(entry: Mapping[str, Any]) -> bool:
+def _is_complex(entry: Mapping[str, Any]) -> bool:
     return str(entry.get("type", "")).startswith("complex<")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from coreml_prune_bench.aimodel.complex_numbers import Pairs, is_complex, real_type
+from coreml_prune_bench.aimodel.complex_numbers import Pairs
 from coreml_prune_bench.aimodel.constants import ELEMENT_TYPES, SPLAT, elements
 from coreml_prune_bench.aimodel.dialect import operands, short_name
 from coreml_prune_bench.core.errors import PackageError
@@ -52,7 +52,7 @@ class Writer:
         self._constants = 0
         self._names: dict[int, str] = {}
         self._sparse: dict[str, tuple[str, str]] = {}
-        self._pairs = Pairs()
+        self._pairs = Pairs(package)
         self._arrays: dict[str, np.ndarray] = {}
         self._types: dict[str, TensorType] = {}
 
@@ -157,8 +157,6 @@ class Writer:
         if "other" in stored:
             raise PackageError(f"{self._package}: a constant is {stored['other']}, not a tensor of numbers")
         unnamed = f"inner_{self._next()}" if number is None else f"constant_{number}"
-        if is_complex(entry):
-            return self._complex_constant(entry, stored, unnamed, to)
         name = self._free(str(self._weight_names.get(str(number)) or unnamed))
         type_ = _type(entry, as_stored=True)
         at, size = int(stored["at"]), int(stored["bytes"])
@@ -172,21 +170,6 @@ class Writer:
         else:
             value = Stored(type_, "", at, name)
         self._append(to, "const", {}, (NamedType(name, value.type),), {"val": value})
-        return name
-
-    def _complex_constant(
-        self, entry: Mapping[str, Any], stored: Mapping[str, Any], unnamed: str, to: list[Operation]
-    ) -> str:
-        real = {"type": real_type(entry["type"]), "shape": [*entry["shape"], 2]}
-        both = self._read(_type(real), int(stored["at"]), int(stored["bytes"]), splat=False)
-        parts = []
-        for part in (0, 1):
-            array = np.broadcast_to(np.asarray(both.value)[..., part], entry["shape"])
-            value = Immediate(TensorType(both.type.dtype, array.shape), np.ascontiguousarray(array))
-            parts.append(self._free(f"{unnamed}_{('real', 'imaginary')[part]}"))
-            self._append(to, "const", {}, (NamedType(parts[-1], value.type),), {"val": value})
-        name = self._free(unnamed)
-        self._pairs.add(name, *parts)
         return name
 
     def _zeros(self, entry: Mapping[str, Any], to: list[Operation]) -> str:

@@ -37,7 +37,10 @@ _NEUTRAL = {"Mul": 1.0, "Min": math.inf, "Max": -math.inf}
 @along("axis", "coreai.scan")
 def scan(call: Call) -> None:
     axis = call.integer("axis", 0) % call.rank("x")
-    op_type = _COMBINERS[call.integer("scan_op", 0)]
+    number = call.integer("scan_op", 0)
+    if not 0 <= number < len(_COMBINERS):
+        raise call.malformed(f"scan_op is {number}")
+    op_type = _COMBINERS[number]
     if op_type == "Sum":
         position = call.initializer("axis", np.array(axis, np.int64))
         call.node("CumSum", [call.tensor("x"), position], reverse=int(call.flag("reverse")))

@@ -6,14 +6,11 @@ with 1, so that a batch can be tried, too.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-
-_COUNT = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -45,11 +42,6 @@ def inside(*shape: int) -> torch.Tensor:
 def whole(*shape: int, low: int = -9, high: int = 9, dtype: torch.dtype = torch.int32) -> torch.Tensor:
     generator = torch.Generator().manual_seed(sum(shape))
     return torch.randint(low, high, shape, generator=generator).to(dtype)
-
-
-def some(x: torch.Tensor) -> torch.Tensor:
-    """x in Float16, too."""
-    return x.half()
 
 
 def tries(call: Callable[..., Any], *given: torch.Tensor | Sequence[torch.Tensor], **options: Any) -> list[Try]:

@@ -3,11 +3,14 @@
 import logging
 
 import pytest
+import torch
+from torchvision.models import VisionTransformer
 
 pytest.importorskip("coreai", reason="coreai-core is not installed")
 pytest.importorskip("coreai_torch", reason="coreai-torch is not installed")
 
 from tests.runtimes.portable.coreai import conformance
+from tests.runtimes.portable.coreai.cases import Try, real
 
 SOME = ("convolution.default", "avg_pool2d.default", "while_loop", "polar.default", "add")
 
@@ -22,6 +25,19 @@ def test_operation_agrees_with_torch(entry: str) -> None:
         converter.close()
     assert (outcome.kind, outcome.why) == ("agrees", "")
     assert entry in converter.reached
+
+
+def test_attention_and_its_class_token_run_a_batch_at_once() -> None:
+    """Whose samples Core AI's program adds as [tokens, width] to [1, tokens, width]."""
+    torch.manual_seed(0)
+    network = VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=5)
+    torch.nn.init.normal_(network.heads.head.weight)  # zeros at first
+    converter = conformance.Converter()
+    try:
+        outcome = conformance.tried(converter, Try(network, (real(1, 3, 32, 32),), tolerance=1e-4))
+    finally:
+        converter.close()
+    assert (outcome.kind, outcome.why, outcome.any_batch) == ("agrees", "", True)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from coreml_prune_bench.runtimes.portable import load
 from coreml_prune_bench.runtimes.portable.session import Model
 
 _ELEMENTS = {"float32": "f32", "float16": "f16", "bool": "i1", "int8": "si8", "uint8": "ui8", "int32": "si32"}
-_ELEMENTS |= {"uint32": "ui32", "int64": "si64", "complex64": "complex<f32>"}
+_ELEMENTS |= {"uint32": "ui32", "int64": "si64"}
 
 Type = tuple[str, Sequence[int | None]]
 """MLIR's element type, and the shape."""

@@ -79,15 +79,17 @@ def unpacked(package: Path, bytecode: Path, folder: Path) -> dict[str, Any]:
 
 def _reason(code: int, told: Path) -> str:
     """Why the process ended with that code, negative for a signal. told: what it wrote to standard error."""
+    with told.open("rb") as file:
+        file.seek(max(0, told.stat().st_size - _TOLD_BYTES))
+        written = file.read().decode(errors="replace").splitlines()
+    lines = [" ".join(line.split())[:_MOST_LETTERS] for line in written if line.strip()]
     if code < 0:
         try:
             name = signal.Signals(-code).name
         except ValueError:
             name = f"signal {-code}"
         took = f" after {_FREE_PROCESSOR_S} s and more" if name == "SIGXCPU" else ""
-        return f"its process was ended by {name}{took}; {DAMAGED}"
-    with told.open("rb") as file:
-        file.seek(max(0, told.stat().st_size - _TOLD_BYTES))
-        lines = file.read().decode(errors="replace").strip().splitlines()
-    last = " ".join(lines[-1].split())[:_MOST_LETTERS] if lines else f"its process ended with code {code}"
+        said = next((f" ({line})" for line in lines if "error: " in line), "")
+        return f"its process was ended by {name}{took}{said}; {DAMAGED}"
+    last = lines[-1] if lines else f"its process ended with code {code}"
     return f"{last}; {DAMAGED}" if code == unpack.ILLEGIBLE else last

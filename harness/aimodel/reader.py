@@ -114,8 +114,8 @@ def _feature(value: NamedType, element: str) -> Feature:
 
 def _image(value: NamedType) -> Feature:
     """Of our own packages: uint8 [1, 3, H, W], which decoded images are given for."""
-    batch, channels, height, width = value.type.shape
-    if (batch, channels) != (1, 3) or height is None or width is None or value.type.dtype != "uint8":
+    *batch, height, width = value.type.shape if len(value.type.shape) == 4 else (None, None)
+    if batch != [1, 3] or height is None or width is None or value.type.dtype != "uint8":
         raise ValueError(f"its image input {value.name!r} is {value.type.dtype} {list(value.type.shape)}")
     shape = (height, width, 3)
     return Feature(value.name, "image", shape, "uint8", color_space="RGB", default_shape=shape)

@@ -63,11 +63,13 @@ def main(source: str, folder: str, memory_bytes: str, processor_s: str, file_byt
 
 
 def _limit(memory_bytes: int, processor_s: int, file_bytes: int) -> None:
+    limits = {resource.RLIMIT_CPU: processor_s, resource.RLIMIT_FSIZE: file_bytes, resource.RLIMIT_CORE: 0}
     if sys.platform != "darwin":  # which knows the limit and keeps none
-        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CPU, (processor_s, processor_s + 1))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        limits[resource.RLIMIT_AS] = memory_bytes
+    for limit, most in limits.items():
+        allowed = resource.getrlimit(limit)[1]
+        least = most if allowed == resource.RLIM_INFINITY else min(most, allowed)
+        resource.setrlimit(limit, (least, allowed))
 
 
 class Unpacked:

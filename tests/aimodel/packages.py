@@ -76,7 +76,9 @@ def classifier(path: Path, convolution: np.ndarray, linear: np.ndarray, dtype: s
     kept = linear != 0
     values, mask = linear[kept].astype(dtype), np.packbits(kept.reshape(-1), bitorder="little")
     dense = f"tensor<8x{classes}x{t}"
-    sparse = f"{dense}, #coreai.sparse_tensor_encoding<bitmask, numNonZero = {values.size}, posWidth = 1, crdWidth = 1>>"
+    sparse = (
+        f"{dense}, #coreai.sparse_tensor_encoding<bitmask, numNonZero = {values.size}, posWidth = 1, crdWidth = 1>>"
+    )
     image, seen, mean = (f"tensor<1x{size}x{t}>" for size in ("3x8x8", "8x6x6", "8x1x1"))
     body = f"""
         %w = {constant(convolution.astype(dtype))}

@@ -13,11 +13,11 @@ from coreml_prune_bench.models.quiet import quiet_coremltools
 if TYPE_CHECKING:
     from coreml_prune_bench.accuracy.package import evaluate_package as evaluate
     from coreml_prune_bench.advice.advise import advise
+    from coreml_prune_bench.aimodel.programs import read_package as inspect
     from coreml_prune_bench.bench.suite import load_suite
     from coreml_prune_bench.bench.suite_choice import run_suite as run
     from coreml_prune_bench.core.errors import BenchError
     from coreml_prune_bench.gating.folder import gate_folder as gate
-    from coreml_prune_bench.mlprogram.summary import read_package as inspect
     from coreml_prune_bench.models.networks import registered_networks as networks
     from coreml_prune_bench.models.pruning.algorithm import algorithms
     from coreml_prune_bench.report.results import Results, load_records
@@ -45,7 +45,7 @@ _PLACES = {
     "algorithms": "models.pruning.algorithm:algorithms",
     "evaluate": "accuracy.package:evaluate_package",
     "gate": "gating.folder:gate_folder",
-    "inspect": "mlprogram.summary:read_package",
+    "inspect": "aimodel.programs:read_package",
     "load_records": "report.results:load_records",
     "load_suite": "bench.suite:load_suite",
     "networks": "models.networks:registered_networks",

@@ -27,7 +27,8 @@ def evaluate_package(
 ) -> Predictions:
     """The predictions of an image classification package, ours or not, for the val split of `data`.
 
-    data: a spec such as "imagefolder:/data/x". precision is the portable runtime's, compute_units are Core ML's.
+    data: a spec such as "imagefolder:/data/x". precision is the portable runtime's, compute_units are Core ML's, and
+    Core AI's on a Mac.
     class_map: by class of the data the package's label, or where it has none the position of its score, or the file of
     `--class-map`. preprocessing, output: as the options of `accuracy` say.
     Raises BenchError of one line: a package that does not fit the data, a bad image, no Core ML here.

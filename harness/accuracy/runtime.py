@@ -8,7 +8,7 @@ from coreml_prune_bench.accuracy.watched import watched_loader
 from coreml_prune_bench.core.keys import code_version, package_versions
 from coreml_prune_bench.models.processors import cores
 from coreml_prune_bench.records.accuracy import Runtime
-from coreml_prune_bench.runtimes.protocol import Load, RuntimeName
+from coreml_prune_bench.runtimes.protocol import Load, MLPackageRuntime
 
 if TYPE_CHECKING:
     from coreml_prune_bench.latency.session import Machine
@@ -20,7 +20,7 @@ _CODE = ("accuracy.evaluate",)
 class Evaluation:
     """compute_units: Core ML's; the portable runtime has the CPU alone."""
 
-    runtime: RuntimeName = "portable"
+    runtime: MLPackageRuntime = "portable"
     compute_units: str = "cpu"
 
     @property

@@ -1,9 +1,10 @@
 """Whether compute units compute what the package says: by how many images are further off than rounding explains.
 
-Core ML computes most of a Float16 package in Float16, so its scores differ from Float32's. By how much rounding alone
-explains is measured on the same images: the portable runtime in Float16 beside itself in Float32. An image is off where
-Core ML's largest error of a score is more than `FACTOR` times that. A unit is wrong where more images are off than
-`ALLOWED` would be by chance, right where that many are excluded, and else nobody can tell.
+Core ML, and Core AI as well, computes most of a Float16 package in Float16, so its scores differ from Float32's. By
+how much rounding alone explains is measured on the same images: the portable runtime in Float16 beside itself in
+Float32. An image is off where Core ML's largest error of a score is more than `FACTOR` times that. A unit is wrong
+where more images are off than `ALLOWED` would be by chance, right where that many are excluded, and else nobody can
+tell.
 """
 
 from dataclasses import dataclass

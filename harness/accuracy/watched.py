@@ -1,7 +1,7 @@
-"""Core ML in a process of its own, for what predicts many images: one that hangs or dies costs a package, no more.
+"""Apple's runtimes in a process of their own, for what predicts many images: one that hangs or dies costs a package.
 
-As `latency` does: coremltools holds Python's lock while Core ML predicts, and Core ML's compiler writes to standard
-output, which is for tables.
+As `latency` does for Core ML: coremltools holds Python's lock while Core ML predicts, and Core ML's compiler writes
+to standard output, which is for tables.
 """
 
 import functools
@@ -22,16 +22,23 @@ BATCH_LIMIT_SECONDS = 900.0
 
 
 def watched_loader(runtime: RuntimeName, **options: Any) -> Load:
-    """`loader` of runtimes.protocol, with Core ML in a process of its own."""
+    """`loader` of runtimes.protocol, with Core ML and Core AI in a process of its own."""
     load = loader(runtime, **options)
-    return functools.partial(WatchedModel, load) if runtime == "coreml" else load
+    if runtime == "portable":
+        return load
+    return functools.partial(WatchedModel, load, called="Core ML" if runtime == "coreml" else "Core AI")
 
 
 class WatchedModel:
-    """A package that another process predicts with; a `BatchModel`. Raises PackageError for all that goes wrong."""
+    """A package that another process predicts with; a `BatchModel`. Raises PackageError for all that goes wrong.
 
-    def __init__(self, load: Load, package: Path, *, limit_s: float = BATCH_LIMIT_SECONDS) -> None:
-        self._package, self._limit_s = package, limit_s
+    called: what predicts there, for errors.
+    """
+
+    def __init__(
+        self, load: Load, package: Path, *, limit_s: float = BATCH_LIMIT_SECONDS, called: str = "Core ML"
+    ) -> None:
+        self._package, self._limit_s, self._called = package, limit_s, called
         self._worker = Worker(functools.partial(_Served, load, package))
         self._finalizer = weakref.finalize(self, self._worker.kill)
         self._received(START_LIMIT_SECONDS)
@@ -59,7 +66,7 @@ class WatchedModel:
             raise PackageError(str(error)) from error
         except GoneError as error:
             self._finalizer()
-            raise PackageError(f"{self._package}: Core ML's process: {error}") from error
+            raise PackageError(f"{self._package}: {self._called}'s process: {error}") from error
 
 
 class _Served:

@@ -12,7 +12,10 @@ import numpy as np
 from coreml_prune_bench.aimodel.complex_numbers import Pairs
 from coreml_prune_bench.aimodel.constants import ELEMENT_TYPES, SPLAT, elements
 from coreml_prune_bench.aimodel.dialect import operands, short_name
+from coreml_prune_bench.aimodel.process import DAMAGED
 from coreml_prune_bench.core.errors import PackageError
+from coreml_prune_bench.mlprogram.budget import BYTES_PER_BYTE, FREE_BYTES
+from coreml_prune_bench.mlprogram.features import check_name, check_size
 from coreml_prune_bench.mlprogram.program import Block, Operation
 from coreml_prune_bench.mlprogram.values import (
     Constant,
@@ -47,8 +50,10 @@ class Writer:
         self._graphs = graphs
         self._stored = stored
         self._weight_names = weight_names
-        self._taken: set[str] = set()
+        self._taken: dict[str, int] = {}
         self._made = 0
+        self._read_operations = 0
+        self._splat_bytes = FREE_BYTES + BYTES_PER_BYTE * stored.size
         self._constants = 0
         self._names: dict[int, str] = {}
         self._sparse: dict[str, tuple[str, str]] = {}
@@ -90,7 +95,10 @@ class Writer:
         names: dict[int, str],
         depth: int,
     ) -> list[str]:
-        """The operations of a graph or region, and the names of what it returns. names: of the values around it."""
+        """The operations of a graph or region, and the names of what it returns.
+
+        names: of the values of the graph so far, which have a number each; those of the region are added.
+        """
         if depth > _MOST_DEPTH:
             raise PackageError(f"{self._package}: its graphs invoke each other deeper than {_MOST_DEPTH}")
         names.update(zip((entry["value"] for entry in graph["inputs"]), given, strict=True))
@@ -103,6 +111,9 @@ class Writer:
         self, op: Mapping[str, Any], values: list[str], to: list[Operation], names: dict[int, str], depth: int
     ) -> list[str]:
         """Append one operation; the names of its results."""
+        self._read_operations += 1
+        if self._read_operations > _MOST_OPERATIONS:  # those that make none, too: graphs can invoke each other for ever
+            raise PackageError(f"{self._package}: its graphs have more than {_MOST_OPERATIONS:,} operations")
         name = short_name(op["op"])
         if name == "invoke":
             callee = op["attributes"].get("callee")
@@ -143,7 +154,7 @@ class Writer:
     def _block(self, region: Mapping[str, Any], names: dict[int, str], depth: int) -> Block:
         inputs = [NamedType(self._free(f"argument_{self._next()}"), _type(entry)) for entry in region["inputs"]]
         inner: list[Operation] = []
-        results = self._written(region, [value.name for value in inputs], inner, dict(names), depth + 1)
+        results = self._written(region, [value.name for value in inputs], inner, names, depth + 1)
         return Block(tuple(inputs), tuple(inner), tuple(results))
 
     # --- what is stored
@@ -159,6 +170,10 @@ class Writer:
         unnamed = f"inner_{self._next()}" if number is None else f"constant_{number}"
         name = self._free(str(self._weight_names.get(str(number)) or unnamed))
         type_ = _type(entry, as_stored=True)
+        if type_.dtype not in ELEMENT_TYPES.values():
+            raise PackageError(
+                f"{self._package}: constant {name!r} has element type {type_.dtype}, which cannot be read yet"
+            )
         at, size = int(stored["at"]), int(stored["bytes"])
         value: Constant
         splat = bool(stored.get("splat"))
@@ -187,6 +202,9 @@ class Writer:
         if type_.dtype in _AS_32_BITS:
             array = np.clip(array, _LIMITS.min if array.dtype.kind == "i" else 0, _LIMITS.max).astype(np.int32)
         if splat:
+            self._splat_bytes -= 4 * math.prod(type_.fixed_shape)
+            if self._splat_bytes < 0:
+                raise PackageError(f"{self._package}: its constants that repeat one number are too large; {DAMAGED}")
             array = np.broadcast_to(array.reshape(()), type_.fixed_shape)
         return Immediate(TensorType(_AS_32_BITS.get(type_.dtype, type_.dtype), type_.shape), array)
 
@@ -263,11 +281,12 @@ class Writer:
     def _free(self, name: str) -> str:
         """The name, with a number where it is taken. A slash would be one of the translation's own names."""
         name = name.replace("/", "_")
-        found, count = name, 0
+        check_name(self._package, name)
+        found = name
         while found in self._taken:
-            count += 1
-            found = f"{name}_{count}"
-        self._taken.add(found)
+            self._taken[name] += 1
+            found = f"{name}_{self._taken[name]}"
+        self._taken[found] = 0
         return found
 
 
@@ -275,7 +294,9 @@ def _type(entry: Mapping[str, Any], *, as_stored: bool = False) -> TensorType:
     if "shape" not in entry:
         raise ValueError(f"a value is {entry['type']}, not a tensor of numbers")
     dtype = ELEMENT_TYPES.get(entry["type"], str(entry["type"]))
-    return TensorType(dtype if as_stored else _AS_32_BITS.get(dtype, dtype), tuple(entry["shape"]))
+    shape = tuple(entry["shape"])
+    check_size(shape)
+    return TensorType(dtype if as_stored else _AS_32_BITS.get(dtype, dtype), shape)
 
 
 def _immediate(value: Any) -> Immediate:

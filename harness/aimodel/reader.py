@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,25 +22,22 @@ from coreml_prune_bench.aimodel.operations import Writer
 from coreml_prune_bench.aimodel.process import DAMAGED, unpacked
 from coreml_prune_bench.aimodel.unpack import CONSTANTS
 from coreml_prune_bench.core.errors import PackageError
-from coreml_prune_bench.mlprogram.named import refuse_pointer
+from coreml_prune_bench.mlprogram.features import ILLEGIBLE, check_name
+from coreml_prune_bench.mlprogram.named import BYTECODE, refuse_pointer
 from coreml_prune_bench.mlprogram.program import Feature, Program
 from coreml_prune_bench.mlprogram.values import NamedType, numpy_name
 from coreml_prune_bench.mlprogram.weights import path_inside
 
-SUFFIX = ".aimodel"
-BYTECODE, HASH, METADATA = "main.mlirb", "main.hash", "metadata.json"
+HASH, METADATA = "main.hash", "metadata.json"
 DEPLOYMENT_TARGET = "iOS27 / macOS27"
 OWN_METADATA = "coreml-prune-bench"
 """Under it, in the metadata that a package's author defines: `image`, the input that takes pixels, and `weights`, the
 name of each weight by the number of the constant that has it."""
 
 _MAIN = "main"
-_MOST_METADATA_BYTES = 16 << 20
-
-
-def is_aimodel(path: str | Path) -> bool:
-    """Whether it is called or looks like one; not whether it can be read."""
-    return Path(path).suffix == SUFFIX or (Path(path) / BYTECODE).is_file()
+_DEFINED = "creatorDefinedMetadata"
+_MOST_METADATA_BYTES = 4 << 20
+_MOST_BYTECODE_BYTES = 4 << 30
 
 
 def read(path: str | Path, function: str | None = None) -> Program:
@@ -48,10 +46,10 @@ def read(path: str | Path, function: str | None = None) -> Program:
     Raises PackageError where it cannot be read, BenchError where Apple's reader is not installed.
     """
     package = Path(path)
-    if not package.is_dir():
-        raise PackageError(f"{package}: not found, or no folder; a .aimodel is one")
     bytecode = path_inside(package, package / BYTECODE, BYTECODE)
     refuse_pointer(bytecode)
+    if (size := bytecode.stat().st_size) > _MOST_BYTECODE_BYTES:
+        raise PackageError(f"{package}: {BYTECODE} has {size:,} bytes, more than {_MOST_BYTECODE_BYTES >> 30} GiB")
     _check_hash(package, bytecode)
     own = _own_metadata(package)
     with tempfile.TemporaryDirectory(prefix="aimodel-") as folder:
@@ -61,7 +59,7 @@ def read(path: str | Path, function: str | None = None) -> Program:
         stored = np.memmap(constants, np.uint8, mode="r") if constants.stat().st_size else np.empty(0, np.uint8)
     try:
         return _program(package, bytecode, written, stored, own, function)
-    except (LookupError, ValueError, TypeError, AttributeError) as error:
+    except (*ILLEGIBLE, AttributeError) as error:
         why = " ".join(str(error).split())
         raise PackageError(f"{package}: its program cannot be read: {why}") from error
 
@@ -71,6 +69,8 @@ def _program(
 ) -> Program:
     graphs = {graph["name"]: graph for graph in written["graphs"] if graph["name"] is not None}
     public = [name for name, graph in graphs.items() if not graph["private"]]
+    for function in public:
+        check_name(package, function)
     name = wanted or (_MAIN if _MAIN in public or len(public) != 1 else public[0])
     if name not in public:
         raise PackageError(f"{package}: no function {name!r}, expected one of {', '.join(sorted(public)) or 'none'}")
@@ -114,31 +114,50 @@ def _feature(value: NamedType, element: str) -> Feature:
 
 def _image(value: NamedType) -> Feature:
     """Of our own packages: uint8 [1, 3, H, W], which decoded images are given for."""
-    batch, channels, height, width = value.type.shape
-    if (batch, channels) != (1, 3) or height is None or width is None or value.type.dtype != "uint8":
+    *batch, height, width = value.type.shape if len(value.type.shape) == 4 else (None, None)
+    if batch != [1, 3] or height is None or width is None or value.type.dtype != "uint8":
         raise ValueError(f"its image input {value.name!r} is {value.type.dtype} {list(value.type.shape)}")
     shape = (height, width, 3)
     return Feature(value.name, "image", shape, "uint8", color_space="RGB", default_shape=shape)
 
 
 def _own_metadata(package: Path) -> dict[str, Any]:
-    """What this project wrote into the package's metadata; nothing for another's."""
-    path = package / METADATA
-    if not path.is_file() or path.stat().st_size > _MOST_METADATA_BYTES:
+    """What this project wrote into the package's metadata; nothing for another's, or where there is none.
+
+    Raises PackageError for what is no metadata: Apple's runtime does not load such a package either.
+    """
+    path = _beside(package, METADATA)
+    if path is None:
         return {}
-    path = path_inside(package, path, METADATA)
+    if path.stat().st_size > _MOST_METADATA_BYTES:
+        raise PackageError(f"{package}: {METADATA} has more than {_MOST_METADATA_BYTES >> 20} MiB; {DAMAGED}")
     try:
-        found = json.loads(path.read_bytes())["creatorDefinedMetadata"][OWN_METADATA]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) and isinstance(found.get("weights", {}), dict) else {}
+        found = json.loads(path.read_bytes())
+        defined = found.get(_DEFINED, {})
+        own = dict(defined.get(OWN_METADATA, {}))
+        names = dict(own.get("weights", {}))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise PackageError(f"{package}: {METADATA} is not the metadata of a .aimodel; {DAMAGED}") from error
+    return {**own, "weights": {number: name for number, name in names.items() if isinstance(name, str)}}
 
 
 def _check_hash(package: Path, bytecode: Path) -> None:
     """Raises PackageError where the file beside the program has another hash than the program's."""
-    path = package / HASH
-    if not path.is_file() or path.stat().st_size != hashlib.sha256().digest_size:
+    path = _beside(package, HASH)
+    if path is None:
         return
+    expected = hashlib.sha256().digest_size
+    if (size := path.stat().st_size) != expected:
+        raise PackageError(f"{package}: {HASH} has {size:,} bytes, expected {expected}; {DAMAGED}")
     with bytecode.open("rb") as file:
         if hashlib.file_digest(file, "sha256").digest() != path.read_bytes():
             raise PackageError(f"{package}: {BYTECODE} is not the file that {HASH} is of; {DAMAGED}")
+
+
+def _beside(package: Path, name: str) -> Path | None:
+    """A file that a package can do without; None where it does. Raises PackageError where it is none."""
+    if not os.path.lexists(package / name):
+        return None
+    path = path_inside(package, package / name, name)
+    refuse_pointer(path)
+    return path

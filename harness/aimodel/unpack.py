@@ -1,17 +1,18 @@
 """In a process of its own: a `.aimodel`'s program as JSON and its constants as one file, with Apple's own reader.
 
-    python -m coreml_prune_bench.aimodel.unpack PACKAGE/main.mlirb FOLDER
+    python unpack.py PACKAGE/main.mlirb FOLDER MEMORY_BYTES PROCESSOR_S FILE_BYTES
 
 FOLDER/program.json   the graphs, their operations in order, and where each constant stands
 FOLDER/constants.bin  the constants' elements, as they are in memory
 
-Apple's reader is native code: what a damaged file makes it do ends with this process, whose memory and time the caller
-bounds. What it cannot read is told on standard error, and the exit code is 3. Nothing is computed here, and nothing of
-the project imported.
+Apple's reader is native code: what a damaged file makes it do ends with this process, which bounds its own memory, its
+processor's time and the size of each file that it writes. What it cannot read is told on standard error, and the exit
+code is 3. Nothing is computed here, and nothing of the project imported.
 """
 
 import json
 import math
+import os
 import re
 import resource
 import sys
@@ -30,21 +31,45 @@ _CALLEE = re.compile(r'@"?([^">]+)"?>')
 _ALIGNMENT = 64
 _MOST_TEXT = 400
 _MOST_DEPTH = 40
+_MOST_OPERATIONS = 100_000
+"""As of an ML program."""
 
 
-def main(source: str, folder: str, memory_bytes: str) -> None:
-    limit = int(memory_bytes)
-    if sys.platform != "darwin":  # which knows the limit and keeps none
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    from coreai.authoring.context import Context
+def main(source: str, folder: str, memory_bytes: str, processor_s: str, file_bytes: str) -> None:
+    _limit(int(memory_bytes), int(processor_s), int(file_bytes))
+    from coreai._compiler._mlir_libs import _mlir
+    from coreai._compiler.context import Context
 
+    # Operations are asked for names, operands and attributes alone; a class for each takes half a second to import.
+    _mlir.globals.dialect_search_modules = []
+    context = Context()._mlir_context
+    context.enable_multithreading(False)  # a thread for each processor takes address space, which is limited
     try:
-        unpacked = Unpacked(Path(source), Path(folder), Context()._mlir_context)
+        unpacked = Unpacked(Path(source), Path(folder), context)
         (Path(folder) / PROGRAM).write_text(json.dumps(unpacked.graphs()))
-    except (RuntimeError, ValueError, TypeError, LookupError, MemoryError, RecursionError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         sys.stderr.write(f"{type(error).__name__}: {' '.join(str(error).split())[:_MOST_TEXT]}\n")
-        sys.exit(ILLEGIBLE)
+        sys.stderr.flush()
+        os._exit(ILLEGIBLE)  # without taking down what a damaged program has left half made
+
+
+def _limit(memory_bytes: int, processor_s: int, file_bytes: int) -> None:
+    limits = {resource.RLIMIT_CPU: processor_s, resource.RLIMIT_FSIZE: file_bytes, resource.RLIMIT_CORE: 0}
+    if sys.platform != "darwin":  # which knows the limit and keeps none
+        limits[resource.RLIMIT_AS] = memory_bytes
+    for limit, most in limits.items():
+        allowed = resource.getrlimit(limit)[1]
+        least = most if allowed == resource.RLIM_INFINITY else min(most, allowed)
+        resource.setrlimit(limit, (least, allowed))
 
 
 class Unpacked:
@@ -56,7 +81,9 @@ class Unpacked:
         self._source_bytes = source.stat().st_size
         self._module = load_module_from_bytecode(context=context, path=source)
         self._constants = folder / CONSTANTS
-        self._placed: dict[str, dict[str, Any]] = {}
+        self._placed: dict[Any, dict[str, Any]] = {}
+        self._numbers: dict[Any, int] = {}
+        self._operations = 0
 
     def graphs(self) -> dict[str, Any]:
         with self._constants.open("wb") as file:
@@ -66,7 +93,7 @@ class Unpacked:
         if op.operation.name != "coreai.graph":
             return {"name": None, "kind": op.operation.name}
         attributes = {named.name: named.attr for named in op.operation.attributes}
-        written = self._region(op.operation.regions[0], {}, file, 0)
+        written = self._region(op.operation.regions[0], file, 0)
         return {
             "name": _text(attributes["sym_name"]),
             "kind": "coreai.graph",
@@ -77,20 +104,21 @@ class Unpacked:
             **written,
         }
 
-    def _region(self, region: Any, seen: dict[Any, int], file: BinaryIO, depth: int) -> dict[str, Any]:
+    def _region(self, region: Any, file: BinaryIO, depth: int) -> dict[str, Any]:
         if depth > _MOST_DEPTH:
             raise ValueError("its branches and loops are nested too deep")
         blocks = list(region.blocks)
         if len(blocks) != 1:
             raise ValueError(f"a region has {len(blocks)} blocks, expected one")
-        numbers = dict(seen)
-        self._offset = max(getattr(self, "_offset", 0), len(numbers))
-        inputs = [self._new(value, numbers) for value in blocks[0].arguments]
+        inputs = [self._new(value) for value in blocks[0].arguments]
         operations: list[dict[str, Any]] = []
         results: list[int] = []
         for op in blocks[0].operations:
             operation = op.operation
-            taken = [numbers[value] for value in operation.operands]
+            self._operations += 1
+            if self._operations > _MOST_OPERATIONS:
+                raise ValueError(f"its graphs have more than {_MOST_OPERATIONS:,} operations")
+            taken = [self._numbers[value] for value in operation.operands]
             if operation.name in ("coreai.output", "coreai.yield", "coreai.condition"):
                 results = taken
                 continue
@@ -100,42 +128,39 @@ class Unpacked:
             else:
                 written["attributes"] = _attributes(operation)
             if operation.name in WITH_REGIONS:
-                written["regions"] = [self._region(inner, numbers, file, depth + 1) for inner in operation.regions]
-            written["out"] = [self._new(value, numbers) for value in operation.results]
+                written["regions"] = [self._region(inner, file, depth + 1) for inner in operation.regions]
+            written["out"] = [self._new(value) for value in operation.results]
             operations.append(written)
         return {"inputs": inputs, "operations": operations, "results": results}
 
-    def _new(self, value: Any, numbers: dict[Any, int]) -> dict[str, Any]:
-        self._offset += 1
-        numbers[value] = self._offset
-        return {"value": self._offset, **_type(value.type)}
+    def _new(self, value: Any) -> dict[str, Any]:
+        self._numbers[value] = number = len(self._numbers) + 1
+        return {"value": number, **_type(value.type)}
 
     def _constant(self, op: Any, file: BinaryIO) -> dict[str, Any]:
         """Where the constant's elements stand in the file; of a splat, one of them."""
-        from coreai._compiler._mlir_libs._coreaiIR._bindings.compiler import copy_constant_value_to_array
-        from coreai._compiler.ir import DenseElementsAttr, DenseResourceElementsAttr, RankedTensorType
+        from coreai._compiler.ir import RankedTensorType
 
         value, type_ = op.operation.attributes["value"], op.operation.results[0].type
         if not RankedTensorType.isinstance(type_):
             return {"other": str(type_)[:_MOST_TEXT]}
+        if value not in self._placed:  # many constants may be one attribute
+            self._placed[value] = self._place(op, value, type_, file)
+        return self._placed[value]
+
+    def _place(self, op: Any, value: Any, type_: Any, file: BinaryIO) -> dict[str, Any]:
+        from coreai._compiler._mlir_libs._coreaiIR._bindings.compiler import copy_constant_value_to_array
+        from coreai._compiler.ir import DenseElementsAttr, RankedTensorType
+
         if DenseElementsAttr.isinstance(value) and DenseElementsAttr(value).is_splat:
-            element = np.array(DenseElementsAttr(value)).reshape(-1)[:1]
-            return {**self._written(element.tobytes(), file), "splat": True}
-        key = str(value) if DenseResourceElementsAttr.isinstance(value) else ""
-        if key not in self._placed or not key:
-            size = math.ceil(math.prod(RankedTensorType(type_).shape) * _bits(type_) / 8)
-            if not 0 <= size <= self._source_bytes:
-                raise ValueError(f"a constant of {size} bytes is said to be in a file of {self._source_bytes}")
-            elements = np.zeros(size, np.uint8)
-            if key:
-                copy_constant_value_to_array(constant_op=op, destination=elements)
-            else:
-                elements = np.array(DenseElementsAttr(value)).reshape(-1).view(np.uint8)
-            placed = self._written(elements.tobytes(), file)
-            if not key:
-                return placed
-            self._placed[key] = placed
-        return self._placed[key]
+            element = _element(DenseElementsAttr(value).get_splat_value(), _type(type_)["type"])
+            return {**self._written(element, file), "splat": True}
+        size = math.ceil(math.prod(RankedTensorType(type_).shape) * _bits(type_) / 8)
+        if not 0 <= size <= 8 * self._source_bytes:  # truth values take a bit there, a byte here
+            raise ValueError(f"a constant of {size} bytes is said to be in a file of {self._source_bytes}")
+        elements = np.zeros(size, np.uint8)
+        copy_constant_value_to_array(constant_op=op, destination=elements)
+        return self._written(elements.tobytes(), file)
 
     def _written(self, elements: bytes, file: BinaryIO) -> dict[str, Any]:
         file.write(bytes(-file.tell() % _ALIGNMENT))
@@ -160,10 +185,26 @@ def _bits(type_: Any) -> int:
     name = _type(type_)["type"]
     if name == "i1":
         return 8
+    if name == "index":
+        return 64
     found = re.match(r"(?:[us]?i|b?f)(\d+)", name) or re.match(r"complex<f(\d+)>", name)
     if not found:
         raise ValueError(f"a constant has element type {name}")
     return int(found[1]) * (2 if name.startswith("complex") else 1)
+
+
+def _element(value: Any, type_: str) -> bytes:
+    """Of a splat the one element, as it stands in memory."""
+    from coreai._compiler.ir import BoolAttr, FloatAttr, IntegerAttr
+
+    if FloatAttr.isinstance(value):
+        number = FloatAttr(value).value
+        if type_ == "bf16":
+            return np.float32(number).tobytes()[2:]
+        return np.array(number, {"f16": np.float16, "f32": np.float32, "f64": np.float64}[type_]).tobytes()
+    whole = int((BoolAttr if BoolAttr.isinstance(value) else IntegerAttr)(value).value)
+    bits = 64 if type_ == "index" else int(re.sub(r"\D", "", type_))
+    return (whole & ((1 << bits) - 1)).to_bytes(math.ceil(bits / 8), "little")
 
 
 def _attributes(operation: Any) -> dict[str, Any]:

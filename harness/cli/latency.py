@@ -20,7 +20,7 @@ from coreml_prune_bench.cli.output import show
 from coreml_prune_bench.core.cache_folder import cache_folder, use
 from coreml_prune_bench.core.errors import BenchError, did_you_mean
 from coreml_prune_bench.core.progress import Reporter
-from coreml_prune_bench.runtimes.protocol import RuntimeName
+from coreml_prune_bench.runtimes.protocol import MLPackageRuntime
 
 if TYPE_CHECKING:
     from coreml_prune_bench.records.latency import Besides, Protocol
@@ -49,7 +49,7 @@ def latency(
         str, typer.Option("--device", help="`mac`, or the name of an iPhone or iPad that is connected to it.")
     ] = _MAC,
     runtime: Annotated[
-        RuntimeName,
+        MLPackageRuntime,
         typer.Option("--runtime", help="coreml, or portable: this machine's processor, which says nothing of Core ML."),
     ] = "coreml",
     rounds: Annotated[
@@ -183,12 +183,13 @@ def latency(
         told = f"{rows}: {words}, compute units {', '.join(units)}, batch size {', '.join(map(str, batches))}"
         show(_described(rows, told, protocol, seed, units, results, besides, on_device=on_device))
         return
+    given = [(path, package_at(path, runtime)) for path in packages or ()]
     if on_device:
         credentials = Credentials(development_team, provisioning_profile, bundle_identifier)
         machine, open_runtime = mobile_device(device, credentials)
     else:
         machine, open_runtime = this_machine(runtime)
-    found = [(path, package_at(path)) for path in packages or ()] or packages_of_suite(results, suite or "")
+    found = given or packages_of_suite(results, suite or "")
     targets = [Target(path, package, unit, batch) for path, package in found for unit in units for batch in batches]
     _in_use = [use(path) for path, _ in found if cache_folder() in path.parents]  # until this function ends
     session = Session(machine, protocol, results, seed=seed, again=again, besides=besides)
@@ -224,7 +225,7 @@ def _besides(given: list[str] | None) -> "list[Besides]":
     return [kind for kind in known if kind in named or "all" in named]
 
 
-def _compute_units(given: list[str] | None, runtime: RuntimeName, *, on_device: bool) -> list[str]:
+def _compute_units(given: list[str] | None, runtime: MLPackageRuntime, *, on_device: bool) -> list[str]:
     if runtime == "portable":
         if split_commas(given) or on_device:
             raise BenchError(

@@ -15,7 +15,7 @@ from coreml_prune_bench.models.own import is_spec
 from coreml_prune_bench.models.preprocessing import Crop, Interpolation, Preprocessing
 from coreml_prune_bench.records.predictions import Precision
 from coreml_prune_bench.report.formats import Format
-from coreml_prune_bench.runtimes.protocol import COMPUTE_UNITS, RuntimeName
+from coreml_prune_bench.runtimes.protocol import COMPUTE_UNITS, MLPackageRuntime, RuntimeName
 
 RESULTS = Path("results/local")
 
@@ -119,11 +119,23 @@ PrecisionOption = Annotated[
     ),
 ]
 RuntimeOption = Annotated[
-    RuntimeName,
+    MLPackageRuntime,
     typer.Option("--runtime", help="What predicts: the portable runtime, on any machine, or Core ML, on a Mac."),
 ]
+AnyRuntimeOption = Annotated[
+    RuntimeName,
+    typer.Option(
+        "--runtime",
+        help="What predicts: the portable runtime, on any machine, Core ML, on a Mac, or Core AI, for a .aimodel on "
+        "Linux and Macs.",
+    ),
+]
 ComputeUnitsOption = Annotated[
-    str, typer.Option("--compute-units", help="Core ML's: all, cpu_and_ne, cpu_and_gpu or cpu_only.")
+    str,
+    typer.Option(
+        "--compute-units",
+        help="Core ML's: all, cpu_and_ne, cpu_and_gpu or cpu_only. Core AI's on a Mac with macOS 27; else cpu_only.",
+    ),
 ]
 TimeLimitOption = Annotated[
     float | None,
@@ -135,7 +147,7 @@ TimeLimitOption = Annotated[
     ),
 ]
 PackageArgument = Annotated[
-    Path, typer.Argument(metavar="PACKAGE", help="A .mlpackage folder that holds an ML program.")
+    Path, typer.Argument(metavar="PACKAGE", help="A .mlpackage folder that holds an ML program, or a .aimodel folder.")
 ]
 ClassMapOption = Annotated[
     Path | None,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from coreml_prune_bench.cli.options import (
+    AnyRuntimeOption,
     ClassMapOption,
     ComputeUnitsOption,
     CropOption,
@@ -21,7 +22,6 @@ from coreml_prune_bench.cli.options import (
     PackageArgument,
     PrecisionOption,
     ResizeOption,
-    RuntimeOption,
     ScaleOption,
     SkipOption,
     StdOption,
@@ -38,7 +38,9 @@ from coreml_prune_bench.runtimes.protocol import RuntimeName
 
 
 def accuracy(
-    packages: Annotated[list[Path], typer.Argument(metavar="PACKAGE...", help="Classification .mlpackage folders.")],
+    packages: Annotated[
+        list[Path], typer.Argument(metavar="PACKAGE...", help="Classification .mlpackage or .aimodel folders.")
+    ],
     data: Annotated[
         str,
         typer.Option(
@@ -47,7 +49,7 @@ def accuracy(
             help="`digits`, `imagefolder:PATH`, `imagenet:PATH`, `hf:NAME` or `hf:PATH`.",
         ),
     ],
-    runtime: RuntimeOption = "portable",
+    runtime: AnyRuntimeOption = "portable",
     compute_units: ComputeUnitsOption = "all",
     precision: PrecisionOption = "float32",
     class_map: ClassMapOption = None,
@@ -131,7 +133,7 @@ def accuracy(
             "data": data,
             "runtime": runtime,
             "precision": precision if runtime == "portable" else None,
-            "compute_units": compute_units if runtime == "coreml" else "cpu",
+            "compute_units": _units(runtime, compute_units),
         }
         for package, predictions in zip(packages, every, strict=True)
     ]
@@ -150,6 +152,15 @@ def accuracy(
         for row in found
     ]
     show(tabled(shown))
+
+
+def _units(runtime: RuntimeName, compute_units: str) -> str:
+    """Those that predicted."""
+    if runtime != "coreai":
+        return compute_units if runtime == "coreml" else "cpu"
+    from coreml_prune_bench.runtimes.coreai import units_here
+
+    return units_here(compute_units)
 
 
 def _evaluated(
@@ -218,7 +229,7 @@ def inspect(
 
     For example: `inspect m.mlpackage`
     """
-    from coreml_prune_bench.mlprogram.summary import read_package
+    from coreml_prune_bench.aimodel.programs import is_core_ai, read_package
 
     with Reporter().steps("reading", 1):
         summary = read_package(package)
@@ -229,7 +240,9 @@ def inspect(
         for feature in features:
             space = f" {feature.color_space}" if feature.color_space else ""
             show_line(f"{kind}: {feature.name}, {feature.kind}{space} {list(feature.shape)} {feature.dtype}")
-    show(f"deployment target: {summary.deployment_target} (specification version {summary.specification_version})")
+    core_ai = is_core_ai(package)
+    version = "" if core_ai else f" (specification version {summary.specification_version})"
+    show(f"deployment target: {summary.deployment_target}{version}")
     show_line("operations: " + ", ".join(f"{name} {count}" for name, count in summary.operations.items()))
     shown = [
         {
@@ -247,7 +260,8 @@ def inspect(
     show(tabled(shown))
     whole = summary.whole_model_sparsity
     show()
-    sizes = f"weight.bin: {summary.weight_bytes:,} bytes; package: {summary.package_bytes:,} bytes"
+    file = "main.mlirb" if core_ai else "weight.bin"
+    sizes = f"{file}: {summary.weight_bytes:,} bytes; package: {summary.package_bytes:,} bytes"
     show(f"elements: {summary.elements:,}; {sizes}")
     show(f"whole-model sparsity (weights of rank 2 and more): {'?' if whole is None else f'{100 * whole:.2f} %'}")
 

@@ -1,7 +1,7 @@
-"""`parity`: Core ML beside the portable runtime, image by image."""
+"""`parity`: Apple's own runtime beside the portable one, image by image."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,10 +28,14 @@ from coreml_prune_bench.cli.options import (
 )
 from coreml_prune_bench.cli.output import show, show_json, tabled
 from coreml_prune_bench.core.progress import Reporter
+from coreml_prune_bench.runtimes.protocol import RuntimeName
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from coreml_prune_bench.accuracy.parity import Agreement
     from coreml_prune_bench.accuracy.units import UnitVerdict
+    from coreml_prune_bench.records.accuracy import Runtime
     from coreml_prune_bench.records.parity import ParityRecord
 
 _EACH = ["cpu_only", "cpu_and_gpu", "cpu_and_ne", "all"]
@@ -46,9 +50,13 @@ def parity(
         list[str] | None,
         typer.Option(
             "--compute-units",
-            help="Of cpu_only, cpu_and_gpu, cpu_and_ne and all; several with commas.  [each of them]",
+            help="Of cpu_only, cpu_and_gpu, cpu_and_ne and all; several with commas.  [each of them that is here]",
         ),
     ] = None,
+    against: Annotated[
+        Literal["apple"],
+        typer.Option("--against", help="Apple's runtime: Core ML for a .mlpackage, Core AI for a .aimodel."),
+    ] = "apple",
     class_map: ClassMapOption = None,
     output: OutputNameOption = None,
     limit: LimitOption = None,
@@ -69,18 +77,21 @@ def parity(
     results: ResultsOption = RESULTS,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare Core ML, on each choice of compute units, with the portable runtime on the same images.
+    """Compare Apple's runtime, on each choice of compute units, with the portable runtime on the same images.
 
-    For example: `parity m.mlpackage --data imagefolder:/data/imagenet --limit 500`
+    For example: `parity m.mlpackage --data imagefolder:/data/imagenet --limit 500`, on a Mac, or
+    `parity m.aimodel --data imagefolder:/data/imagenet --limit 100`, on Linux too
 
-    For each: top-1 agreement, error of the scores, accuracy, and a verdict. A unit is wrong where more than 5 % of the
-    images are further off than four times what rounding to Float16 makes of them; exit code 1 then. What was found for
-    each image is kept in records, RESULTS/parity/*.json.
+    Core AI takes about a second an image, on one core. For each choice: top-1 agreement, error of the scores,
+    accuracy, and a verdict. A unit is wrong where more than 5 % of the images are further off than four times what
+    rounding to Float16 makes of them; exit code 1 then. What was found for each image is kept in records,
+    RESULTS/parity/*.json.
     """
     from coreml_prune_bench.accuracy.class_labels import read_class_map
     from coreml_prune_bench.accuracy.parity import agreement, compare
     from coreml_prune_bench.accuracy.units import judge
     from coreml_prune_bench.accuracy.watched import watched_loader
+    from coreml_prune_bench.aimodel.programs import is_core_ai
     from coreml_prune_bench.core.files import refuse_folder, tree_hash
     from coreml_prune_bench.data.halves import open_data_or_part, with_limit
     from coreml_prune_bench.latency.machines import this_machine
@@ -88,8 +99,9 @@ def parity(
     from coreml_prune_bench.records.provenance import provenance
 
     refuse_folder(results, f"--results {results}")
-    units = compute_units_of(compute_units, _EACH)
-    core_ml, portable = this_machine("coreml")[0], this_machine("portable")[0]
+    runtime: RuntimeName = "coreai" if is_core_ai(package) else "coreml"
+    portable = this_machine("portable")[0]
+    units, described = _apple(runtime, compute_units_of(compute_units, []))
     asked = preprocessing_of(mean, std, scale, layout, resize, crop, interpolation)
     data = with_limit(data, limit)
     classes = read_class_map(class_map) if class_map else None
@@ -98,7 +110,7 @@ def parity(
         compared = compare(
             package,
             split,
-            [watched_loader("coreml", compute_units=unit) for unit in units],
+            [watched_loader(runtime, compute_units=unit) for unit in units],
             (watched_loader("portable", precision="float32"), watched_loader("portable", precision="float16")),
             asked,
             output=output,
@@ -112,8 +124,8 @@ def parity(
             sha256=tree_hash(package),
             data=data,
             fingerprint=split.fingerprint,
-            device=core_ml.device,
-            runtimes=(core_ml.runtime(unit), portable.runtime("cpu")),
+            device=portable.device,
+            runtimes=(described(unit), portable.runtime("cpu")),
             provenance=provenance(),
             **asdict(one),
         )
@@ -139,6 +151,21 @@ def parity(
     ]
     if problems:
         exit_with_failures(problems)
+
+
+def _apple(runtime: RuntimeName, given: list[str]) -> "tuple[list[str], Callable[[str], Runtime]]":
+    """The choices of compute units to compare, and how a record names Apple's runtime on each.
+
+    Raises BenchError where it is not here, or not on those units.
+    """
+    from coreml_prune_bench.latency.machines import core_ai, this_machine
+
+    if runtime == "coreml":
+        return given or _EACH, this_machine("coreml")[0].runtime
+    from coreml_prune_bench.runtimes.coreai import CPU_ONLY, units_here
+
+    everything = _EACH if units_here("all") != CPU_ONLY else [CPU_ONLY]
+    return list(dict.fromkeys(map(units_here, given or everything))), core_ai
 
 
 def _told(record: "ParityRecord", found: "list[tuple[str, Agreement, UnitVerdict | None]]") -> str:

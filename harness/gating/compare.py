@@ -10,6 +10,7 @@ import numpy as np
 
 from coreml_prune_bench.accuracy.class_labels import ClassMap
 from coreml_prune_bench.accuracy.evaluate import evaluate
+from coreml_prune_bench.aimodel.programs import read_package
 from coreml_prune_bench.core.files import tree_hash
 from coreml_prune_bench.core.keys import package_versions
 from coreml_prune_bench.data import DataSet
@@ -19,7 +20,7 @@ from coreml_prune_bench.gating.lost import class_changes
 from coreml_prune_bench.gating.packed import packed
 from coreml_prune_bench.gating.rows import AccuracyRow, Baseline, Images, Trial
 from coreml_prune_bench.gating.verdicts import gate
-from coreml_prune_bench.mlprogram.summary import PackageSummary, WeightSummary, read_package
+from coreml_prune_bench.mlprogram.summary import PackageSummary, WeightSummary
 from coreml_prune_bench.models.preprocessing import USUAL, Preprocessing
 from coreml_prune_bench.records.accuracy import Runtime
 from coreml_prune_bench.records.hits import right

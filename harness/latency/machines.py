@@ -18,10 +18,12 @@ from coreml_prune_bench.latency.worker import OpenRuntime
 from coreml_prune_bench.records.accuracy import Runtime
 from coreml_prune_bench.records.latency import Device, State
 from coreml_prune_bench.runtimes.coreml import CoreMLMissingError, missing
-from coreml_prune_bench.runtimes.protocol import RuntimeName
+from coreml_prune_bench.runtimes.protocol import MLPackageRuntime
 
 
-def this_machine(runtime: RuntimeName, tool: Tool = run_tool, system: str | None = None) -> tuple[Machine, OpenRuntime]:
+def this_machine(
+    runtime: MLPackageRuntime, tool: Tool = run_tool, system: str | None = None
+) -> tuple[Machine, OpenRuntime]:
     """Raises CoreMLMissingError where Core ML was asked for and the operating system has none."""
     if runtime == "coreml" and (system or sys.platform) != "darwin":
         raise CoreMLMissingError(missing())
@@ -44,6 +46,16 @@ def _core_ml(device: Device, compute_units: str) -> Runtime:
     return Runtime(
         name="coreml",
         version=f"{device.os} {device.os_version}{build}, coremltools {version('coremltools')}",
+        precision="float16",  # as the program is typed
+        compute_units=compute_units,
+    )
+
+
+def core_ai(compute_units: str) -> Runtime:
+    """Apple's runtime for a `.aimodel`, as records name it."""
+    return Runtime(
+        name="coreai",
+        version=f"coreai-core {version('coreai-core')}",
         precision="float16",  # as the program is typed
         compute_units=compute_units,
     )

@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from coreml_prune_bench.aimodel.programs import is_core_ai
 from coreml_prune_bench.core.cache_folder import cache_folder
 from coreml_prune_bench.core.errors import BenchError, PackageError
 from coreml_prune_bench.core.files import files_of, tree_hash
+from coreml_prune_bench.mlprogram.named import AIMODEL, BYTECODE, MLPACKAGE
 from coreml_prune_bench.records.accuracy import Record, read_records
 from coreml_prune_bench.records.latency import MeasuredPackage
 from coreml_prune_bench.records.latest import newest_trials
+from coreml_prune_bench.runtimes.protocol import MLPackageRuntime
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,18 @@ class Target:
         return str(self.path), self.compute_units, self.batch_size
 
 
-def package_at(path: Path) -> MeasuredPackage:
-    """Any package. Raises PackageError where there is none."""
-    if not path.is_dir() or path.suffix != ".mlpackage":
-        raise PackageError(f"{path}: expected a .mlpackage folder")
+def package_at(path: Path, runtime: MLPackageRuntime = "coreml") -> MeasuredPackage:
+    """Any package. Raises PackageError where there is none, or where the runtime does not run one of its format."""
+    if not path.is_dir() or path.suffix not in (MLPACKAGE, AIMODEL):
+        raise PackageError(f"{path}: expected a .mlpackage or .aimodel folder")
     files = files_of(path)
-    weights = [file for file in files if file.relative_to(path).match("Data/*/weights/*")]
+    core_ai = is_core_ai(path)
+    if core_ai and runtime == "coreml":
+        raise PackageError(
+            f"{path}: Core ML does not run a .aimodel; `--runtime portable` times it on this machine's processor"
+        )
+    pattern = BYTECODE if core_ai else "Data/*/weights/*"
+    weights = [file for file in files if file.relative_to(path).match(pattern)]
     return MeasuredPackage(
         name=path.stem,
         sha256=tree_hash(path),

@@ -1,7 +1,8 @@
-"""What lies where a `.mlpackage` with an ML program is expected, named for what it is: each has a cure of its own."""
+"""What lies where a `.mlpackage` or `.aimodel` is expected, named for what it is: each has a cure of its own."""
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -11,7 +12,11 @@ from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.mlprogram.specification import new_specification
 from coreml_prune_bench.models.pointers import pointer_problem
 
-_EXPECTED = "expected the folder of a .mlpackage"
+MLPACKAGE, AIMODEL = ".mlpackage", ".aimodel"
+BYTECODE = "main.mlirb"
+"""The program of a `.aimodel`."""
+
+_EXPECTED = "expected the folder of a .mlpackage or .aimodel"
 _NEURAL_NETWORKS = ("neuralNetwork", "neuralNetworkClassifier", "neuralNetworkRegressor")
 PIPELINES = ("pipeline", "pipelineClassifier", "pipelineRegressor")
 _RUN = ("mlProgram", "nonMaximumSuppression")
@@ -54,7 +59,7 @@ def file_problem(path: Path) -> str:
     if path.suffix == ".mlmodel":
         return f"is {_of_mlmodel(path)}"
     if path.suffix in _OTHER_FILES:
-        return f"is {_OTHER_FILES[path.suffix]}, {_EXPECTED}; convert it with coremltools first"
+        return f"is {_OTHER_FILES[path.suffix]}, {_EXPECTED}; convert it first"
     if zipfile.is_zipfile(path):
         return f"is an archive, {_EXPECTED}; unpack it first"
     return f"is a file, {_EXPECTED}; unpack an archive first"
@@ -74,7 +79,11 @@ def folder_problem(folder: Path) -> str:
     if held:
         which = f"{held[0]}; give that" if len(held) == 1 else f"{len(held)} such as {held[0]}; give one of them"
         return f"not a .mlpackage, but it holds {which}"
-    return "not a .mlpackage, expected a folder with a Manifest.json"
+    if folder.suffix == AIMODEL:
+        return f"a .aimodel without its program {BYTECODE}"
+    if is_aimodel(folder):
+        return f"a .aimodel, which Core ML does not read; call it {folder.stem}{AIMODEL}"
+    return f"neither a .mlpackage nor a .aimodel: it has no Manifest.json and no {BYTECODE}"
 
 
 def type_problem(spec: Any) -> str:
@@ -151,9 +160,19 @@ def _of_mlmodel(path: Path) -> str:
     return f"{form}: {problem}"
 
 
-def _is_package(folder: Path) -> bool:
+def is_aimodel(folder: Path) -> bool:
+    """Whether it holds the program of a `.aimodel`; not whether that can be read."""
+    return os.path.lexists(folder / BYTECODE)
+
+
+def is_mlpackage(folder: Path) -> bool:
+    """Whether it has a manifest and data, as a `.mlpackage` does; not whether those can be read."""
     # Data as well, because web pages have a manifest.json, and some file systems do not tell the two apart.
     return (folder / "Manifest.json").is_file() and (folder / "Data").is_dir()
+
+
+def _is_package(folder: Path) -> bool:
+    return is_mlpackage(folder) or is_aimodel(folder)
 
 
 def _is_compiled(folder: Path) -> bool:

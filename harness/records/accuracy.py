@@ -105,7 +105,7 @@ class Data(Frozen):
 class Runtime(Frozen):
     """What executed the package, and how."""
 
-    name: Literal["portable", "coreml"]
+    name: Literal["portable", "coreml", "coreai"]
     version: str
     precision: Precision = "float32"
     compute_units: str

@@ -22,12 +22,13 @@ FACTOR = 4.0
 
 
 class ParityRecord(Frozen):
-    """Core ML on one choice of compute units, and the portable runtime, on the same images.
+    """Core ML or Core AI on one choice of compute units, and the portable runtime, on the same images.
 
     top1: by image the best class of each; labels: the true ones. largest_error, score_range: by image, the largest
     difference of a score between the two, and the span of the portable runtime's scores, in the unit of the scores
     (logits, or probabilities of a classifier). rounding_error: by image, what rounding to Float16 alone makes of a
-    score: the portable runtime in Float16 beside itself in Float32; empty where a version before 0.2 wrote it.
+    score: the portable runtime in Float16 beside itself in Float32, or Float32's own where that is less; empty where
+    a version before 0.2 wrote it.
     """
 
     model_config = ConfigDict(allow_inf_nan=True)

@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from coreml_prune_bench.mlprogram.program import Feature
     from coreml_prune_bench.records.predictions import Precision
 
-RuntimeName = Literal["portable", "coreml"]
+RuntimeName = Literal["portable", "coreml", "coreai"]
+MLPackageRuntime = Literal["portable", "coreml"]
+"""Those that run a `.mlpackage`, which is what suites and latencies are measured of."""
 
 COMPUTE_UNITS = ("all", "cpu_and_ne", "cpu_and_gpu", "cpu_only")
-"""Core ML's choices. `cpu_and_ne` leaves out the GPU; neither it nor `all` forces an operation to the Neural Engine."""
+"""Core ML's choices, and what Core AI's are called. `cpu_and_ne` leaves out the GPU; neither it nor `all` forces an
+operation to the Neural Engine."""
 
 
 class BatchModel(Protocol):
@@ -44,17 +47,21 @@ Load = Callable[[Path], BatchModel]
 
 
 def loader(runtime: RuntimeName, *, precision: Precision = "float32", compute_units: str = "all") -> Load:
-    """precision is the portable runtime's, compute_units are Core ML's.
+    """precision is the portable runtime's, compute_units are Core ML's and Core AI's.
 
-    Raises CoreMLMissingError without Core ML, BenchError for unknown compute units.
+    Raises CoreMLMissingError without Core ML, BenchError without Core AI or for unknown compute units.
     """
     if runtime == "portable":
         from coreml_prune_bench.runtimes import portable
 
         return partial(portable.load, precision=precision)
+    if compute_units not in COMPUTE_UNITS:
+        raise BenchError(f"--compute-units {compute_units!r}: expected one of {', '.join(COMPUTE_UNITS)}")
+    if runtime == "coreai":
+        from coreml_prune_bench.runtimes import coreai
+
+        return partial(coreai.Model, compute_units=coreai.units_here(compute_units))
     from coreml_prune_bench.runtimes import coreml
 
     coreml.require_available()
-    if compute_units not in COMPUTE_UNITS:
-        raise BenchError(f"--compute-units {compute_units!r}: expected one of {', '.join(COMPUTE_UNITS)}")
     return partial(coreml.Model, compute_units=compute_units)

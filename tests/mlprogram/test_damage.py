@@ -24,7 +24,7 @@ U64 = (1 << 64) - 1
 
 def test_a_file_in_the_place_of_a_package(copy: Path, tmp_path: Path) -> None:
     archive = Path(shutil.make_archive(str(tmp_path / "archive"), "zip", copy))
-    assert "is an archive, expected the folder of a .mlpackage; unpack it first" in refusal(archive)
+    assert "is an archive, expected the folder of a .mlpackage or .aimodel; unpack it first" in refusal(archive)
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,9 @@ def test_a_compiled_model_and_a_file_of_it(tmp_path: Path) -> None:
 
 
 def test_a_part_of_a_package_and_the_folder_around_it(copy: Path, tmp_path: Path) -> None:
-    assert f"is a file of a package, expected the folder of a .mlpackage; give {copy}" in refusal(copy / SPECIFICATION)
+    assert f"is a file of a package, expected the folder of a .mlpackage or .aimodel; give {copy}" in refusal(
+        copy / SPECIFICATION
+    )
     assert f"is a part of a package; give {copy}" in refusal(copy / "Data")
     around = tmp_path / "unpacked"
     shutil.copytree(copy, around / "one.mlpackage")
@@ -120,7 +122,7 @@ def test_a_part_of_a_package_and_the_folder_around_it(copy: Path, tmp_path: Path
         ("net.pth", "is a file of PyTorch's"),
         ("net.safetensors", "is a file of weights"),
         ("net.mlmodel", "is called an .mlmodel, but no Core ML model specification"),
-        ("net.xyz", "is a file, expected the folder of a .mlpackage"),
+        ("net.xyz", "is a file, expected the folder of a .mlpackage or .aimodel"),
     ],
 )
 def test_a_file_of_another_kind(tmp_path: Path, name: str, words: str) -> None:

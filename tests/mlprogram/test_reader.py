@@ -69,7 +69,7 @@ def test_missing_package(tmp_path: Path) -> None:
 
 
 def test_folder_that_is_no_package(tmp_path: Path) -> None:
-    with pytest.raises(PackageError, match=r"not a \.mlpackage"):
+    with pytest.raises(PackageError, match=r"neither a \.mlpackage nor a \.aimodel"):
         load(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Run an ML program on any machine, by translating it to ONNX and running it in ONNX Runtime.
+"""Run an ML program, or a Core AI program, on any machine, by translating it to ONNX and running it in ONNX Runtime.
 
 What shaped this back end:
 
@@ -36,7 +36,8 @@ def load(
     threads: int | None = None,
     cache: bool = True,
 ) -> Model:
-    """Read, translate and prepare a function (None: the default one) of the `.mlpackage` at `path`.
+    """Read, translate and prepare a function (None: the default one) of the `.mlpackage` or `.aimodel` at
+    `path`.
 
     `threads` is the number of threads that one prediction may use; None is one for each core that the process may use.
     With `cache`, the translation is kept in the user's cache folder, where the next process finds it.

@@ -12,9 +12,9 @@ from pathlib import Path
 import onnx
 from onnx import checker, helper
 
+from coreml_prune_bench.aimodel.programs import read_program
 from coreml_prune_bench.core.errors import BenchError, PackageError
 from coreml_prune_bench.core.files import refuse_file
-from coreml_prune_bench.mlprogram.reader import read
 from coreml_prune_bench.records.predictions import Precision
 from coreml_prune_bench.runtimes.portable.engine import ONNX_RUNTIME_ERRORS, start
 from coreml_prune_bench.runtimes.portable.model_file import self_contained
@@ -45,7 +45,7 @@ def export_onnx(
     """
     refuse_file(out, str(out), replace=force)
     data = out.with_name(f"{out.name}.data")
-    program = read(package, function)
+    program = read_program(package, function)
     translation = translate(program, {f.name: f.default_shape for f in program.inputs}, precision)
     with tempfile.TemporaryDirectory(prefix=".export-onnx.", dir=out.parent) as name:
         unfinished = Path(name) / out.name

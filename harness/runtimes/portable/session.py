@@ -169,6 +169,8 @@ class Model:
         try:
             return self._open(None)
         except PackageError:
+            if "program" not in vars(self):  # it cannot be read at all, and would not be the second time
+                raise
             program = self.program
             if not any(f.flexible for f in program.inputs) or any(f.kind == "label" for f in program.outputs):
                 raise

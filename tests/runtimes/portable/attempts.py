@@ -35,6 +35,8 @@ class Attempt:
     seconds: float
     processor_s: float
     mebibytes: float
+    children_mebibytes: float = 0.0
+    """The most that a process has held which this one started, ever since it runs."""
 
 
 class Attempts:
@@ -61,16 +63,16 @@ class Attempts:
 
     def attempt(self, package: Path) -> Attempt:
         start, computed = time.monotonic(), _processor_s(self._process.pid or 0)
-        loaded, peak = False, 0.0
+        loaded, peak, children = False, 0.0, 0.0
 
         def result(outcome: str) -> Attempt:
             spent = max(0.0, _processor_s(self._process.pid or 0) - computed)
-            return Attempt(outcome, time.monotonic() - start, spent, peak - self._imported)
+            return Attempt(outcome, time.monotonic() - start, spent, peak - self._imported, children)
 
         self._connection.send(package)
         try:
             while self._connection.poll(max(0.0, start + self._seconds - time.monotonic())):
-                told, peak = self._connection.recv()
+                told, peak, children = self._connection.recv()
                 if told != _LOADED:
                     return result(told)
                 loaded = True
@@ -109,10 +111,15 @@ def _peak(process: int) -> float:
     return 0.0
 
 
+def _peaks() -> tuple[float, float]:
+    """Of this process, and of those that it started and that have ended."""
+    return _peak(os.getpid()), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
 def _serve(connection: Connection, most_bytes: int) -> None:
     from coremltools.proto import Model_pb2  # noqa: F401
 
-    from coreml_prune_bench.mlprogram.summary import read_package  # noqa: F401
+    from coreml_prune_bench.aimodel.programs import read_package  # noqa: F401
     from coreml_prune_bench.runtimes.portable.session import Model  # noqa: F401
 
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -123,18 +130,20 @@ def _serve(connection: Connection, most_bytes: int) -> None:
             package = connection.recv()
             with suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-            told = _attempt(package, lambda: connection.send((_LOADED, _peak(os.getpid()))))
-            connection.send((told, _peak(os.getpid())))
+            told = _attempt(package, lambda: connection.send((_LOADED, *_peaks())))
+            connection.send((told, *_peaks()))
 
 
 def _attempt(package: Path, on_loaded: Callable[[], None]) -> str:
-    from coreml_prune_bench.mlprogram.summary import read_package
+    from coreml_prune_bench.aimodel.programs import read_program
+    from coreml_prune_bench.mlprogram.summary import summarize
     from coreml_prune_bench.runtimes.portable import load
 
     try:
         refusal = ""
+        program = read_program(package)
         try:
-            read_package(package)
+            summarize(program)
         except BenchError as error:
             refusal = str(error)
         model = load(package, threads=1, cache=False)

@@ -36,7 +36,8 @@ def test_networks_and_algorithms_are_those_that_ship():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == (
         "['mobilenet_v2', 'mobilenet_v3_small', 'resnet50'] "
-        "['post-training', 'sparse-gpt', 'blockwise-reconstruction', 'magnitude-pruner'] False\n"
+        "['post-training', 'sparse-gpt', 'blockwise-reconstruction', 'magnitude-pruner', "
+        "'coreai-magnitude-pruner'] False\n"
     )
 
 

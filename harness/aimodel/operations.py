@@ -178,6 +178,7 @@ class Writer:
         value: Constant
         splat = bool(stored.get("splat"))
         if splat and type_.dtype.startswith("fp") and sum(size > 1 for size in type_.fixed_shape) > 1:
+            self._take_splat(type_)
             value = Stored(type_, SPLAT, at, name)  # a weight whose elements are equal is one, too
         elif splat or size <= _IN_PLACE_BYTES or type_.dtype in _AS_32_BITS:
             value = self._read(type_, at, size, splat=splat)
@@ -202,11 +203,14 @@ class Writer:
         if type_.dtype in _AS_32_BITS:
             array = np.clip(array, _LIMITS.min if array.dtype.kind == "i" else 0, _LIMITS.max).astype(np.int32)
         if splat:
-            self._splat_bytes -= 4 * math.prod(type_.fixed_shape)
-            if self._splat_bytes < 0:
-                raise PackageError(f"{self._package}: its constants that repeat one number are too large; {DAMAGED}")
+            self._take_splat(type_)
             array = np.broadcast_to(array.reshape(()), type_.fixed_shape)
         return Immediate(TensorType(_AS_32_BITS.get(type_.dtype, type_.dtype), type_.shape), array)
+
+    def _take_splat(self, type_: TensorType) -> None:
+        self._splat_bytes -= 4 * math.prod(type_.fixed_shape)
+        if self._splat_bytes < 0:
+            raise PackageError(f"{self._package}: its constants that repeat one number are too large; {DAMAGED}")
 
     def _compressed(self, name: str, op: Mapping[str, Any], values: list[str], to: list[Operation]) -> list[str] | None:
         """The names of a decompression's results; None where the operation is none."""

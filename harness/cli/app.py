@@ -44,7 +44,7 @@ COMMANDS = {
     "parity": (
         "parity:parity",
         "Measure",
-        "Compare Core ML, on each choice of compute units, with the portable runtime on the same images.",
+        "Compare Apple's runtime, on each choice of compute units, with the portable runtime on the same images.",
     ),
     "inspect": (
         "package:inspect",

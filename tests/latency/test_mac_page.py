@@ -110,18 +110,20 @@ def test_what_a_mac_prints_is_recorded_as_the_page_says(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("found", [True, False])
-def test_a_mac_without_devices(found: bool, tmp_path: Path, refused: Any) -> None:
+def test_a_mac_without_devices(found: bool, package: Path, tmp_path: Path, refused: Any) -> None:
     with mac(Script(devicectl_found=found, home=str(tmp_path))):
-        error = refused("latency", "m.mlpackage", "--device", "My iPhone")
+        error = refused("latency", package, "--device", "My iPhone")
         assert not found or list_devices() == []
     assert ("this Mac knows none" if found else 'unable to find utility "devicectl"') in error
 
 
-def test_a_tool_that_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Any) -> None:
+def test_a_tool_that_writes_nothing(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Any
+) -> None:
     (tmp_path / "xcrun").write_text("#!/bin/sh\n")
     (tmp_path / "xcrun").chmod(0o700)
     monkeypatch.setenv("PATH", str(tmp_path))
-    error = refused("latency", "m.mlpackage", "--device", "My iPhone")
+    error = refused("latency", package, "--device", "My iPhone")
     assert error == "error: xcrun devicectl list devices: it wrote no answer"
 
 

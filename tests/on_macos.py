@@ -6,6 +6,7 @@ to pass.
 """
 
 import importlib
+import importlib.util
 import tempfile
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from coreml_prune_bench.testing.lies import plausible
 from coreml_prune_bench.testing.system import enter_with_real_time
 
 _FIRST = ("torch", "datasets", "huggingface_hub.hf_api", "coreml_prune_bench.data.hub")
+_IF_THERE = ("coreai.runtime", "coreai.authoring", "coreai_torch")
 """Imported before the platform is another: they look for its libraries by their names."""
 
 _NO_CORE_ML = "of a machine without Core ML"
@@ -33,7 +35,8 @@ SKIPPED = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for name in _FIRST:
+    there = [name for name in _IF_THERE if importlib.util.find_spec(name.partition(".")[0])]
+    for name in (*_FIRST, *there):
         importlib.import_module(name)
     # Without Apple's GPU: torch's own code for it is not in this torch.
     enter_with_real_time(replace(plausible(tempfile.mkdtemp(prefix="stand-in-")), mps="none"))

@@ -29,6 +29,7 @@ SKIPPED = {
     "test_install.py::test_macos_is_refused_unless_forced": _NO_CORE_ML,
     "test_command.py::test_without_core_ml_it_says_so": _NO_CORE_ML,
     "test_parity.py::test_without_core_ml_it_says_so": _NO_CORE_ML,
+    "test_hostile.py::test_without_apple_s_packages_a_line_says_how_to_get_them": "of Linux on x86-64",
     "test_cache.py::test_a_translated_package_stays_while_it_is_loaded": "the stand-in translates a package more",
 }
 """By a part of a test's name: why it cannot run here."""

@@ -60,7 +60,7 @@ COMMANDS = {
     ),
     "parity": (
         "parity:parity",
-        "Compare Core ML, on each choice of compute units, with the portable runtime on the same images.",
+        "Compare Apple's runtime, on each choice of compute units, with the portable runtime on the same images.",
     ),
     "sensitivity": (
         "sensitivity:sensitivity",

@@ -151,7 +151,7 @@ def test_choices_that_cannot_be(refused, package: Path, tmp_path: Path) -> None:
     assert "expected a number from 1 on" in refused("latency", package, "--batch-size", "1,zero")
     assert "leave out --batch-size" in refused("latency", package, "--device", "iPhone", "--batch-size", 2)
     portable = ("--runtime", "portable", "--results", tmp_path)
-    assert "expected a .mlpackage folder" in refused("latency", tmp_path / "none.mlpackage", *portable)
+    assert "expected a .mlpackage or .aimodel folder" in refused("latency", tmp_path / "none.mlpackage", *portable)
     assert "no records in" in refused("latency", "--suite", "imagenet", *portable)
 
 

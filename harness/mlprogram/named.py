@@ -78,7 +78,9 @@ def folder_problem(folder: Path) -> str:
         held = []
     if held:
         which = f"{held[0]}; give that" if len(held) == 1 else f"{len(held)} such as {held[0]}; give one of them"
-        return f"not a .mlpackage, but it holds {which}"
+        return f"no package, but it holds {which}"
+    if folder.suffix == MLPACKAGE and not is_aimodel(folder):
+        return "not a .mlpackage, expected a folder with a Manifest.json"
     if folder.suffix == AIMODEL:
         return f"a .aimodel without its program {BYTECODE}"
     if is_aimodel(folder):

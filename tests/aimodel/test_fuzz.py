@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +68,7 @@ def test_changed_bytes(program: str, examples: int, tmp_path: Path) -> None:
     found: list[Attempt] = []
     try:
         assert attempts.outcome(package) == "ran"
-        for mutated in changed(content, fields=False, count=examples, which=len(program)):
+        for mutated in damaged(content, examples):
             (package / BYTECODE).write_bytes(mutated)
             found.append(attempts.attempt(stamped(package)))
             if not _is_well(found[-1]):
@@ -76,15 +76,24 @@ def test_changed_bytes(program: str, examples: int, tmp_path: Path) -> None:
     finally:
         attempts.close()
     kinds = Counter(_kind(attempt.outcome) for attempt in found)
-    seconds, processor_s, own, reader = (
-        max(getattr(attempt, name) for attempt in found)
-        for name in ("seconds", "processor_s", "mebibytes", "children_mebibytes")
+    seconds, own, reader = (
+        max(getattr(attempt, name) for attempt in found) for name in ("seconds", "mebibytes", "children_mebibytes")
     )
     logging.getLogger(__name__).info(
-        "%s: %s; at most %.1f s, of which this process computed %.1f s, and %.0f MiB beside the imports; a process of "
-        "Apple's reader %.0f MiB", program, dict(kinds), seconds, processor_s, own, reader,
+        "%s: %s; at most %.1f s, and %.0f MiB beside the imports; a process of Apple's reader, which begins as a copy "
+        "of this one, %.0f MiB", program, dict(kinds), seconds, own, reader,
     )  # fmt: skip
     assert not [(tmp_path / f"{k}.aimodel", a) for k, a in enumerate(found, 1) if not _is_well(a)]
+
+
+def damaged(content: bytes, count: int) -> Iterator[bytes]:
+    """So many, half of them one byte that is another: of those the reader gets through the more often."""
+    yield from changed(content, fields=False, count=count // 2, which=len(content))
+    draw = np.random.default_rng(len(content))
+    for _ in range(count - count // 2):
+        mutated = bytearray(content)
+        mutated[draw.integers(len(content))] ^= draw.integers(1, 256)
+        yield bytes(mutated)
 
 
 def _is_well(attempt: Attempt) -> bool:

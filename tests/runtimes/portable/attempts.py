@@ -36,7 +36,7 @@ class Attempt:
     processor_s: float
     mebibytes: float
     children_mebibytes: float = 0.0
-    """The most that a process has held which this one started, ever since it runs."""
+    """The most that a process has held which this one ever started: at first what this one holds."""
 
 
 class Attempts:

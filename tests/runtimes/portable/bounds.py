@@ -7,10 +7,11 @@ Exit code 1 where one does not.
 """
 
 import argparse
+import importlib.util
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from coreml_prune_bench.mlprogram.named import AIMODEL, MLPACKAGE
 from tests.runtimes.portable.attempts import Attempt, Attempts
 from tests.runtimes.portable.bombs import BOMBS
 from tests.runtimes.portable.test_fuzz import MANIFEST, PROGRAMS, SPECIFICATION, WEIGHTS, changed_bytes, changed_fields
@@ -91,6 +93,15 @@ def changed(content: bytes, *, fields: bool, count: int, which: int) -> list[byt
     return drawn
 
 
+def _of_core_ai() -> dict[str, Callable[[Path], Path]]:
+    """The bombs in the form of a `.aimodel`; none where coreai-core, which writes and reads them, is not installed."""
+    if importlib.util.find_spec("coreai") is None:
+        return {}
+    from tests.aimodel.bombs import BOMBS
+
+    return BOMBS
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mutations", type=int, default=3_000)
@@ -98,8 +109,8 @@ def main() -> int:
     attempts = Attempts(TIME_LIMIT_S, _MOST_BYTES)
     bombs, mutations = Worst(), Worst()
     with tempfile.TemporaryDirectory() as name, suppress(KeyboardInterrupt):
-        for bomb, make in BOMBS.items():
-            package = make(Path(name) / f"{bomb}.mlpackage")
+        for bomb, make in {**BOMBS, **_of_core_ai()}.items():
+            package = make(Path(name) / f"{bomb}{AIMODEL if bomb not in BOMBS else MLPACKAGE}")
             attempt = attempts.attempt(package)
             attempts.close()  # each in a process of its own, as a command has it
             attempts = Attempts(TIME_LIMIT_S, _MOST_BYTES)

@@ -43,10 +43,7 @@ COMMANDS = {
     ),
     "parity": (
         "parity:parity",
-<<<<<<< HEAD
         "Measure",
-=======
->>>>>>> i22ref
         "Compare Apple's runtime, on each choice of compute units, with the portable runtime on the same images.",
     ),
     "inspect": (

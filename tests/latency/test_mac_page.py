@@ -30,6 +30,7 @@ ELSEWHERE = {
     "run": "trains for minutes",
     "--self-test": "test_self_test.py runs it",
     "--device": "test_iphone.py connects a device",
+    "m.aimodel": "tests/runtimes/test_coreai.py runs both by Core AI's own runtime, which no stand-in replaces",
 }
 """What is only parsed (by tests/cli/test_docs.py), and why."""
 

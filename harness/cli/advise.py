@@ -8,27 +8,23 @@ import typer
 from coreml_prune_bench.cli.options import (
     RESULTS,
     CheckpointOption,
-    CropOption,
     DeviceOption,
-    InterpolationOption,
     JsonOption,
-    MeanOption,
     ModelArgument,
-    ResizeOption,
     ResultsOption,
-    ScaleOption,
     SkipOption,
-    StdOption,
     WeightsOption,
     finite,
-    preprocessing_of,
 )
 from coreml_prune_bench.cli.output import show, show_json, tabled
+from coreml_prune_bench.cli.preprocessing import takes_preprocessing
+from coreml_prune_bench.models.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from coreml_prune_bench.advice.advice import Advice, Tried
 
 
+@takes_preprocessing(layout=False)
 def advise(
     model: ModelArgument,
     data: Annotated[
@@ -71,12 +67,7 @@ def advise(
         Path | None,
         typer.Option("--out", metavar="DIR", help="Where the package goes.  [RESULTS/advice/NETWORK]"),
     ] = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    scale: ScaleOption = None,
-    resize: ResizeOption = None,
-    crop: CropOption = "center",
-    interpolation: InterpolationOption = "bilinear",
+    asked: Preprocessing = Preprocessing(),
     skip_bad_images: SkipOption = False,
     device: DeviceOption = "auto",
     checkpoint_minutes: CheckpointOption = 1,
@@ -96,7 +87,6 @@ def advise(
     """
     from coreml_prune_bench.advice.advise import advise as find
 
-    asked = preprocessing_of(mean, std, scale, None, resize, crop, interpolation)
     advice = find(
         model,
         data,

@@ -4,61 +4,33 @@ From records alone: neither torch nor coremltools.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.records.accuracy import CORE_ML, Record, Runtime
+from coreml_prune_bench.records.accuracy import CORE_ML, Record
 from coreml_prune_bench.records.latest import newest_trials
-from coreml_prune_bench.records.statistics import Finding, holm
 from coreml_prune_bench.report.accuracy_tables import render_by_suite, spread
 from coreml_prune_bench.report.config_rows import mean
 from coreml_prune_bench.report.formats import Column, Format, cells, number, text, values
-from coreml_prune_bench.report.paired_tables import CONFIDENCE, Side, best, interval, paired, same_images
+from coreml_prune_bench.report.paired_tables import (
+    CONFIDENCE,
+    Pair,
+    Side,
+    best,
+    corrected,
+    interval,
+    paired,
+    same_images,
+)
 
 _TABLE = "formats"
 
 
-@dataclass(frozen=True)
-class FormatPair:
-    """One row in Core ML's format and in another one: the same network, config, images and runtime.
-
-    p_holm: p of the difference, corrected for the rows of the suite.
-    """
-
-    core_ml: Side
-    other: Side
-    finding: Finding | None
-    p_holm: float | None = None
-
-    @property
-    def first(self) -> Record:
-        return self.core_ml.measured[0]
-
-    @property
-    def suite(self) -> str:
-        return self.first.suite
-
-    @property
-    def runtime(self) -> Runtime | None:
-        return self.first.runtime
-
-    @property
-    def images(self) -> int:
-        return len(self.first.predictions.labels) if self.first.predictions else 0
-
-    @cached_property
-    def agreement(self) -> float:
-        """Images that both give one class, in %, over the trials that both have."""
-        ours, theirs = ({t.trial: t for t in side.measured} for side in (self.core_ml, self.other))
-        shared = [number for number in ours if number in theirs]
-        return 100 * float((best([ours[n] for n in shared]) == best([theirs[n] for n in shared])).mean())
-
-    @property
-    def p(self) -> float | None:
-        """Two-sided."""
-        return min(1.0, 2 * min(self.finding.p_below, self.finding.p_above)) if self.finding else None
+def _agreement(pair: Pair) -> float:
+    """Images that both give one class, in %, over the trials that both have."""
+    theirs, ours = ({trial.trial: trial for trial in side.measured} for side in (pair.row, pair.against))
+    shared = [number for number in ours if number in theirs]
+    return 100 * float((best([ours[n] for n in shared]) == best([theirs[n] for n in shared])).mean())
 
 
 def _ratio(side: Side) -> float | None:
@@ -67,44 +39,44 @@ def _ratio(side: Side) -> float | None:
     return dense / side.weight_bytes if dense and side.weight_bytes else None
 
 
-def _for_readers(header: str, value: Any, form: Any = text) -> Column[FormatPair]:
+def _for_readers(header: str, value: Any, form: Any = text) -> Column[Pair]:
     return Column(None, value, header, form, (_TABLE,))
 
 
-COLUMNS: list[Column[FormatPair]] = [
+COLUMNS: list[Column[Pair]] = [
     Column("suite", lambda pair: pair.suite),
     Column("data", lambda pair: pair.first.data.spec),
     Column("model", lambda pair: pair.first.network.name),
     Column("config", lambda pair: pair.first.pruning.config),
     Column("algorithm", lambda pair: pair.first.pruning.algorithm),
-    Column("package_format", lambda pair: pair.first.package_format),
-    Column("other_package_format", lambda pair: pair.other.measured[0].package_format),
-    Column("compression_ratio", lambda pair: _ratio(pair.core_ml)),
-    Column("other_compression_ratio", lambda pair: _ratio(pair.other)),
-    Column("weight_bytes", lambda pair: pair.core_ml.weight_bytes),
-    Column("other_weight_bytes", lambda pair: pair.other.weight_bytes),
-    Column("top1_mean", lambda pair: pair.core_ml.accuracy.mean),
-    Column("top1_std", lambda pair: pair.core_ml.accuracy.std),
-    Column("other_top1_mean", lambda pair: pair.other.accuracy.mean),
-    Column("other_top1_std", lambda pair: pair.other.accuracy.std),
+    Column("package_format", lambda pair: pair.against.measured[0].package_format),
+    Column("other_package_format", lambda pair: pair.first.package_format),
+    Column("compression_ratio", lambda pair: _ratio(pair.against)),
+    Column("other_compression_ratio", lambda pair: _ratio(pair.row)),
+    Column("weight_bytes", lambda pair: pair.against.weight_bytes),
+    Column("other_weight_bytes", lambda pair: pair.row.weight_bytes),
+    Column("top1_mean", lambda pair: pair.against.accuracy.mean),
+    Column("top1_std", lambda pair: pair.against.accuracy.std),
+    Column("other_top1_mean", lambda pair: pair.row.accuracy.mean),
+    Column("other_top1_std", lambda pair: pair.row.accuracy.std),
     Column("top1_difference", lambda pair: pair.finding and 100 * pair.finding.effect),
     Column("low", lambda pair: pair.finding and 100 * pair.finding.low),
     Column("high", lambda pair: pair.finding and 100 * pair.finding.high),
     Column("p", lambda pair: pair.p),
     Column("p_holm", lambda pair: pair.p_holm),
-    Column("agreement", lambda pair: pair.agreement),
+    Column("agreement", _agreement),
     Column("images", lambda pair: pair.images),
     _for_readers("Model Name", lambda pair: pair.first.network.title),
     _for_readers("Config", lambda pair: pair.first.pruning.config),
     _for_readers("Optimization Algorithm", lambda pair: pair.first.pruning.title),
-    _for_readers("Core ML Ratio", lambda pair: _ratio(pair.core_ml), number()),
-    _for_readers("Core AI Ratio", lambda pair: _ratio(pair.other), number()),
-    _for_readers("Core ML Accuracy", lambda pair: pair.core_ml.accuracy, spread),
-    _for_readers("Core AI Accuracy", lambda pair: pair.other.accuracy, spread),
+    _for_readers("Core ML Ratio", lambda pair: _ratio(pair.against), number()),
+    _for_readers("Core AI Ratio", lambda pair: _ratio(pair.row), number()),
+    _for_readers("Core ML Accuracy", lambda pair: pair.against.accuracy, spread),
+    _for_readers("Core AI Accuracy", lambda pair: pair.row.accuracy, spread),
     _for_readers("Difference", lambda pair: pair.finding and 100 * pair.finding.effect, number("+.2f")),
     _for_readers(f"{CONFIDENCE} Interval", lambda pair: pair.finding, interval),
     _for_readers("p", lambda pair: pair.p_holm, number(".1g")),
-    _for_readers("Same Class", lambda pair: pair.agreement, number(".2f")),
+    _for_readers("Same Class", _agreement, number(".2f")),
     _for_readers("Images", lambda pair: f"{pair.images:,}"),
 ]
 """What a row says of both formats. Accuracies, differences and agreements are percentages and points."""
@@ -113,7 +85,7 @@ COLUMNS: list[Column[FormatPair]] = [
 def render_formats(records: Iterable[Record], format: Format = "md") -> str:
     """`format_pairs` as tables, one a suite, in one of the formats; csv and json hold every row in one."""
 
-    def worded(of_suite: list[FormatPair]) -> list[dict[str, str]]:
+    def worded(of_suite: list[Pair]) -> list[dict[str, str]]:
         return [cells(COLUMNS, pair, _TABLE) for pair in of_suite]
 
     return render_by_suite(_pairs(records), COLUMNS, format, _caption, worded)
@@ -129,11 +101,12 @@ def format_pairs(records: Iterable[Record]) -> list[dict[str, Any]]:
     return [values(COLUMNS, pair) for pair in _pairs(records)]
 
 
-def _pairs(records: Iterable[Record]) -> list[FormatPair]:
+def _pairs(records: Iterable[Record]) -> list[Pair]:
+    """The row in another format beside the one in Core ML's: the same network, config, images and runtime."""
     rows = [Side(trials, None) for trials in newest_trials(records)]
     measured = [side for side in rows if side.measured]
     found = [
-        FormatPair(_with_dense(ours, measured), _with_dense(theirs, measured), paired(theirs.measured, ours.measured))
+        Pair(_with_dense(theirs, measured), _with_dense(ours, measured), paired(theirs.measured, ours.measured))
         for ours in measured
         for theirs in measured
         if ours.measured[0].package_format == CORE_ML and _is_other_format(ours, theirs)
@@ -143,15 +116,7 @@ def _pairs(records: Iterable[Record]) -> list[FormatPair]:
             "no row was measured in both package formats on the same images and runtime: "
             "run the suite with --package-format mlpackage,aimodel"
         )
-    table: list[FormatPair] = []
-    for suite in dict.fromkeys(pair.suite for pair in found):
-        of_suite = [pair for pair in found if pair.suite == suite]
-        corrected = iter(holm([pair.p for pair in of_suite if pair.p is not None]))
-        table += [
-            FormatPair(pair.core_ml, pair.other, pair.finding, None if pair.p is None else next(corrected))
-            for pair in of_suite
-        ]
-    return table
+    return corrected(found)
 
 
 def _is_other_format(ours: Side, theirs: Side) -> bool:
@@ -175,7 +140,7 @@ def _with_dense(side: Side, others: list[Side]) -> Side:
     return Side(side.trials, dense[0] if dense else None)
 
 
-def _caption(table: list[FormatPair]) -> str:
+def _caption(table: list[Pair]) -> str:
     data = " and ".join(dict.fromkeys(pair.first.data.spec for pair in table))
     return (
         f"each row in Core ML's format and in Core AI's, over the same images of {data}. Top-1 in %, mean and standard "

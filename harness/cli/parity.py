@@ -150,10 +150,9 @@ def _apple(runtime: RuntimeName, given: list[str]) -> "tuple[list[str], Callable
 
     if runtime == "coreml":
         return given or _EACH, this_machine("coreml")[0].runtime
-    from coreml_prune_bench.runtimes.coreai import CPU_ONLY, units_here
+    from coreml_prune_bench.runtimes.coreai import all_units_here
 
-    everything = _EACH if units_here("all") != CPU_ONLY else [CPU_ONLY]
-    return list(dict.fromkeys(map(units_here, given or everything))), core_ai
+    return all_units_here(given, _EACH), core_ai
 
 
 def _told(record: "ParityRecord", found: "list[tuple[str, Agreement, UnitVerdict | None]]") -> str:

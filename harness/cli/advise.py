@@ -53,6 +53,13 @@ def advise(
     float16: Annotated[
         bool, typer.Option("--float16", help="Only packages that run on iOS17: no 8-bit weights, which need iOS18.")
     ] = False,
+    package_format: Annotated[
+        str,
+        typer.Option(
+            "--package-format",
+            help="Of the package: mlpackage (Core ML), or aimodel (Core AI, with the extra `coreai`).",
+        ),
+    ] = "mlpackage",
     weights: WeightsOption = None,
     suite: Annotated[
         str,
@@ -94,6 +101,7 @@ def advise(
         max_drop=max_drop,
         min_ratio=min_ratio,
         eight_bits=not float16,
+        package_format=package_format,
         budget=budget,
         suite=suite,
         weights=weights,

@@ -6,7 +6,7 @@ Like the other tables, from records alone: neither torch nor coremltools.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -214,9 +214,12 @@ def _pairs(records: Iterable[Record], algorithm: str) -> list[Pair]:
     return corrected(found)
 
 
-def corrected(found: list[Pair]) -> list[Pair]:
+_AnyPair = TypeVar("_AnyPair", bound=Pair)
+
+
+def corrected(found: list[_AnyPair]) -> list[_AnyPair]:
     """By suite, each with its p corrected for those of its suite."""
-    table: list[Pair] = []
+    table: list[_AnyPair] = []
     for suite in dict.fromkeys(pair.suite for pair in found):
         of_suite = [pair for pair in found if pair.suite == suite]
         p_holm = iter(holm([pair.p for pair in of_suite if pair.p is not None]))

@@ -3,8 +3,8 @@
 What shaped this back end:
 
 - The package `coreai-core` holds a runtime for the processor, which is slow (a second an image) and the referee for
-  what the portable runtime computes. On a Mac with macOS 27, and USE_OS_COREAI=1 set before Python starts, it calls the
-  system's own, which specializes a program for compute units. That road has been run on no Mac yet.
+  what the portable runtime computes. On a Mac with macOS 27 it calls the system's own, unless USE_LOCAL_COREAI is set
+  before Python starts; that one specializes a program for compute units. That road has been run on no Mac yet.
 - Its calls are coroutines: one event loop and one loaded function serve all predictions.
 - It answers as the portable runtime's `Model` does, so that what evaluates the one evaluates the other.
 
@@ -43,8 +43,7 @@ def units_here(compute_units: str) -> str:
         return compute_units
     if compute_units not in ("all", CPU_ONLY):
         raise BenchError(
-            f"--compute-units {compute_units}: Core AI has the processor alone here, {CPU_ONLY}; the others take a Mac "
-            "with macOS 27 and USE_OS_COREAI=1 in the environment"
+            f"--compute-units {compute_units}: Core AI has the processor alone here, {CPU_ONLY}; the others take macOS 27"
         )
     return CPU_ONLY
 

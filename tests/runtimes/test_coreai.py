@@ -1,6 +1,7 @@
 """Apple's runtime for a `.aimodel`, on the processor, beside values by torch and beside the portable runtime."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,7 @@ def test_a_process_of_its_own(tiny: Path, draw: np.random.Generator) -> None:
 def test_what_is_no_aimodel_and_units_that_are_not_here(tiny: Path, package: Path) -> None:
     with pytest.raises(PackageError, match=r"Core AI runs a \.aimodel, which this is not"):
         coreai.Model(package)
-    with pytest.raises(BenchError, match="Core AI has the processor alone here, cpu_only; the others take a Mac"):
+    with pytest.raises(BenchError, match="Core AI has the processor alone here, cpu_only"):
         loader("coreai", compute_units="cpu_and_ne")
     with pytest.raises(BenchError, match="expected one of all, cpu_and_ne"):
         loader("coreai", compute_units="gpu")
@@ -154,8 +155,8 @@ def test_latency_in_core_ai(run_bench, tiny: Path, half: Path, tmp_path: Path) -
     visits = ("--rounds", 2, "--predictions", 3, "--seconds", 0, "--results", tmp_path)
     code, output, errors = run_bench("latency", tiny, half, "--runtime", "coreai", *visits)
     assert code == 0, errors
-    assert "Core AI on the processor" in output
-    assert "no Apple hardware's time" in output
+    assert "Latency in ms, Core AI on " in output
+    assert ("no Apple hardware's time" in output) == (sys.platform != "darwin")
     records = read_latency_records(tmp_path)
     assert [record.package.name for record in records] == ["half", "tiny"]
     for record in records:

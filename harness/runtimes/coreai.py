@@ -43,7 +43,7 @@ def units_here(compute_units: str) -> str:
         return compute_units
     if compute_units not in ("all", CPU_ONLY):
         raise BenchError(
-            f"--compute-units {compute_units}: Core AI has the processor alone here, {CPU_ONLY}; the others take macOS 27"
+            f"--compute-units {compute_units}: Core AI has the processor alone here, {CPU_ONLY}; others take macOS 27"
         )
     return CPU_ONLY
 

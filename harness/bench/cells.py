@@ -212,7 +212,12 @@ class Cell:
     @cached_property
     def pruned_key(self) -> str:
         """Shared by the cells whose packages hold one pruned network, in several formats."""
-        return key_of({"dense": self.subject.dense_key, **self._config_inputs, "trial": self.trial})
+        return key_of({"start": self.start_key, "trial": self.trial})
+
+    @cached_property
+    def start_key(self) -> str:
+        """Shared by the trials of a config, of whatever format: all that does not depend on the order of the data."""
+        return key_of({"dense": self.subject.dense_key, **self._config_inputs})
 
     @property
     def package_name(self) -> str:

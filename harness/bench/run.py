@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coreml_prune_bench.bench.build.last_pruned import LastPruned
+from coreml_prune_bench.bench.build.last_made import Shared
 from coreml_prune_bench.bench.cells import Cell
 from coreml_prune_bench.bench.contention import tell_if_busy
 from coreml_prune_bench.bench.staleness import what_is_missing
@@ -41,7 +41,7 @@ class RunOptions:
     skip_bad_images: bool = False
     image_cache: bool = True
     training: TrainingOptions = field(default_factory=TrainingOptions)
-    last_pruned: LastPruned = field(default_factory=LastPruned)
+    shared: Shared = field(default_factory=Shared)
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def _build(cell: Cell, options: RunOptions, steps: Steps) -> "Built":
         progress,
         skip_bad_images=options.skip_bad_images,
         training=options.training,
-        last=options.last_pruned,
+        shared=options.shared,
     )
     return builder.build(cell)
 

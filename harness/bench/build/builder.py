@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from coreml_prune_bench.bench.build.dense import DenseNetwork, dense_network
-from coreml_prune_bench.bench.build.last_pruned import LastPruned
+from coreml_prune_bench.bench.build.last_made import Shared
 from coreml_prune_bench.bench.build.manifest import Built, PackageManifest
 from coreml_prune_bench.bench.build.own_network import check_own, not_prunable
 from coreml_prune_bench.bench.build.pruned import Ingredients, prune_cell, save_pruned
@@ -33,7 +33,7 @@ from coreml_prune_bench.records.store import Store
 class Builder:
     """Makes packages and keeps them in the store; skip_bad_images: training images that do not decode are left out.
 
-    last: what builders of one run share, so that a network is pruned once for packages of several formats.
+    shared: what builders of one run have in common.
 
     Raises BenchError where the device that `training` names is not there.
     """
@@ -45,10 +45,10 @@ class Builder:
         *,
         skip_bad_images: bool = False,
         training: TrainingOptions = TrainingOptions(),
-        last: LastPruned | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self._store = store
-        self._last = last or LastPruned()
+        self._shared = shared or Shared()
         self._skip_bad_images = skip_bad_images
         self._trainings = Trainings(training, progress)
 
@@ -105,7 +105,9 @@ class Builder:
             return allocated(config, cell.subject.network, model, self.sensitivity(cell.subject).losses())
 
         made_of = Ingredients(model, images, stay_dense, allocate)
-        pruned = self._last.get(cell, lambda: prune_cell(cell, made_of, folder, self._trainings))
+        pruned = self._shared.pruned.get(
+            cell.pruned_key, lambda: prune_cell(cell, made_of, folder, self._trainings, self._shared.start)
+        )
         save_pruned(cell, pruned, path, cell.package_format.read(self.build(baseline).path))
         scope = f"{pruned.scope}; {_counted(stay_dense)} cannot be pruned" if stay_dense else pruned.scope
         return _manifest(dense, pruned.targets, scope, pruned.devices, images)

@@ -63,7 +63,7 @@ def suite(tmp_path):
 
 
 @pytest.mark.usefixtures("fifth")
-def test_an_algorithm_in_one_file_is_run_tabled_and_advised(run_bench, suite, tmp_path):
+def test_an_algorithm_in_one_file_is_run_and_tabled(run_bench, suite, tmp_path):
     results = tmp_path / "results"
     code, output, errors = run_bench("run", "--suite", suite, "--results", results)
     assert code == 0, errors
@@ -76,7 +76,11 @@ def test_an_algorithm_in_one_file_is_run_tabled_and_advised(run_bench, suite, tm
     code, output, errors = run_bench("table", "--against", "random", "--results", results)
     assert code == 0, errors
 
-    command = ["advise", "tiny", "--data", "digits", "--suite", suite, "--results", results]
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fifth")
+def test_an_algorithm_in_one_file_is_advised(run_bench, suite, tmp_path):
+    command = ["advise", "tiny", "--data", "digits", "--suite", suite, "--results", tmp_path / "results"]
     code, output, errors = run_bench(*command, "--max-drop", 5, "--min-ratio", 3, "--float16", "--json")
     assert code in (0, 1), errors  # 1: nothing is small enough and within the drop
     assert "random" in [one["algorithm"] for one in json.loads(output)["tried"]]

@@ -179,10 +179,11 @@ def test_trials_begin_with_the_same_zeros_which_are_chosen_once(monkeypatch):
     sparsify = sparse_gpt.sparsify
     monkeypatch.setattr(sparse_gpt, "sparsify", lambda config, given: chosen.append(1) or sparsify(config, given))
     start = LastMade()
+    config = CONFIG.model_copy(update={"steps": 5})
     for trial in range(2):
         model = dense()
-        prune(CONFIG, task(model, trial, once=lambda make: start.get("a config", make)))
-        alone, _ = reconstructed(trial)
+        prune(config, task(model, trial, once=lambda make: start.get("a config", make)))
+        alone, _ = reconstructed(trial, config)
         assert all(map(torch.equal, model.state_dict().values(), alone.state_dict().values()))
     assert len(chosen) == 1 + 2  # for both trials, and for each alone
 

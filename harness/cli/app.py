@@ -57,6 +57,11 @@ COMMANDS = {
         "Packages",
         "Two packages side by side on the val split: which images changed, classes, size, sparsity by layer, verdict.",
     ),
+    "package": (
+        "package_save:app",
+        "Packages",
+        "The package behind a row of a table: `package save` copies it, with labels and texts for an app.",
+    ),
     "export-onnx": (
         "package:export_onnx",
         "Packages",

@@ -50,6 +50,7 @@ TRIAL_COLUMNS: list[Column[Record]] = [
     Column("weight_bytes", lambda record: record.package and record.package.weight_bytes),
     Column("package_bytes", lambda record: record.package and record.package.package_bytes),
     Column("whole_model_sparsity", lambda record: record.package and record.package.whole_model_sparsity),
+    Column("package", lambda record: record.package and record.package.path),
     Column("runtime", lambda record: record.runtime and record.runtime.name),
     Column("compute_units", lambda record: record.runtime and record.runtime.compute_units),
     Column("build_seconds", lambda record: record.provenance.build_seconds),

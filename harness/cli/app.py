@@ -78,6 +78,11 @@ COMMANDS = {
         "Results",
         "One self-contained page of a results folder: charts, sortable tables, layers, and how to reproduce each row.",
     ),
+    "publish": (
+        "publish:publish",
+        "Results",
+        "Write results to MLflow, Weights & Biases, a model card or CSV, from the records alone.",
+    ),
     "gate": (
         "gate:gate",
         "Results",

@@ -1,6 +1,7 @@
 """A row as a model card of the Hugging Face hub, with its accuracy where the hub looks for it (`EvalResult`)."""
 
 from pathlib import Path
+from typing import Any
 
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.escaping import markdown
@@ -21,7 +22,7 @@ def card(row: ConfigRow, licence: str | None = None) -> str:
     if first is None or top1 is None or top5 is None:
         raise BenchError(f"{row.title}, {row.config} was not measured: there is nothing to say of it on a card")
     name = row_name(row)
-    common = {
+    common: dict[str, Any] = {
         "task_type": "image-classification",
         "task_name": "Image classification",
         "dataset_type": _hub_name(first.data.spec),

@@ -34,4 +34,5 @@ def publish(runs: Sequence[TrackedRun], folder: Path) -> int:
             settings=settings,
         ) as made:
             made.summary.update(run.metrics)
+    wandb.teardown()  # its process writes on after a run's end
     return len(runs)

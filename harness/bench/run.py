@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from coreml_prune_bench.bench.build.last_made import Shared
 from coreml_prune_bench.bench.cells import Cell
 from coreml_prune_bench.bench.contention import tell_if_busy
+from coreml_prune_bench.bench.formats.mlpackage import MLPACKAGE
 from coreml_prune_bench.bench.staleness import what_is_missing
 from coreml_prune_bench.bench.training_options import TrainingOptions
 from coreml_prune_bench.core.errors import BenchError, CellFailedError, PackageError
@@ -87,6 +88,8 @@ def run(cells: list[Cell], options: RunOptions) -> Outcome:
     # What another suite measured into the same folder is told as a row of the one that is run.
     suites = {cell.key: cell.subject.suite for cell in cells}
     records = [record.model_copy(update={"suite": suites[key]}) for key, record in known.items() if record]
+    if any(record.package for record in records):
+        reporter.say(f"packages in {store.packages}; `package save ROW OUT.mlpackage` copies that of a row")
     return Outcome(records, measured)
 
 
@@ -147,6 +150,7 @@ def _measure(cell: Cell, options: RunOptions, steps: Steps) -> Record:
         cell.subject.data.val,
         cell.subject.data.preprocessing.view,
         load=cell.package_format.load(cell.evaluation),
+        class_map=_class_map(cell),
         skip_bad_images=options.skip_bad_images,
         image_cache=options.image_cache,
         say=options.reporter.say,
@@ -168,6 +172,7 @@ def _measure(cell: Cell, options: RunOptions, steps: Steps) -> Record:
         deployment_target=summary.deployment_target,
         operations=summary.operations,
         layers=_sparse_weights(summary) if cell.published else _layers(summary, built.made.targets),
+        path=None if cell.published else options.store.place_of(built.path),
     )
     return _record(
         cell,
@@ -182,6 +187,12 @@ def _measure(cell: Cell, options: RunOptions, steps: Steps) -> Record:
         predictions=predictions,
         code=cell.code,
     )
+
+
+def _class_map(cell: Cell) -> Mapping[str, str] | None:
+    """Which of its package's labels is which class: other ones than the data's may be asked for."""
+    names_them = cell.app is not None and cell.package_format is MLPACKAGE
+    return cell.app.label_of(cell.subject.data.classes) if cell.app and names_them else None
 
 
 def _build(cell: Cell, options: RunOptions, steps: Steps) -> "Built":

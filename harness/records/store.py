@@ -51,6 +51,15 @@ class Store:
                 _make(folder, key, fill)
         return folder
 
+    @property
+    def packages(self) -> Path:
+        """The folder in which every package has one of its own."""
+        return self._artifacts
+
+    def place_of(self, path: Path) -> str:
+        """Where an artifact's file lies below the results folder."""
+        return path.relative_to(self._artifacts.parent).as_posix()
+
     def manifest(self, folder: Path) -> dict[str, Any]:
         """What `fill` returned for this artifact."""
         made: dict[str, Any] = json.loads((folder / MANIFEST).read_text())["made"]

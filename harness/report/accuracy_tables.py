@@ -195,6 +195,7 @@ COLUMNS: list[Column[ConfigRow]] = [
         8,
     ),
     Column(None, _ratio_difference, "Difference", number("+.3f"), ("size",), 11),
+    Column("package", lambda row: row.packages[0].path if row.packages else None),
     Column("runtime", lambda row: row.runtime and row.runtime.name, "Runtime", tables=_MEASURED, place=20),
     Column("compute_units", lambda row: row.runtime and row.runtime.compute_units),
 ]

@@ -1,6 +1,7 @@
 """Makes what is not in the store yet: each step's result is an artifact, so a step that is done is never done again."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from coreml_prune_bench.bench.app_package import save_for_app
 from coreml_prune_bench.bench.build.dense import DenseNetwork, dense_network
 from coreml_prune_bench.bench.build.last_made import Shared
 from coreml_prune_bench.bench.build.manifest import Built, PackageManifest
 from coreml_prune_bench.bench.build.own_network import check_own, not_prunable
 from coreml_prune_bench.bench.build.pruned import Ingredients, prune_cell, save_pruned
-from coreml_prune_bench.bench.build.saving import save_dense
+from coreml_prune_bench.bench.build.saving import save_dense, whole
 from coreml_prune_bench.bench.build.training import Progress, Trainings, checkpoint_file, remove_checkpoint
 from coreml_prune_bench.bench.cells import Cell, Subject
 from coreml_prune_bench.bench.sensitivity import measure, sensitivity_key
@@ -89,6 +91,11 @@ class Builder:
         return Sensitivity.model_validate(self._store.manifest(folder))
 
     def _fill(self, cell: Cell, folder: Path) -> PackageManifest:
+        if cell.app:
+            built, told = self.build(cell.without_app), cell.told
+            out = folder / cell.package_name
+            whole(out, partial(save_for_app, built.path, out, cell.app, {**told, "scope": built.made.scope}))
+            return built.made
         dense = self._dense(cell.subject)
         path, model = folder / cell.package_name, dense.model()
         if cell.config is None:

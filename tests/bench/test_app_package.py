@@ -346,6 +346,9 @@ def test_a_record_that_does_not_say_where_its_package_is(tiny_run: Outcome, resu
             record.model_dump() | {"package": record.package.model_copy(update={"path": None})}
         )
         assert package_of(older, results) == results / str(record.package.path)
+    given = record.model_copy(update={"network": record.network.model_copy(update={"weights": "as given"})})
+    with pytest.raises(BenchError, match="was measured where it lay; no copy of it is kept"):
+        package_of(given, results)
     with pytest.raises(BenchError, match="failed: it has no package"):
         package_of(record.model_copy(update={"package": None}), results)
 

@@ -8,30 +8,39 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from coreml_prune_bench.core.errors import SuiteError
 from coreml_prune_bench.models.weights_licence import licence_of
 
 _MOST_LETTERS, _MOST_BYTES = 1_000, 4 << 20
 """Of a label, and of a file of labels."""
+_MOST_SIZES = 128
+"""Core ML's own limit of enumerated shapes."""
 
 
 @dataclass(frozen=True)
 class AppContent:
     """labels: the classes' names, in order; none where the package returns scores. softmax: whether scores become
-    probabilities. texts: of `name`, `author`, `license`, `description` and `version`, those that are said."""
+    probabilities. texts: of `name`, `author`, `license`, `description` and `version`, those that are said. image_sizes:
+    sides in pixels that it takes besides its own."""
 
     labels: tuple[str, ...]
     softmax: bool
     texts: Mapping[str, str]
+    image_sizes: tuple[int, ...] = ()
 
     @property
     def inputs(self) -> dict[str, Any]:
         """What a key covers."""
-        return {"labels": self.labels, "softmax": self.softmax, "texts": dict(self.texts)}
+        return {
+            "labels": self.labels,
+            "softmax": self.softmax,
+            "texts": dict(self.texts),
+            "image_sizes": self.image_sizes,
+        }
 
     def label_of(self, classes: Sequence[str]) -> dict[str, str] | None:
         """By class of the data, its label; None where the package has none."""
@@ -43,12 +52,14 @@ class App(BaseModel):
 
     labels: true for the data's class names, or a file with one a line, in the order of the data's classes.
     softmax: whether scores become probabilities; None: where there are labels, as Vision expects it.
+    image_sizes: sides in pixels of the images that packages take, besides the size that they are built for.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     labels: bool | str = False
     softmax: bool | None = None
+    image_sizes: tuple[Annotated[int, Field(ge=16, le=1024)], ...] = Field((), max_length=_MOST_SIZES)
     name: str | None = None
     author: str | None = None
     license: str | None = None
@@ -58,7 +69,7 @@ class App(BaseModel):
     @model_validator(mode="after")
     def _asks_for_something(self) -> Self:
         if not self.model_fields_set:
-            raise ValueError("it is empty; say labels, softmax, name, author, license, description or version")
+            raise ValueError(f"it is empty; say one of {', '.join(type(self).model_fields)}")
         return self
 
     def in_folder(self, folder: Path) -> Self:
@@ -75,7 +86,8 @@ class App(BaseModel):
             labels = tuple(classes) if self.labels else ()
             _refuse_twins(labels, "the data's classes")
         texts = {name: text for name in _TEXTS if (text := getattr(self, name)) is not None}
-        return AppContent(labels, bool(labels) if self.softmax is None else self.softmax, texts)
+        softmax = bool(labels) if self.softmax is None else self.softmax
+        return AppContent(labels, softmax, texts, tuple(sorted(set(self.image_sizes))))
 
 
 _TEXTS = ("name", "author", "license", "description", "version")

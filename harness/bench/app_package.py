@@ -5,8 +5,10 @@ The program of the network and its weights stay what they were, byte for byte. T
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from coreml_prune_bench.aimodel.programs import is_core_ai, read_package
 from coreml_prune_bench.aimodel.reader import METADATA
@@ -14,6 +16,7 @@ from coreml_prune_bench.bench.app import AppContent
 from coreml_prune_bench.core.errors import CellFailedError, PackageError
 from coreml_prune_bench.core.files import write_atomically
 from coreml_prune_bench.mlprogram.classifier import add_labels, add_softmax
+from coreml_prune_bench.mlprogram.flexible import open_sizes
 from coreml_prune_bench.mlprogram.reader import model_file, specification
 from coreml_prune_bench.mlprogram.reproducible import name_items_by_content
 
@@ -34,6 +37,8 @@ def save_for_app(package: Path, out: Path, content: AppContent, told: Mapping[st
     else:
         _write_core_ml(out, content, told)
     _check(package, out)
+    if content.image_sizes:
+        _check_sizes(out, content.image_sizes)
 
 
 def _write_core_ml(package: Path, content: AppContent, told: Mapping[str, str]) -> None:
@@ -41,6 +46,8 @@ def _write_core_ml(package: Path, content: AppContent, told: Mapping[str, str]) 
     if content.labels and model.description.predictedFeatureName:
         raise PackageError(f"{package}: it names its classes already; leave out the labels")
     try:
+        if content.image_sizes:
+            open_sizes(model, model_file(package).parent / "weights", content.image_sizes)
         if content.softmax:
             add_softmax(model)
         if content.labels:
@@ -61,8 +68,9 @@ def _write_core_ml(package: Path, content: AppContent, told: Mapping[str, str]) 
 
 
 def _write_core_ai(package: Path, content: AppContent, told: Mapping[str, str]) -> None:
-    if content.softmax:
-        raise PackageError(f"{package}: softmax: only a .mlpackage takes one afterwards; leave it out")
+    for what, asked in (("softmax", content.softmax), ("image_sizes", content.image_sizes)):
+        if asked:
+            raise PackageError(f"{package}: {what}: only a .mlpackage takes that afterwards; leave it out")
     file = package / METADATA
     metadata = json.loads(file.read_text()) if file.is_file() else {}
     licence = {"license": told["weights_license"]} if "weights_license" in told else {}
@@ -85,3 +93,17 @@ def _check(package: Path, out: Path) -> None:
         added = after.operations.get(name, 0) - before.operations.get(name, 0)
         if added < 0 or (added and name not in _ADDED):
             raise CellFailedError(f"{out}: it has {added:+} {name} operations than {package}")
+
+
+def _check_sizes(package: Path, sizes: Sequence[int]) -> None:
+    """It predicts finite numbers for an image of each size."""
+    from coreml_prune_bench.runtimes import portable
+
+    (image,) = read_package(package).inputs
+    channels = image.shape[-1]
+    model = portable.load(package)
+    for size in sizes:
+        for values in model.predict({image.name: np.full((size, size, channels), 128, np.uint8)}).values():
+            numbers = list(values.values()) if isinstance(values, dict) else values
+            if not isinstance(values, str) and not np.isfinite(numbers).all():
+                raise CellFailedError(f"{package}: it predicts no finite numbers for images of {size} pixels")

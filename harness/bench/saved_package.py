@@ -23,6 +23,8 @@ def package_of(record: Record, results: Path) -> Path:
     measured = record.package
     if measured is None:
         raise BenchError(f"{record.network.name}, {record.config} failed: it has no package")
+    if record.network.weights == GIVEN:
+        raise BenchError(f"{record.network.name}, {record.config} was measured where it lay; no copy of it is kept")
     name = f"{record.network.name}{get_format(record.package_format).suffix}"
     noted = [results / measured.path] if measured.path else []
     others = sorted((results / "artifacts").glob(f"*/{name}"))  # records of a version that did not note it

@@ -90,8 +90,9 @@ class Suite(BaseModel):
             raise ValueError("package_formats: published packages are .mlpackage as they are; leave it out")
         if self.packages and self.app:
             raise ValueError("app: published packages are measured as they are; `package save` writes such texts")
-        if self.app and self.app.softmax and "aimodel" in self.package_formats:
-            raise ValueError("app.softmax: a .aimodel takes none; leave it out, or .aimodel out of package_formats")
+        for name in ("softmax", "image_sizes"):
+            if "aimodel" in self.package_formats and getattr(self.app, name, None):
+                raise ValueError(f"app.{name}: not of a .aimodel; leave it out, or .aimodel out of package_formats")
         if self.packages and self.image_size:
             raise ValueError("image_size: published packages take images of one size, and no other; leave it out")
         if self.preprocessing and self.preprocessing.layout:

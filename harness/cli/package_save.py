@@ -46,6 +46,10 @@ def save(
         bool | None,
         typer.Option("--softmax/--no-softmax", help="Scores become probabilities.  [where there are labels]"),
     ] = None,
+    image_sizes: Annotated[
+        str | None,
+        typer.Option("--image-sizes", metavar="N,N", help="Sides in pixels that it takes too.  [as built]"),
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="What the model is called.  [as built]")] = None,
     author: Annotated[str | None, typer.Option("--author", help="Who made it.  [as built]")] = None,
     license: Annotated[str | None, typer.Option("--license", help="Its terms.  [as built, or its weights']")] = None,
@@ -73,8 +77,11 @@ def save(
     if record is None:
         raise BenchError(f'--trial {trial}: "{row_name(found)}" has {", ".join(map(str, records))}')
     texts = {"name": name, "author": author, "license": license, "description": description, "version": version}
+    sizes = tuple(filter(None, (image_sizes or "").split(",")))
+    if not all(size.isdecimal() and 16 <= int(size) <= 1024 for size in sizes):
+        raise BenchError(f"--image-sizes {image_sizes}: expected sides in pixels, from 16 to 1024, such as 160,192")
     asked = App.model_validate(
-        {"labels": True if labels == "data" else labels or False, "softmax": softmax}
+        {"labels": True if labels == "data" else labels or False, "softmax": softmax, "image_sizes": sizes}
         | {name: text for name, text in texts.items() if text is not None}
     )
     content = asked.content(_classes(record.data.spec) if labels == "data" else [""] * record.data.classes)

@@ -35,10 +35,6 @@ Format = Literal["html", "png", "svg"]
 _TEMPLATE = Path(__file__).with_name("page.html.jinja")
 _COLUMNS_OF_CHARTS = 2
 _SIZES = "Bytes of weight.bin and of the whole package; ratios are of weight.bin, dense over pruned."
-_ANSWER = (
-    "Points of top-1 lost against the dense package, on the same images, with intervals of 95 %. `perhaps more`: the "
-    "interval reaches further than that."
-)
 
 
 def write_report(
@@ -141,7 +137,7 @@ def page(
 def _answer_table(answer: Answer, timed: dict[str, dict[str, float]], linked: Linked) -> PageTable:
     cells = [choice_cells(choice, timed) for choice in answer.choices]
     packages = [linked(choice.row) for choice in answer.choices]
-    return PageTable(answer.title, " ".join([_ANSWER, *answer.missing]), cells, [], packages if any(packages) else [])
+    return PageTable(answer.title, " ".join(answer.missing), cells, [], packages if any(packages) else [])
 
 
 def _links(results: Path, folder: Path) -> Linked:

@@ -10,6 +10,8 @@ import coremltools as ct
 import numpy as np
 import PIL.Image
 import pytest
+import torch
+from torch import Tensor, nn
 
 from coreml_prune_bench.bench.app import App, AppContent, read_labels
 from coreml_prune_bench.bench.app_package import save_for_app
@@ -18,7 +20,10 @@ from coreml_prune_bench.bench.run import Outcome, RunOptions, run
 from coreml_prune_bench.bench.suite import choose, load_suite
 from coreml_prune_bench.core.errors import BenchError, CellFailedError, PackageError, SuiteError
 from coreml_prune_bench.core.files import tree_hash
+from coreml_prune_bench.mlprogram.reader import specification
 from coreml_prune_bench.mlprogram.summary import read_package
+from coreml_prune_bench.models.conversion import encode_zeros, to_coreml
+from coreml_prune_bench.models.quiet import silenced
 from coreml_prune_bench.models.weights_licence import licence_of
 from coreml_prune_bench.records.accuracy import Record
 from coreml_prune_bench.records.store import Store
@@ -119,6 +124,78 @@ def test_weights_have_terms() -> None:
     assert licence_of("none") is licence_of(64 * "0") is None
 
 
+# --- several image sizes
+
+
+class Pooled(nn.Module):
+    """Pools to one pixel, so that its program is one for every size; with a layer to prune."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+        self.head = nn.Linear(16, len(LABELS))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images).flatten(1))
+
+
+def sparse(net: nn.Module, size: int, path: Path) -> Path:
+    encode_zeros(to_coreml(net, size), ["features.0", "head"]).save(str(path))
+    return path
+
+
+def test_images_of_each_size_give_what_a_package_for_that_size_does(tmp_path: Path, draw: np.random.Generator) -> None:
+    net = Pooled().eval()
+    with torch.no_grad():
+        net.features[0].weight[:8] = 0
+    built = sparse(net, 32, tmp_path / "m.mlpackage")
+    out = tmp_path / "app.mlpackage"
+    save_for_app(built, out, replace(CONTENT, image_sizes=(48, 64)), {})
+    before, after = read_package(built), read_package(out)
+    assert before.weights == after.weights
+    assert {weight.storage for weight in after.weights if len(weight.shape) > 1} == {"sparse"}
+    (image,) = after.inputs
+    assert image.shape == (None, None, 3)
+    for size in (32, 48, 64):
+        pixels = draw.integers(0, 256, (size, size, 3), dtype=np.uint8)
+        (expected,) = portable.load(sparse(net, size, tmp_path / f"{size}.mlpackage")).predict({"image": pixels})[
+            "logits"
+        ]
+        found = portable.load(out).predict({"image": pixels})
+        expected = np.exp(expected.astype(float)) / np.exp(expected.astype(float)).sum()
+        np.testing.assert_allclose(list(found["classLabel_probs"].values()), expected, atol=1e-6)
+        with installed(Script()):
+            core_ml = ct.models.MLModel(str(out)).predict({"image": PIL.Image.fromarray(pixels)})
+        assert core_ml["classLabel"] == found["classLabel"]
+
+
+def test_sizes_are_declared_as_core_ml_tools_declares_them(tmp_path: Path) -> None:
+    net = Pooled().eval()
+    to_coreml(net, 32).save(str(tmp_path / "m.mlpackage"))
+    save_for_app(tmp_path / "m.mlpackage", tmp_path / "app.mlpackage", AppContent((), False, {}, (48,)), {})
+    ours = specification(tmp_path / "app.mlpackage")
+    shapes = ct.EnumeratedShapes([(1, 3, 32, 32), (1, 3, 48, 48)], default=(1, 3, 32, 32))
+    with silenced():
+        traced = torch.jit.trace(net, torch.zeros(1, 3, 32, 32))
+        converted = ct.convert(
+            traced,
+            inputs=[ct.ImageType("image", shape=shapes, color_layout=ct.colorlayout.RGB)],
+            outputs=[ct.TensorType("logits")],
+            minimum_deployment_target=ct.target.iOS17,
+            skip_model_load=True,
+        )
+    theirs = converted.get_spec()
+    assert ours.description.input[0].type.imageType == theirs.description.input[0].type.imageType
+    inputs = [[*model.mlProgram.functions["main"].inputs] for model in (ours, theirs)]
+    assert inputs[0] == inputs[1]
+
+
+def test_a_program_for_one_size_is_refused(package: Path, tmp_path: Path) -> None:
+    """The tiny network flattens what it has pooled to 2 x 2."""
+    with pytest.raises(PackageError, match="image sizes: it does not take 64 pixels a side"):
+        save_for_app(package, tmp_path / "m.mlpackage", replace(CONTENT, image_sizes=(64,)), {})
+
+
 # --- in a suite
 
 
@@ -184,9 +261,10 @@ def test_a_suite_with_labels_measures_what_it_does_without(
 @pytest.mark.parametrize(
     ("app", "words"),
     [
-        ("[app]\n", "app: it is empty; say labels"),
+        ("[app]\n", "app: it is empty; say one of labels, softmax"),
         ("[app]\nlabel = true\n", "label"),
-        ('package_formats = ["aimodel"]\n[app]\nsoftmax = true\n', "app.softmax: a .aimodel takes none"),
+        ('package_formats = ["aimodel"]\n[app]\nimage_sizes = [64]\n', "app.image_sizes: not of a .aimodel"),
+        ('package_formats = ["aimodel"]\n[app]\nsoftmax = true\n', "app.softmax: not of a .aimodel"),
     ],
 )
 def test_a_suite_that_asks_for_what_cannot_be(app: str, words: str, app_suite: Callable[[str], list[Cell]]) -> None:
@@ -213,7 +291,7 @@ def test_a_core_ai_asset_is_described(package: Path, tmp_path: Path) -> None:
         assert word in text
     assert '"ant",' in text
     assert read_program(tmp_path / "app.aimodel").inputs[0].kind == "image"
-    with pytest.raises(PackageError, match=r"softmax: only a \.mlpackage takes one afterwards"):
+    with pytest.raises(PackageError, match=r"softmax: only a \.mlpackage takes that afterwards"):
         save_for_app(tmp_path / "m.aimodel", tmp_path / "b.aimodel", CONTENT, {})
 
 
@@ -249,6 +327,9 @@ def test_what_cannot_be_saved_is_told(results: Path, tmp_path: Path, refused: An
     assert "--trial 9:" in save("tiny, magnitude-pruner", out, "--trial", 9)
     assert "expected a name that ends in .mlpackage" in save("tiny, dense", tmp_path / "m.mlmodel")
     assert "No such file" in save("tiny, dense", out, "--labels", tmp_path / "none.txt")
+    assert "--image-sizes 64,x: expected sides in pixels" in save("tiny, dense", out, "--image-sizes", "64,x")
+    assert "it does not take 64 pixels a side" in save("tiny, dense", out, "--image-sizes", "64")
+    assert not out.exists()
     out.mkdir()
     assert "is there already; give another name" in save("tiny, dense")
     shutil.rmtree(results / "artifacts")
@@ -265,6 +346,9 @@ def test_a_record_that_does_not_say_where_its_package_is(tiny_run: Outcome, resu
             record.model_dump() | {"package": record.package.model_copy(update={"path": None})}
         )
         assert package_of(older, results) == results / str(record.package.path)
+    given = record.model_copy(update={"network": record.network.model_copy(update={"weights": "as given"})})
+    with pytest.raises(BenchError, match="was measured where it lay; no copy of it is kept"):
+        package_of(given, results)
     with pytest.raises(BenchError, match="failed: it has no package"):
         package_of(record.model_copy(update={"package": None}), results)
 

@@ -12,6 +12,7 @@ import PIL.Image
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models import get_weight  # type: ignore[import-untyped]
 
 from coreml_prune_bench.bench.app import App, AppContent, read_labels
 from coreml_prune_bench.bench.app_package import save_for_app
@@ -24,6 +25,7 @@ from coreml_prune_bench.mlprogram.reader import specification
 from coreml_prune_bench.mlprogram.summary import read_package
 from coreml_prune_bench.models.conversion import encode_zeros, to_coreml
 from coreml_prune_bench.models.quiet import silenced
+from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.weights_licence import licence_of
 from coreml_prune_bench.records.accuracy import Record
 from coreml_prune_bench.records.store import Store
@@ -122,6 +124,11 @@ def test_weights_have_terms() -> None:
     assert terms is not None
     assert "torchvision's pre-trained weights: may have terms of their own" in terms
     assert licence_of("none") is licence_of(64 * "0") is None
+    for name in ("mobilenet_v2", "mobilenet_v3_small", "resnet50"):
+        weights = get_network(name).pretrained
+        assert weights is not None
+        url = get_weight(weights).url
+        assert licence_of(url.removesuffix(".pth")[-8:] + 56 * "0") == licence_of(weights) == terms
 
 
 # --- several image sizes

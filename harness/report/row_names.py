@@ -20,8 +20,8 @@ def find_row(rows: Sequence[ConfigRow], text: str, suite: str | None = None) -> 
         raise BenchError(f"expected a row's name, such as {row_name(there[0])!r}" if there else "there is no row")
     found = [row for row in there if all(any(part in name for name in _names(row)) for part in parts)]
     whole = [row for row in found if all(part in _names(row) for part in parts)]
-    # With all of its config: "50%" is also part of "50%, BatchNorm re-estimated".
-    exact = [row for row in whole if set(_parts(row.config or "")) <= set(parts)]
+    # With all of its config: "50%" is also part of "50%, BatchNorm re-estimated", and of "50%, .aimodel".
+    exact = [row for row in whole if row.first and set(_parts(row.first.config)) <= set(parts)]
     for candidates in (exact, whole, found):
         if len(candidates) == 1:
             return candidates[0]

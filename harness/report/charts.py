@@ -7,7 +7,7 @@ their colour second. Nothing here knows of records, and no plotting library is n
 import io
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -56,11 +56,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Mark:
-    """A point of a series. details: what is told of it when it is pointed at, in lines."""
+    """A point of a series. details: what is told of it when it is pointed at, in lines. value: what it stands for, of
+    those of which a page finds the front anew."""
 
     at: XY
     series: int
     details: tuple[str, ...] = ()
+    value: XY | None = None
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,9 @@ def scatter(title: str, points: Sequence[Point], x_label: str, y_label: str) -> 
         shapes.append(Line((low, high), "error", point.series))
     places = [place(point.x, point.y) for point in points]
     shapes += _labels(points, places)
-    shapes += [Mark(at, point.series, point.details) for at, point in zip(places, points, strict=True)]
+    shapes += [
+        Mark(at, point.series, point.details, (point.x, point.y)) for at, point in zip(places, points, strict=True)
+    ]
     return Drawing(title, WIDTH, _HEIGHT, tuple(shapes))
 
 
@@ -269,11 +273,11 @@ def mark(series: int) -> Drawing:
     return Drawing("", 16, 16, (Mark((8, 8), series),))
 
 
-def legend(names: Sequence[str], width: float) -> Drawing:
+def legend(names: Mapping[int, str], width: float) -> Drawing:
     """Each series' mark and name, in as many lines as it takes."""
     shapes: list[Shape] = []
     x, y = float(_RIGHT), 16.0
-    for series, name in enumerate(names):
+    for series, name in names.items():
         needed = 22 + _text_width(name)
         if x > _RIGHT and x + needed > width:
             x, y = float(_RIGHT), y + 20
@@ -444,6 +448,9 @@ def _svg_group(kind: str, shape: Mark | Area, content: str) -> str:
     if shape.details:
         label, details = (xml_attribute(end.join(shape.details)) for end in (", ", "\n"))
         told = f' tabindex="0" role="img" aria-label={label} data-details={details}'
+    if isinstance(shape, Mark) and shape.value:
+        x, y = shape.value
+        told += f' data-series="{shape.series}" data-x="{x!r}" data-y="{y!r}"'
     return f'<g class="{_class(kind, shape.series)}"{told}>{content}</g>'
 
 

@@ -1,6 +1,6 @@
 """How an algorithm looks follows from its name, and from nothing else."""
 
-from coreml_prune_bench.models.pruning.registry import ALGORITHMS
+from coreml_prune_bench.models.pruning.algorithm import algorithms
 from coreml_prune_bench.report.looks import LOOKS, series_of_names
 
 
@@ -12,7 +12,7 @@ def test_an_algorithm_looks_the_same_whatever_stands_beside_it():
 
 
 def test_the_algorithms_that_ship_have_places_of_their_own():
-    titles = [one.title if one.title != "n/a" else "not pruned" for one in ALGORITHMS]
+    titles = [one.title if one.title != "n/a" else "not pruned" for one in algorithms()]
     numbers = series_of_names(titles)
     assert len(set(numbers.values())) == len(set(titles))
     assert max(numbers.values()) < 8

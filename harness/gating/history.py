@@ -26,6 +26,7 @@ from coreml_prune_bench.gating.verdicts import gate
 from coreml_prune_bench.records.accuracy import Provenance, Record
 from coreml_prune_bench.records.folder import on_standard_error, read_folder, refuse_nothing
 from coreml_prune_bench.records.hits import Bits, read_scored
+from coreml_prune_bench.records.latest import newest_trials
 from coreml_prune_bench.records.latency import LatencyRecord, latency_files, read_latency_record
 
 _TEMPLATE = Path(__file__).with_name("history.html.jinja")
@@ -224,11 +225,14 @@ def _of_folder(folder: Path) -> Iterator[State]:
         of, timings = by_commit[commit]
         return max([r.provenance.created for r, _ in of] + [r.provenance.created for r in timings])
 
-    so_far: tuple[list[_Scored], list[LatencyRecord]] = ([], [])
+    current: list[_Scored] = []
+    timings: list[LatencyRecord] = []
     for commit in sorted(by_commit, key=newest):
-        so_far[0].extend(by_commit[commit][0])
-        so_far[1].extend(by_commit[commit][1])
-        yield State(commit, newest(commit), "", from_scored(*so_far))
+        current += by_commit[commit][0]
+        timings += by_commit[commit][1]
+        count = {record.key for trials in newest_trials(record for record, _ in current) for record in trials}
+        current = [one for one in current if one[0].key in count]  # what does not count now never does again
+        yield State(commit, newest(commit), "", from_scored(current, timings))
 
 
 def _commit_of(made: Provenance) -> str:

@@ -26,8 +26,8 @@ from coreml_prune_bench.gating.verdicts import gate
 from coreml_prune_bench.records.accuracy import Provenance, Record
 from coreml_prune_bench.records.folder import on_standard_error, read_folder, refuse_nothing
 from coreml_prune_bench.records.hits import Bits, read_scored
-from coreml_prune_bench.records.latest import newest_trials
 from coreml_prune_bench.records.latency import LatencyRecord, latency_files, read_latency_record
+from coreml_prune_bench.records.latest import newest_trials
 
 _TEMPLATE = Path(__file__).with_name("history.html.jinja")
 _STYLE = Path(__file__).parents[1] / "report"
@@ -62,8 +62,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """A row over all commits; points: of those at which it was or is missed. since: its verdict at the last commit against
-    the first one that has it, and that in words."""
+    """A row over all commits; points: of those at which it was or is missed. since: its verdict at the last commit,
+    against the first one that has it, and that in words."""
 
     kind: Kind
     key: Key
@@ -119,6 +119,7 @@ def page(states: Sequence[State], source: str) -> str:
         ],
         line=lambda one: _line(one, len(states)),
         place=lambda one, point: _place(one, point, len(states)),
+        messages=any(state.subject for state in states),
         width=_WIDTH,
         height=_HEIGHT,
         short=_SHORT,
@@ -133,6 +134,8 @@ def series_of(states: Sequence[State]) -> list[Series]:
     for place, state in enumerate(states):
         before = states[place - 1].rows if place else empty
         values = {(pair.kind, pair.key): pair.run for pair in matched_rows(before, state.rows)}
+        for of_row in values:  # in the order of the records, not of the verdicts
+            points.setdefault(of_row, [])
         for row in _gated(before, state.rows).rows:
             found = values[row.kind, row.key]
             if found is not None:

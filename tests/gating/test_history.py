@@ -18,11 +18,15 @@ IMAGES = 1000
 LOST_AT, GAINED_AT, GONE_AT = 40, 70, 90
 
 
+def name_of(commit: int) -> str:
+    return f"{commit:04x}" * 10
+
+
 def record_at(commit: int, right: int, *, model: str = "resnet50", spec: str = "imagefolder:x") -> Record:
     """Of 1,000 images, the first `right` are; a commit an hour."""
     created = f"2026-01-{1 + commit // 24:02d}T{commit % 24:02d}:00:00+00:00"
     record = accuracy_record(np.arange(IMAGES) < right, model=model, created=created, data={"spec": spec})
-    made = record.provenance.model_copy(update={"git_commit": f"{commit:040x}"})
+    made = record.provenance.model_copy(update={"git_commit": name_of(commit)})
     return record.model_copy(update={"provenance": made, "key": f"{model}-{commit}"})
 
 
@@ -41,7 +45,7 @@ def states() -> list[State]:
             rows.append(record_at(commit, 700, model="small"))
         slow = 2 if commit >= LOST_AT else 1
         timed = latency_record([[slow * (1_000_000 + n) for n in range(3)] for _ in range(12)])
-        found.append(State(f"{commit:040x}", "2026-01-01", f"Commit {commit}", from_records(rows, [timed])))
+        found.append(State(name_of(commit), "2026-01-01", f"Commit {commit}", from_records(rows, [timed])))
     return found
 
 
@@ -66,7 +70,7 @@ def test_the_page_says_what_happened_the_newest_first_and_draws_a_line_a_row(sta
     events = parsed.tables[0]
     told = [(row[0], row[3].strip()) for row in events[1:]]
     expected = [(GONE_AT, "missing"), (GAINED_AT, "better"), (LOST_AT, "worse"), (LOST_AT, "worse")]
-    assert told == [(f"{commit:040x}"[:10], verdict) for commit, verdict in expected]
+    assert told == [(name_of(commit)[:10], verdict) for commit, verdict in expected]
     assert "Commit 40" in events[-1]
     lines = re.findall(r'<polyline points="([^"]*)"', text)
     assert [len(line.split()) for line in lines] == [COMMITS, GONE_AT, COMMITS]
@@ -89,7 +93,7 @@ def test_a_results_folder_of_several_commits(tmp_path, run_bench):
     write_records(tmp_path / "r", *(record_at(commit, right_at(commit)) for commit in (39, 40, 41, 70)))
     write_records(tmp_path / "r", record_at(39, 700, model="small"))
     states = read_states(str(tmp_path / "r"))
-    assert [int(state.commit, 16) for state in states] == [39, 40, 41, 70]
+    assert [state.commit for state in states] == [name_of(commit) for commit in (39, 40, 41, 70)]
     assert [len(state.rows.accuracy) for state in states] == [2, 2, 2, 2]
     series = {one.key.model: one for one in series_of(states)}
     assert [point.verdict for point in series["resnet50"].points] == ["new", "worse", "same", "better"]

@@ -13,7 +13,7 @@ from tests.gating.samples import bits
 _RUN = """
 const done = arguments[0];
 axe.run(document, { resultTypes: ["violations"] }).then((found) => done([found.passes.length, found.violations.map(
-  ({ id, help, nodes }) => `${id}: ${help}; ${nodes.slice(0, 5).map((one) => `${one.target} ${one.failureSummary}`)}`)]));
+  ({ id, help, nodes }) => `${id}: ${help}; ${nodes.slice(0, 5).map((one) => one.target + one.failureSummary)}`)]));
 """
 
 

@@ -1,6 +1,7 @@
 """`cluster`: many machines for one suite, on Dask."""
 
 import platform
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -48,9 +49,8 @@ def start(
 
     The certificate is made if there is none yet; copy its folder to the machines that join.
     """
-    from coreml_prune_bench.cluster.serve import Listening
+    from coreml_prune_bench.cluster.serve import Listening, usual_host
     from coreml_prune_bench.cluster.serve import start as start_scheduler
-    from coreml_prune_bench.cluster.serve import usual_host
 
     listening = Listening(host or usual_host(), port, dashboard_port)
     start_scheduler(listening, certificates.expanduser(), _show_now)
@@ -61,7 +61,7 @@ def join(
     address: AddressArgument,
     kind: Annotated[
         Literal["cpu", "gpu", "mac"],
-        typer.Option("--as", help="cpu: builds and evaluates. gpu: trains too. mac: what Core ML does, nothing beside."),
+        typer.Option("--as", help="cpu: builds and evaluates. gpu: trains too. mac: what Core ML does alone."),
     ] = "cpu",
     workers: Annotated[
         int, typer.Option("--workers", min=1, help="Processes, among which this machine's cores are divided.")
@@ -145,5 +145,6 @@ def _tls(address: str) -> str:
 
 
 def _show_now(line: str) -> None:
+    """At once, also into a file: the scheduler runs until it is ended."""
     output.show(line)
-    output.flush()
+    sys.stdout.flush()

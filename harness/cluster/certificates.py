@@ -15,7 +15,6 @@ from coreml_prune_bench.core.errors import BenchError
 if TYPE_CHECKING:
     from distributed import Security
 
-USUAL_FOLDER = Path("~/.coreml-prune-bench/cluster")
 CERTIFICATE, KEY = "cluster.pem", "cluster-key.pem"
 
 _VALID = timedelta(days=90)

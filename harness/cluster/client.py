@@ -141,9 +141,8 @@ class OnCluster:
         keys = self._part_keys(cell)
         needs: dict[Part, Future] = {}
         for part, key in keys.items():
-            needs[part] = self._part(
-                cell.dense if part == "package" else cell, part, key, dict(needs), options, gpu=gpu
-            )
+            of = cell.dense if part == "package" else cell
+            needs[part] = self._part(of, part, key, dict(needs), options, gpu=gpu)
         own = options.store.found(cell.build_key) if cell.config else None
         task = f"cell-{cell.key}"
         future = self._client.submit(
@@ -161,10 +160,14 @@ class OnCluster:
     def _part(
         self, cell: Cell, part: Part, key: str, needs: dict[Part, Future], options: RunOptions, *, gpu: bool
     ) -> Future:
-        """What several cells need: from this store, or made by the first worker that is free."""
+        """What several cells need: from this store, or made by the first worker that is free.
+
+        needs: what it is made of itself.
+        """
         if key in self._parts:
             return self._parts[key]
         name, folder = f"{part}-{key}", options.store.found(key)
+        future: Future
         if folder:
             future = self._client.submit(given, pack(options.store, folder), key=name, pure=False, priority=_AT_ONCE)
         else:

@@ -11,6 +11,7 @@ from coreml_prune_bench.cluster.asked import Asked, facts_of
 from coreml_prune_bench.cluster.client import HowOnCluster, OnCluster
 from coreml_prune_bench.cluster.connect import Where, connected
 from coreml_prune_bench.cluster.versions import versions
+from coreml_prune_bench.cluster.workplace import Kind
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import Steps
 
@@ -31,7 +32,7 @@ def measured_at(
             choice, suite=suite, data=None, models=None, own=None, algorithms=None, trials=None, package_formats=None
         )
         asked = Asked(loaded, evaluation, versions(), facts_of(cells), len(cells))
-        kind = "gpu" if options.training.device.startswith("cuda") else "cpu"
+        kind: Kind = "gpu" if options.training.device.startswith("cuda") else "cpu"
         with connected(where, kind) as client:
             yield from OnCluster(client, asked, cells, how)(missing, options, steps)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from distributed import Client, Nanny, Scheduler
 from distributed.utils import get_ip
@@ -23,7 +24,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Listening:
-    """host: an address of this machine. port, dashboard_port: 0 for any that is free; the dashboard's on this machine."""
+    """host: an address of this machine. port, dashboard_port: 0 for any that is free."""
 
     host: str
     port: int
@@ -64,7 +65,8 @@ async def _scheduler(listening: Listening, certificates: Path, show: Say) -> Non
         scheduler.task_metadata[NAME] = versions()
         folder = certificates.resolve()
         show(f"address: {scheduler.address}")
-        show(f"dashboard, on this machine alone: http://127.0.0.1:{scheduler.http_server.port}/status")
+        dashboard: Any = scheduler.services["dashboard"]
+        show(f"dashboard, on this machine alone: http://127.0.0.1:{dashboard.port}/status")
         show(f"certificate and key: {folder}; whoever has them can run anything on every worker")
         show("on each other machine, with a copy of that folder:")
         show(f"coreml-prune-bench cluster join {scheduler.address} --as cpu --certificates {folder}")
@@ -124,4 +126,3 @@ def _host_and_port(address: str) -> tuple[str, int]:
     if not host or not port.isdecimal():
         raise BenchError(f"{address}: expected tls://HOST:PORT")
     return host, int(port)
-

@@ -30,8 +30,9 @@ LEAST_FREE_BYTES = 1 << 30
 class Order:
     """Which cell, by its place among those of the suite, and how.
 
-    tag: of the suite. topic: under which the client listens. task: its key in Dask. name: for people. device, skip_bad_images,
-    image_cache: as the options. threads: a step's; None for all that the worker has. limit_s: of the task.
+    tag: of the suite. topic: under which the client listens. task: its key in Dask. name: for people. device,
+    skip_bad_images, image_cache: as the options. threads: a step's; None for all that the worker has. limit_s: of the
+    task.
     """
 
     tag: str
@@ -74,7 +75,7 @@ def fits(asked: Asked, topic: str) -> str | None:
         worker = get_worker()
         # Nothing runs on a worker for this suite before.
         tagged = worker.set_resources(**{asked.tag: 1})
-        asyncio.run_coroutine_threadsafe(tagged, worker.loop.asyncio_loop).result()
+        asyncio.run_coroutine_threadsafe(tagged, place.loop).result()
         return None
 
 

@@ -1,4 +1,4 @@
-"""A worker's process: one task at a time, on processors of its own, watched by a nanny that starts it anew if it dies."""
+"""A worker's process: one task at a time, on processors of its own; a nanny starts it anew when it dies."""
 
 import logging
 from pathlib import Path

@@ -4,6 +4,7 @@ A plugin of Dask's worker. Its scratch store lies in the worker's own folder, wh
 and the next worker of the machine where that one was killed.
 """
 
+import asyncio
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -41,11 +42,11 @@ class Workplace(WorkerPlugin):
     cells: dict[str, list[Cell]] = field(default_factory=dict)
     doing: str = ""
     scratch: Path | None = None
-    _worker: Any = None
+    loop: Any = None
 
     def setup(self, worker: Worker) -> None:
         """Called by Dask in the worker's process."""
-        self._worker = worker
+        self.loop = asyncio.get_running_loop()
         self.scratch = Path(worker.local_directory) / "store"
         worker.metrics[NAME] = self.told
 

@@ -29,6 +29,7 @@ class Parcel:
         found = hashlib.sha256(self.files).hexdigest()
         if found != self.sha256:
             raise DamagedFileError(f"an artifact arrived damaged: SHA-256 {found[:12]}, sent as {self.sha256[:12]}")
+        empty.mkdir(parents=True, exist_ok=True)
         with tarfile.open(fileobj=io.BytesIO(self.files)) as tar:
             tar.extractall(empty, filter="data")
         return self.made
@@ -36,13 +37,18 @@ class Parcel:
 
 def pack(store: Store, folder: Path) -> Parcel:
     """The artifact in this folder of the store."""
+    return pack_folder(folder, store.manifest(folder))
+
+
+def pack_folder(folder: Path, made: dict[str, Any]) -> Parcel:
+    """Any folder, such as a package; a file of its own that is named MANIFEST stays behind."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for path in sorted(folder.rglob("*")):
             if path.name != MANIFEST or path.parent != folder:
                 tar.add(path, path.relative_to(folder).as_posix(), recursive=False)
     files = buffer.getvalue()
-    return Parcel(store.manifest(folder), files, hashlib.sha256(files).hexdigest())
+    return Parcel(made, files, hashlib.sha256(files).hexdigest())
 
 
 def put(store: Store, key: str, parcel: Parcel) -> Path:

@@ -8,7 +8,7 @@ from coreml_prune_bench.core.keys import code_version
 
 Versions = dict[str, str]
 
-_CODE = ("bench.run", "cluster.tasks")
+_CODE = ("bench.run", "cluster.tasks", "cluster.latency")
 """The entry points of what a worker does."""
 
 

@@ -24,7 +24,7 @@ def worker_options(place: Workplace, security: "Security", host: str, scratch: s
     return {
         "nthreads": 1,  # torch has one stream of random numbers in a process
         "plugins": (place,),
-        "resources": _RESOURCES[place.kind],
+        "resources": {**_RESOURCES[place.kind], f"machine {place.machine}": 1},
         "security": security,
         "host": host,
         "protocol": "tls://",

@@ -1,16 +1,19 @@
 """Clusters of processes of this machine, for tests."""
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 _PROGRAM = [sys.executable, "-m", "tests.cluster.program"]
-_SECONDS = 90
+ON_A_MAC = [sys.executable, "-m", "tests.cluster.mac_program"]
+_SECONDS = 240
 
 
 class Cluster:
@@ -31,9 +34,9 @@ class Cluster:
         self.address = found[1]
         return self.address
 
-    def join(self, name: str, *options: object) -> None:
+    def join(self, name: str, *options: object, program: Sequence[str] = _PROGRAM) -> None:
         """A worker. Returns when it works."""
-        log = self._open(name, "cluster", "join", self.address, "--name", name, *options)
+        log = self._open(name, "cluster", "join", self.address, "--name", name, *options, program=program)
         self._wait_for(name, log, "works for")
 
     def client(self, *arguments: object) -> subprocess.Popen:
@@ -62,13 +65,13 @@ class Cluster:
             time.sleep(0.2)
         assert left == []
 
-    def _open(self, name: str, *arguments: object) -> Path:
+    def _open(self, name: str, *arguments: object, program: Sequence[str] = _PROGRAM) -> Path:
         log = self.folder / f"{name}.log"
         extra = ["--dashboard-port", "0"] if name == "scheduler" else []
         where = ["--scratch", str(self.folder / "scratch")] if name != "scheduler" else []
         with log.open("w") as file:
             self.processes[name] = subprocess.Popen(
-                [*_PROGRAM, *map(str, arguments), "--certificates", str(self.certificates), *extra, *where],
+                [*program, *map(str, arguments), "--certificates", str(self.certificates), *extra, *where],
                 cwd=ROOT,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -105,7 +108,5 @@ def _is_python(pid: int) -> bool:
 
 
 def kill(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

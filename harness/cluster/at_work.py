@@ -87,6 +87,7 @@ def at_work(topic: str, task: str, name: str, limit_s: float | None) -> Iterator
         place.doing = ""
         if timer:
             timer.cancel()
+        teller.event("done")
 
 
 def _end(teller: Teller, why: str) -> NoReturn:

@@ -52,6 +52,7 @@ class _Tried:
     name: str = ""
     machines: list[str] = field(default_factory=list)
     ends: list[str] = field(default_factory=list)
+    runs: bool = False
 
     @property
     def told(self) -> str:
@@ -279,9 +280,13 @@ class OnCluster:
 
     def _hear(self, told: dict[str, Any], options: RunOptions, steps: Steps) -> None:
         """An event of a task. Called by Dask, in its thread."""
-        machine, tried = told["machine"], self._tried.setdefault(told["task"], _Tried(told["name"]))
+        machine = told["machine"]
+        tried = self._tried.setdefault(told["task"], _Tried(told["name"]))
         if told["kind"] == "start":
             tried.machines.append(machine)
+            tried.runs = True
+        elif told["kind"] == "done":
+            tried.runs = False
         elif told["kind"] == "end":
             tried.ends.append(f"{machine}: {told['why']}")
             options.reporter.warn(f"{machine} starts anew: {told['name']}: {told['why']}")
@@ -291,7 +296,7 @@ class OnCluster:
             options.reporter.say(f"{machine}: {told['line']}")
 
     def _say_what_runs(self, options: RunOptions) -> None:
-        running = [f"{tried.name} on {tried.machines[-1]}" for tried in self._tried.values() if tried.machines]
+        running = [f"{tried.name} on {tried.machines[-1]}" for tried in self._tried.values() if tried.runs]
         if running:
             options.reporter.say(f"what is queued is cancelled; to its end runs {', '.join(running)}")
 

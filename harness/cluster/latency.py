@@ -90,7 +90,7 @@ def measure_on_macs(where: Where, asks: Asks, results: Path, reporter: Reporter)
         paths = dict.fromkeys(str(target.path) for target in asks.targets)
         packages = {path: pack_folder(Path(path), {}) for path in paths}
         known = {record.file_name: record.to_json() for record in read_latency_records(results)}
-        sessions = {mac: _send(client, mac, asks, topic, packages, known) for mac in macs}
+        sessions = {mac.machine: _send(client, mac.machine, asks, topic, packages, known) for mac in macs}
         records: list[LatencyRecord] = []
         measured, problems = 0, []
         try:
@@ -98,14 +98,14 @@ def measure_on_macs(where: Where, asks: Asks, results: Path, reporter: Reporter)
                 try:
                     texts, new = future.result()
                 except KilledWorker:
-                    problems.append(f"the worker of {mac.machine} ended three times")
+                    problems.append(f"the worker of {mac} ended three times")
                     continue
                 measured += new
                 for text in texts:
                     records.append(LatencyRecord.model_validate_json(text))
                     write_latency_record(results, records[-1])
         except KeyboardInterrupt:
-            reporter.say(f"to its end runs the session on {', '.join(mac.machine for mac in sessions)}")
+            reporter.say(f"to its end runs the session on {', '.join(sessions)}")
             raise
         finally:
             client.unsubscribe_topic(topic)
@@ -130,11 +130,11 @@ def _macs(client: Client, reporter: Reporter) -> list[Seen]:
 
 
 def _send(
-    client: Client, mac: Seen, asks: Asks, topic: str, packages: Mapping[str, Parcel], known: Mapping[str, str]
+    client: Client, mac: str, asks: Asks, topic: str, packages: Mapping[str, Parcel], known: Mapping[str, str]
 ) -> Future:
-    task = f"{topic}-{mac.machine}"
+    task = f"{topic}-{mac}"
     # By its name, not its address, which is another one when its process was started anew.
-    resources = {"ANE": 1, f"machine {mac.machine}": 1}
+    resources = {"ANE": 1, f"machine {mac}": 1}
     return client.submit(session, asks, topic, task, packages, known, key=task, resources=resources, pure=False)
 
 

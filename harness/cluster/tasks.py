@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from distributed import get_worker
+from distributed import Status, Worker, get_worker
 
 from coreml_prune_bench.bench.cells import Cell
 from coreml_prune_bench.bench.run import RunOptions, attempt
@@ -72,11 +72,17 @@ def fits(asked: Asked, topic: str) -> str | None:
         if found:
             return "; ".join(found)
         place.remember(asked.tag, cells)
-        worker = get_worker()
-        # Nothing runs on a worker for this suite before.
-        tagged = worker.set_resources(**{asked.tag: 1})
-        asyncio.run_coroutine_threadsafe(tagged, place.loop).result()
+        asyncio.run_coroutine_threadsafe(_tag(get_worker(), asked.tag), place.loop).result()
         return None
+
+
+async def _tag(worker: Worker, tag: str) -> None:
+    """Give this worker a resource, without which nothing of a suite runs on it."""
+    await worker.set_resources(**{tag: 1})
+    # The scheduler looks for tasks that wait for a worker like this one when it begins to run, not at a new resource.
+    if worker.status is Status.running:
+        worker.status = Status.paused
+        worker.status = Status.running
 
 
 def given(parcel: Parcel) -> Parcel:

@@ -19,9 +19,10 @@ from coreml_prune_bench.bench.suite import load_suite
 from coreml_prune_bench.cluster.certificates import make_certificates
 from coreml_prune_bench.models.processors import processors
 from coreml_prune_bench.records.accuracy import read_records
+from coreml_prune_bench.records.latency import read_latency_records
 from coreml_prune_bench.records.store import Store
 from coreml_prune_bench.report.accuracy_tables import render
-from tests.cluster.clusters import Cluster, children, kill
+from tests.cluster.clusters import ON_A_MAC, Cluster, children, kill
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads are fixed on Linux alone")
 
@@ -102,11 +103,11 @@ def test_on_processes_of_this_machine_the_table_is_the_same_and_nothing_is_left(
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """Three machines in one: two that build, one of which has a name for a GPU, and a "Mac"."""
+    """Three machines in one: two that build, one of which is taken for one with a GPU, and a scripted Mac."""
     cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     cluster.join("box", "--as", "cpu")
     cluster.join("big", "--as", "gpu")
-    cluster.join("mac", "--as", "mac")
+    cluster.join("mac", "--as", "mac", program=ON_A_MAC)
     yield cluster
     cluster.end()
 
@@ -123,6 +124,16 @@ def test_on_a_cluster_of_three_over_tls_the_table_is_the_same(cluster, one_proce
     assert set(done.values()) == {1}
     assert {machine for _, machine in done} <= {"box", "big"}  # nothing but Core ML on a Mac
     assert "0 of 6 cells measured now" in cluster.call(*command)[2]
+    # And on the Mac, where nothing else runs, the time that its packages take: once, then it is known.
+    quick = ("--rounds", 2, "--predictions", 20, "--seconds", 0, "--compute-units", "all")
+    command = ("latency", "--suite", "tiny", "--results", tmp_path / "there", *quick)
+    code, output, errors = cluster.call(*command)
+    assert code == 0, errors
+    assert "5 of 5 rows measured now" in errors
+    assert "Core ML on MacBook Pro" in output
+    records = read_latency_records(tmp_path / "there")
+    assert [len(record.rounds) for record in records] == [2] * 5
+    assert "0 of 5 rows measured now" in cluster.call(*command)[2]
 
 
 @pytest.mark.slow

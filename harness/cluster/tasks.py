@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from distributed import Status, Worker, get_worker
@@ -59,11 +60,8 @@ def fits(asked: Asked, topic: str) -> str | None:
     """See whether this worker has what the suite asks for, and tag it if so; else why not."""
     with at_work(topic, asked.tag, "reading its data", None) as (place, teller):
         assert place.scratch is not None, "set up"
-        free = shutil.disk_usage(place.scratch.parent).free
-        if free < LEAST_FREE_BYTES:
-            return (
-                f"{place.scratch.parent} has {free / 1e6:,.0f} MB free, expected {LEAST_FREE_BYTES / 1e6:,.0f} or more"
-            )
+        if lacks := lacks_room(place.scratch.parent):
+            return lacks
         try:
             cells = asked.cells_at(place, teller)
             found = asked.differences(cells)
@@ -83,6 +81,14 @@ async def _tag(worker: Worker, tag: str) -> None:
     if worker.status is Status.running:
         worker.status = Status.paused
         worker.status = Status.running
+
+
+def lacks_room(folder: Path) -> str | None:
+    """Why a worker cannot work in this folder, if it cannot."""
+    free = shutil.disk_usage(folder).free
+    if free < LEAST_FREE_BYTES:
+        return f"{folder} has {free / 1e6:,.0f} MB free, expected {LEAST_FREE_BYTES / 1e6:,.0f} or more"
+    return None
 
 
 def given(parcel: Parcel) -> Parcel:

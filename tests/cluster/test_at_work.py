@@ -73,7 +73,7 @@ def test_the_machine_s_trouble_ends_the_worker_and_says_why(heard, error, why):
 
 
 def test_what_the_user_can_mend_names_the_machine(heard):
-    with pytest.raises(DataError, match="^desk: no image at x$"), at_work("topic", "key", "cell", None):
+    with pytest.raises(DataError, match=r"^desk: no image at x$"), at_work("topic", "key", "cell", None):
         raise DataError("no image at x")
     assert [one["kind"] for one in heard] == ["start", "done"]
 

@@ -227,3 +227,16 @@ def test_killed_at_random_and_resumed_the_table_is_the_same(one_processor, tmp_p
             assert before.items() <= after.items()
     finally:
         cluster.end()
+
+
+@pytest.mark.slow
+def test_what_ends_its_worker_three_times_is_a_failed_record(run_bench, tiny_known, tmp_path):
+    """A second is over before torch is imported."""
+    suite = tmp_path / "small.toml"
+    suite.write_text(SMALL)
+    command = ("run", "--suite", suite, "--results", tmp_path / "results", "--cluster", "local:1")
+    code, _, errors = run_bench(*command, "--task-time-limit", 1)
+    assert code == 1, errors
+    assert errors.count("warning: local-1 starts anew: tiny, network: not done after 1 s (--task-time-limit)") == 3
+    reason = "its worker ended 3 times: on local-1 (local-1: not done after 1 s (--task-time-limit))"
+    assert [record.reason for record in read_records(tmp_path / "results")] == [reason] * 3

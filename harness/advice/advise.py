@@ -10,6 +10,8 @@ from coreml_prune_bench.advice.search import Search
 from coreml_prune_bench.bench.build.builder import Builder
 from coreml_prune_bench.bench.cells import Cell, Subject, lay_out
 from coreml_prune_bench.bench.contention import tell_if_busy
+from coreml_prune_bench.bench.formats.mlpackage import MLPACKAGE
+from coreml_prune_bench.bench.formats.protocol import get_format
 from coreml_prune_bench.bench.run import RunOptions, run
 from coreml_prune_bench.bench.suite import DEFAULT_DATA, load_suite
 from coreml_prune_bench.bench.training_options import TrainingOptions
@@ -27,6 +29,7 @@ from coreml_prune_bench.models.weights import head_classes, load_pretrained, unt
 from coreml_prune_bench.records.accuracy import Record
 from coreml_prune_bench.records.latency import read_latency_records
 from coreml_prune_bench.records.store import Store
+from coreml_prune_bench.runtimes.protocol import RuntimeName
 
 
 @extras_named()
@@ -37,6 +40,7 @@ def advise(
     max_drop: float = 1.0,
     min_ratio: float | None = None,
     eight_bits: bool = True,
+    package_format: str = MLPACKAGE.name,
     budget: str = "30m",
     suite: str = "imagenet",
     weights: str | Path | None = None,
@@ -50,11 +54,13 @@ def advise(
     """Find the smallest package of a network that loses no more than `max_drop` points of top-1, and write it.
 
     model, data, weights, device: as `run` takes them. min_ratio: how many times smaller weight.bin has to be; None: as
-    small as the budget allows. eight_bits: packages may need iOS18. budget: such as "30m". suite: says how the network
+    small as the budget allows. eight_bits: packages may need iOS18; a .aimodel has no such
+    weights. package_format: "mlpackage" or "aimodel". budget: such as "30m". suite: says how the network
     is trained, if it is. preprocessing: how images come to be what the network was trained with, in place of what the
     suite or the network says. out: the folder that the package goes to; None: RESULTS/advice/NETWORK.
     Raises BenchError of one line for what the user can mend.
     """
+    form = get_format(package_format)
     results, weights = Path(results), Path(weights) if weights else None
     reporter = Reporter()
     limit = Budget(read_duration(budget))
@@ -78,17 +84,18 @@ def advise(
     search = Search(
         selection,
         final,
-        Goal(max_drop=max_drop, min_ratio=min_ratio, eight_bits=eight_bits),
+        Goal(max_drop=max_drop, min_ratio=min_ratio, eight_bits=eight_bits and form is MLPACKAGE),
         measure=measure,
         fitted=lambda config: _fitted(config, selection),
-        latencies=latencies(results),
+        latencies=latencies(results, "coreml" if form is MLPACKAGE else "coreai"),
+        package_format=form,
         budget=limit,
         say=reporter.say,
     )
     tell_if_busy(reporter.say)
     advice = search.run()
     package, yaml = _package(search, advice, store)
-    write_advice(folder, advice, search.attempts, selection, package, yaml)
+    write_advice(folder, advice, search.attempts, selection, form, package, yaml)
     return advice
 
 
@@ -150,9 +157,9 @@ def _fitted(config: PruningConfig, subject: Subject) -> PruningConfig:
     )
 
 
-def latencies(results: Path) -> dict[str, float]:
-    """Median milliseconds on Apple hardware by the SHA-256 of a package, as far as the results folder knows."""
-    measured = [r for r in read_latency_records(results) if r.status == "measured" and r.runtime.name == "coreml"]
+def latencies(results: Path, runtime: RuntimeName = "coreml") -> dict[str, float]:
+    """Median milliseconds in Apple's runtime by the SHA-256 of a package, as far as the results folder knows."""
+    measured = [r for r in read_latency_records(results) if r.status == "measured" and r.runtime.name == runtime]
     if not measured:
         return {}
     # Of several devices or compute units, one: medians of others say nothing beside it.
@@ -170,6 +177,6 @@ def _package(search: Search, advice: Advice, store: Store) -> tuple[Path | None,
     if advice.best is None:
         return None, {}
     attempt = search.attempts[advice.best]
-    built = Builder(store, lambda what, done, total: None).build(Cell(search.selection, attempt.config, 0))
+    built = Builder(store, lambda what, done, total: None).build(search.cell_of(attempt.config))
     images = advice.training_images - len(built.made.train_skipped)
     return built.path, coremltools_yaml(attempt.config, built.made.targets, images)

@@ -10,6 +10,8 @@ import tomli_w
 from coreml_prune_bench.advice.advice import Advice
 from coreml_prune_bench.advice.search import Attempt
 from coreml_prune_bench.bench.cells import Subject
+from coreml_prune_bench.bench.formats.mlpackage import MLPACKAGE
+from coreml_prune_bench.bench.formats.protocol import PackageFormat
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.files import is_foreign, refuse_folder, write_atomically
 from coreml_prune_bench.data.halves import from_any_folder
@@ -28,17 +30,23 @@ def check_folder(folder: Path) -> None:
 
 
 def write_advice(
-    folder: Path, advice: Advice, attempts: list[Attempt], subject: Subject, package: Path | None, yaml: dict[str, str]
+    folder: Path,
+    advice: Advice,
+    attempts: list[Attempt],
+    subject: Subject,
+    package_format: PackageFormat,
+    package: Path | None,
+    yaml: dict[str, str],
 ) -> None:
     """Write an advice, in place of an older one; other files of the folder stay. package, yaml: of what was chosen."""
     folder.mkdir(parents=True, exist_ok=True)
-    _put_package(folder / f"{subject.network.name}.mlpackage", package)
+    _put_package(folder / f"{subject.network.name}{package_format.suffix}", package)
     for name in (PRUNING, STORAGE):
         if name in yaml:
             write_atomically(folder / name, yaml[name])
         else:
             (folder / name).unlink(missing_ok=True)
-    write_atomically(folder / SUITE, _suite([one.config for one in attempts], subject, advice.data))
+    write_atomically(folder / SUITE, _suite([one.config for one in attempts], subject, package_format, advice.data))
     write_atomically(folder / ADVICE, advice.model_dump_json(indent=1) + "\n")
 
 
@@ -55,7 +63,7 @@ def _put_package(place: Path, package: Path | None) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _suite(configs: list[PruningConfig], subject: Subject, data: str) -> str:
+def _suite(configs: list[PruningConfig], subject: Subject, package_format: PackageFormat, data: str) -> str:
     """A suite file with these configs: `run` makes the same cells of it."""
     content: dict[str, Any] = {
         "description": f"What was tried to find a package of {subject.network.title}",
@@ -65,6 +73,8 @@ def _suite(configs: list[PruningConfig], subject: Subject, data: str) -> str:
         "image_size": subject.data.image_size,
         "data": {"default": from_any_folder(f"{data}#selection")},
     }
+    if package_format is not MLPACKAGE:
+        content["package_formats"] = [package_format.name]
     if subject.training is not None:
         content["training"] = subject.training.model_dump(exclude_defaults=True)
     content["configs"] = [_table(config) for config in configs]

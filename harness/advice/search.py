@@ -24,6 +24,7 @@ from coreml_prune_bench.advice.advice import (
 )
 from coreml_prune_bench.advice.budget import Budget, OutOfTimeError, duration
 from coreml_prune_bench.bench.cells import Cell, Subject
+from coreml_prune_bench.bench.formats.protocol import PackageFormat
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.models.config import TrainingConfig
 from coreml_prune_bench.models.pruning.algorithm import Algorithm, algorithm_of, algorithms
@@ -78,6 +79,7 @@ class Search:
 
     measure: builds and measures a cell or finds its record; raises OutOfTimeError as `budget` says. fitted: leaves the
     layers of a config dense that cannot take its pattern. latencies: milliseconds by the SHA-256 of a package.
+    package_format: of every package that is tried.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Search:
         measure: Callable[[Cell], Record],
         fitted: Callable[[PruningConfig], PruningConfig],
         latencies: dict[str, float],
+        package_format: PackageFormat,
         budget: Budget,
         say: Callable[[str], None],
     ) -> None:
@@ -99,6 +102,7 @@ class Search:
         self._measure = measure
         self._fitted = fitted
         self._latencies = latencies
+        self._format = package_format
         self._budget = budget
         self._tell = say
         self._decisions: list[str] = []
@@ -131,10 +135,17 @@ class Search:
                     self._say(f"{algorithm.title}, no time for more: {error}. With a larger --budget it goes on there")
         return self._judged()
 
+    def cell_of(self, config: PruningConfig) -> Cell:
+        """Of a config that is tried, on the images to choose by."""
+        return self._cell(self.selection, config)
+
     # --- the steps
 
+    def _cell(self, subject: Subject, config: PruningConfig | None) -> Cell:
+        return Cell(subject, config, 0, package_format=self._format)
+
     def _measure_dense(self, subject: Subject) -> Record:
-        record = self._measure(Cell(subject, None, 0))
+        record = self._measure(self._cell(subject, None))
         if record.predictions is None:
             raise BenchError(f"{subject.network.name} cannot be measured: {record.brief_reason}")
         if told := guesses(record.predictions, record.data.classes):
@@ -214,7 +225,7 @@ class Search:
                 return attempt
         if self._budget.left_s <= 0:
             raise OutOfTimeError("the time is up")
-        record = self._measure(Cell(self.selection, config, 0))
+        record = self._measure(self.cell_of(config))
         if record.package is None or record.predictions is None:
             self._say(f"{config.title}, {config.name}: failed: {record.brief_reason}")
             return None
@@ -318,7 +329,7 @@ class Search:
         final = None
         if best is not None:
             self._budget.lift()
-            final = difference(self._dense_final, self._measure(Cell(self._final, best.config, 0)))
+            final = difference(self._dense_final, self._measure(self._cell(self._final, best.config)))
         tried = [attempt.tried for attempt in self.attempts]
         return Advice(
             network=self.selection.network.name,

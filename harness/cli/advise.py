@@ -8,27 +8,23 @@ import typer
 from coreml_prune_bench.cli.options import (
     RESULTS,
     CheckpointOption,
-    CropOption,
     DeviceOption,
-    InterpolationOption,
     JsonOption,
-    MeanOption,
     ModelArgument,
-    ResizeOption,
     ResultsOption,
-    ScaleOption,
     SkipOption,
-    StdOption,
     WeightsOption,
     finite,
-    preprocessing_of,
 )
 from coreml_prune_bench.cli.output import show, show_json, tabled
+from coreml_prune_bench.cli.preprocessing import takes_preprocessing
+from coreml_prune_bench.models.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from coreml_prune_bench.advice.advice import Advice, Tried
 
 
+@takes_preprocessing(layout=False)
 def advise(
     model: ModelArgument,
     data: Annotated[
@@ -57,6 +53,13 @@ def advise(
     float16: Annotated[
         bool, typer.Option("--float16", help="Only packages that run on iOS17: no 8-bit weights, which need iOS18.")
     ] = False,
+    package_format: Annotated[
+        str,
+        typer.Option(
+            "--package-format",
+            help="Of the package: mlpackage (Core ML), or aimodel (Core AI, with the extra `coreai`).",
+        ),
+    ] = "mlpackage",
     weights: WeightsOption = None,
     suite: Annotated[
         str,
@@ -71,12 +74,7 @@ def advise(
         Path | None,
         typer.Option("--out", metavar="DIR", help="Where the package goes.  [RESULTS/advice/NETWORK]"),
     ] = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    scale: ScaleOption = None,
-    resize: ResizeOption = None,
-    crop: CropOption = "center",
-    interpolation: InterpolationOption = "bilinear",
+    asked: Preprocessing = Preprocessing(),
     skip_bad_images: SkipOption = False,
     device: DeviceOption = "auto",
     checkpoint_minutes: CheckpointOption = 1,
@@ -96,7 +94,6 @@ def advise(
     """
     from coreml_prune_bench.advice.advise import advise as find
 
-    asked = preprocessing_of(mean, std, scale, None, resize, crop, interpolation)
     advice = find(
         model,
         data,
@@ -104,6 +101,7 @@ def advise(
         max_drop=max_drop,
         min_ratio=min_ratio,
         eight_bits=not float16,
+        package_format=package_format,
         budget=budget,
         suite=suite,
         weights=weights,

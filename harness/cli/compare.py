@@ -7,28 +7,23 @@ import typer
 
 from coreml_prune_bench.cli.options import (
     ClassMapOption,
-    CropOption,
-    InterpolationOption,
     JsonOption,
-    LayoutOption,
     LimitOption,
-    MeanOption,
     OutputNameOption,
     PackageArgument,
     PrecisionOption,
     RequireOption,
-    ResizeOption,
-    ScaleOption,
     SkipOption,
-    StdOption,
-    preprocessing_of,
 )
 from coreml_prune_bench.cli.output import show, show_json, tabled
+from coreml_prune_bench.cli.preprocessing import takes_preprocessing
 from coreml_prune_bench.core.progress import Reporter
+from coreml_prune_bench.models.preprocessing import Preprocessing
 
 _SHOWN = 20
 
 
+@takes_preprocessing()
 def compare(
     first: PackageArgument,
     second: PackageArgument,
@@ -39,13 +34,7 @@ def compare(
     class_map: ClassMapOption = None,
     output: OutputNameOption = None,
     limit: LimitOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    scale: ScaleOption = None,
-    layout: LayoutOption = None,
-    resize: ResizeOption = None,
-    crop: CropOption = "center",
-    interpolation: InterpolationOption = "bilinear",
+    asked: Preprocessing = Preprocessing(),
     skip_bad_images: SkipOption = False,
     rules: Annotated[
         Path | None,
@@ -70,7 +59,6 @@ def compare(
 
     classes = read_class_map(class_map) if class_map else None
     book = (read_rules(rules) if rules else RuleSet()).requiring(require or ())
-    asked = preprocessing_of(mean, std, scale, layout, resize, crop, interpolation)
     opened = open_data_or_part(with_limit(data, limit))
     with Reporter().steps("comparing", 1) as steps:
         measured = measure(

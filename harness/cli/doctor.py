@@ -17,7 +17,7 @@ def doctor(
     as_json: JsonOption = False,
     self_test: Annotated[
         bool,
-        typer.Option("--self-test", help="Check on this Mac what is assumed of one: 27 checks, about three minutes."),
+        typer.Option("--self-test", help="Check on this Mac what is assumed of one: 28 checks, about three minutes."),
     ] = False,
     out: Annotated[
         Path | None,

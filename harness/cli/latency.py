@@ -21,7 +21,7 @@ from coreml_prune_bench.cli.output import show
 from coreml_prune_bench.core.cache_folder import cache_folder, use
 from coreml_prune_bench.core.errors import BenchError, did_you_mean
 from coreml_prune_bench.core.progress import Reporter
-from coreml_prune_bench.runtimes.protocol import MLPackageRuntime
+from coreml_prune_bench.runtimes.protocol import RuntimeName
 
 if TYPE_CHECKING:
     from coreml_prune_bench.records.latency import Besides, Protocol
@@ -43,15 +43,19 @@ def latency(
         list[str] | None,
         typer.Option(
             "--compute-units",
-            help="Of all, cpu_and_ne, cpu_and_gpu and cpu_only; several with commas.  [all,cpu_and_ne]",
+            help="Of all, cpu_and_ne, cpu_and_gpu and cpu_only; several with commas.  [all,cpu_and_ne; cpu_only where "
+            "Core AI has nothing else]",
         ),
     ] = None,
     device: Annotated[
         str, typer.Option("--device", help="`mac`, or the name of an iPhone or iPad that is connected to it.")
     ] = _MAC,
     runtime: Annotated[
-        MLPackageRuntime,
-        typer.Option("--runtime", help="coreml, or portable: this machine's processor, which says nothing of Core ML."),
+        RuntimeName,
+        typer.Option(
+            "--runtime",
+            help="What predicts: coreml; coreai, of a .aimodel; or portable, which says nothing of Apple's hardware.",
+        ),
     ] = "coreml",
     rounds: Annotated[
         int | None,
@@ -156,6 +160,8 @@ def latency(
 
     format = "json" if as_json else format
     refuse_folder(results, f"--results {results}")
+    if runtime == "coreai" and split_commas(batch_size):
+        raise BenchError("--runtime coreai: one sample a call; leave out --batch-size")
     if benchmark_json is not None:
         refuse_file(benchmark_json, f"--benchmark-json {benchmark_json}", replace=True)
     on_device = device != _MAC
@@ -194,7 +200,7 @@ def latency(
         machine, open_runtime = mobile_device(device, credentials)
     elif cluster is None:
         machine, open_runtime = this_machine(runtime)
-    found = given or packages_of_suite(results, suite or "")
+    found = given or packages_of_suite(results, suite or "", runtime)
     targets = [Target(path, package, unit, batch) for path, package in found for unit in units for batch in batches]
     _in_use = [use(path) for path, _ in found if cache_folder() in path.parents]  # until this function ends
     reporter = Reporter()
@@ -237,13 +243,19 @@ def _besides(given: list[str] | None) -> "list[Besides]":
     return [kind for kind in known if kind in named or "all" in named]
 
 
-def _compute_units(given: list[str] | None, runtime: MLPackageRuntime, *, on_device: bool) -> list[str]:
+def _compute_units(given: list[str] | None, runtime: RuntimeName, *, on_device: bool) -> list[str]:
     if runtime == "portable":
         if split_commas(given) or on_device:
             raise BenchError(
                 "--runtime portable runs on this machine's processor: leave out --compute-units and --device"
             )
         return ["cpu"]
+    if runtime == "coreai":
+        from coreml_prune_bench.runtimes.coreai import all_units_here
+
+        if on_device:
+            raise BenchError("--runtime coreai runs on this machine: leave out --device")
+        return all_units_here(compute_units_of(given, []), ("all", "cpu_and_ne"))
     return compute_units_of(given, ("all", "cpu_and_ne"))
 
 

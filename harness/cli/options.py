@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from pydantic import ValidationError
 
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.core.problems import in_one_line, problems_of
 from coreml_prune_bench.core.progress import say
 from coreml_prune_bench.models.own import is_spec
-from coreml_prune_bench.models.preprocessing import Crop, Interpolation, Preprocessing
 from coreml_prune_bench.records.predictions import Precision
 from coreml_prune_bench.report.formats import Format
 from coreml_prune_bench.runtimes.protocol import COMPUTE_UNITS, MLPackageRuntime, RuntimeName
@@ -158,60 +155,6 @@ ClassMapOption = Annotated[
         "is class,label. For a package without labels: the position of the score, from 0.  [by name]",
     ),
 ]
-_PREPROCESSING = "Preprocessing"  # the panel of --help
-MeanOption = Annotated[
-    str | None,
-    typer.Option(
-        "--mean",
-        metavar="NUMBERS",
-        help="An array input takes (pixel * scale - mean) / std: one number, or one a channel with commas.",
-        rich_help_panel=_PREPROCESSING,
-    ),
-]
-StdOption = Annotated[
-    str | None,
-    typer.Option("--std", metavar="NUMBERS", help="As --mean.", rich_help_panel=_PREPROCESSING),
-]
-ScaleOption = Annotated[
-    float | None,
-    typer.Option(
-        "--scale",
-        help="What a pixel from 0 to 255 is multiplied with first.  [1/255 with --mean or --std]",
-        callback=finite,
-        rich_help_panel=_PREPROCESSING,
-    ),
-]
-LayoutOption = Annotated[
-    str | None,
-    typer.Option(
-        "--layout",
-        metavar="AXES",
-        help="Of an array: NCHW, NHWC, NCHW-BGR or NHWC-BGR.  [as its shape says, RGB]",
-        rich_help_panel=_PREPROCESSING,
-    ),
-]
-ResizeOption = Annotated[
-    int | None,
-    typer.Option(
-        "--resize",
-        metavar="PIXELS",
-        help="Of the shorter side, before the centre is cut out.  [256 for 224, else what the package takes]",
-        rich_help_panel=_PREPROCESSING,
-    ),
-]
-CropOption = Annotated[
-    Crop,
-    typer.Option(
-        "--crop",
-        help="center: out of the resized image. Vision's centerCrop: of the image scaled to cover the square; "
-        "scaleFill: stretched to it.",
-        rich_help_panel=_PREPROCESSING,
-    ),
-]
-InterpolationOption = Annotated[
-    Interpolation,
-    typer.Option("--interpolation", help="How images are scaled, with antialias.", rich_help_panel=_PREPROCESSING),
-]
 OutputNameOption = Annotated[
     str | None,
     typer.Option("--output", metavar="NAME", help="The output with the scores, of several.  [the only one]"),
@@ -237,41 +180,6 @@ WideOption = Annotated[
     bool, typer.Option("--wide", help="Every column, as Markdown, also on a terminal; what is piped always has them.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
-
-
-def preprocessing_of(
-    mean: str | None,
-    std: str | None,
-    scale: float | None,
-    layout: str | None,
-    resize: int | None,
-    crop: Crop,
-    interpolation: Interpolation,
-) -> Preprocessing:
-    """What the options say. Raises BenchError that names the option."""
-    content = {
-        "mean": _numbers("--mean", mean),
-        "std": _numbers("--std", std),
-        "scale": scale,
-        "layout": layout.upper() if layout else None,
-        "resize": resize,
-        "crop": crop,
-        "interpolation": interpolation,
-    }
-    try:
-        return Preprocessing.model_validate(content)
-    except ValidationError as error:
-        told = problems_of(error, Preprocessing, lambda place: "")
-        raise BenchError(in_one_line([f"--{one}" for one in told])) from error
-
-
-def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(number) for number in text.split(","))
-    except ValueError:
-        raise BenchError(f"{option} {text}: expected a number, or three with commas") from None
 
 
 def named_networks(values: list[str] | None) -> tuple[list[str] | None, list[str] | None]:

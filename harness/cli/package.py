@@ -10,25 +10,18 @@ from coreml_prune_bench.cli.options import (
     AnyRuntimeOption,
     ClassMapOption,
     ComputeUnitsOption,
-    CropOption,
     FunctionOption,
-    InterpolationOption,
     JsonOption,
-    LayoutOption,
     LimitOption,
-    MeanOption,
     NoImageCacheOption,
     OutputNameOption,
     PackageArgument,
     PrecisionOption,
-    ResizeOption,
-    ScaleOption,
     SkipOption,
-    StdOption,
     TimeLimitOption,
-    preprocessing_of,
 )
 from coreml_prune_bench.cli.output import show, show_json, show_line, tabled
+from coreml_prune_bench.cli.preprocessing import takes_preprocessing
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.core.time_limit import within
@@ -37,6 +30,7 @@ from coreml_prune_bench.records.predictions import Precision, Predictions
 from coreml_prune_bench.runtimes.protocol import RuntimeName
 
 
+@takes_preprocessing()
 def accuracy(
     packages: Annotated[
         list[Path], typer.Argument(metavar="PACKAGE...", help="Classification .mlpackage or .aimodel folders.")
@@ -55,13 +49,7 @@ def accuracy(
     class_map: ClassMapOption = None,
     output: OutputNameOption = None,
     limit: LimitOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    scale: ScaleOption = None,
-    layout: LayoutOption = None,
-    resize: ResizeOption = None,
-    crop: CropOption = "center",
-    interpolation: InterpolationOption = "bilinear",
+    asked: Preprocessing = Preprocessing(),
     skip_bad_images: SkipOption = False,
     no_image_cache: NoImageCacheOption = False,
     time_limit: TimeLimitOption = None,
@@ -98,7 +86,6 @@ def accuracy(
     from coreml_prune_bench.core.files import refuse_folder
     from coreml_prune_bench.data.halves import with_limit
 
-    asked = preprocessing_of(mean, std, scale, layout, resize, crop, interpolation)
     data = with_limit(data, limit)
     if name and results is None:
         raise BenchError("--name names records, which --results DIR keeps: give both")

@@ -8,26 +8,20 @@ import typer
 from coreml_prune_bench.cli.options import (
     RESULTS,
     ClassMapOption,
-    CropOption,
-    InterpolationOption,
     JsonOption,
-    LayoutOption,
     LimitOption,
-    MeanOption,
     OutputNameOption,
     PackageArgument,
-    ResizeOption,
     ResultsOption,
-    ScaleOption,
     SkipOption,
-    StdOption,
     compute_units_of,
     exit_with_failures,
     finite,
-    preprocessing_of,
 )
 from coreml_prune_bench.cli.output import show, show_json, tabled
+from coreml_prune_bench.cli.preprocessing import takes_preprocessing
 from coreml_prune_bench.core.progress import Reporter
+from coreml_prune_bench.models.preprocessing import Preprocessing
 from coreml_prune_bench.runtimes.protocol import RuntimeName
 
 if TYPE_CHECKING:
@@ -41,6 +35,7 @@ if TYPE_CHECKING:
 _EACH = ["cpu_only", "cpu_and_gpu", "cpu_and_ne", "all"]
 
 
+@takes_preprocessing()
 def parity(
     package: PackageArgument,
     data: Annotated[
@@ -60,13 +55,7 @@ def parity(
     class_map: ClassMapOption = None,
     output: OutputNameOption = None,
     limit: LimitOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    scale: ScaleOption = None,
-    layout: LayoutOption = None,
-    resize: ResizeOption = None,
-    crop: CropOption = "center",
-    interpolation: InterpolationOption = "bilinear",
+    asked: Preprocessing = Preprocessing(),
     min_agreement: Annotated[
         float,
         typer.Option(
@@ -102,7 +91,6 @@ def parity(
     runtime: RuntimeName = "coreai" if is_core_ai(package) else "coreml"
     portable = this_machine("portable")[0]
     units, described = _apple(runtime, compute_units_of(compute_units, []))
-    asked = preprocessing_of(mean, std, scale, layout, resize, crop, interpolation)
     data = with_limit(data, limit)
     classes = read_class_map(class_map) if class_map else None
     split = open_data_or_part(data).val
@@ -162,10 +150,9 @@ def _apple(runtime: RuntimeName, given: list[str]) -> "tuple[list[str], Callable
 
     if runtime == "coreml":
         return given or _EACH, this_machine("coreml")[0].runtime
-    from coreml_prune_bench.runtimes.coreai import CPU_ONLY, units_here
+    from coreml_prune_bench.runtimes.coreai import all_units_here
 
-    everything = _EACH if units_here("all") != CPU_ONLY else [CPU_ONLY]
-    return list(dict.fromkeys(map(units_here, given or everything))), core_ai
+    return all_units_here(given, _EACH), core_ai
 
 
 def _told(record: "ParityRecord", found: "list[tuple[str, Agreement, UnitVerdict | None]]") -> str:

@@ -63,9 +63,10 @@ def table(
 
         text = render_pairs(records, against, format)
     elif compare == "formats":
+        from coreml_prune_bench.records.latency import read_latency_records
         from coreml_prune_bench.report.format_tables import render_formats  # with scipy, too
 
-        text = render_formats(records, format)
+        text = render_formats(records, read_latency_records(results), format)
     elif compare:
         text = render_comparison(records, format)
     elif kind is None and format == "md" and not wide and (width := terminal_width()):

@@ -19,6 +19,17 @@ def sample_inputs(features: Sequence[Feature]) -> dict[str, Any]:
     return {feature.name: _sample(feature, draw) for feature in given}
 
 
+def sample_arrays(features: Sequence[Feature]) -> dict[str, np.ndarray]:
+    """The same, as Core AI takes it: in the type that is declared, of an image uint8 [1, 3, height, width]."""
+    types = {feature.name: feature.dtype for feature in features}
+    return {
+        name: np.asarray(value).transpose(2, 0, 1)[np.newaxis].copy()
+        if isinstance(value, PIL.Image.Image)
+        else value.astype(types[name])
+        for name, value in sample_inputs(features).items()
+    }
+
+
 def _sample(feature: Feature, draw: np.random.Generator) -> Any:
     if feature.kind == "image":
         return _image(feature, draw)

@@ -3,6 +3,7 @@
 import functools
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 
 from coreml_prune_bench.latency.iphone import Credentials, DeviceRuntime, find_device
@@ -12,25 +13,27 @@ from coreml_prune_bench.latency.mac import (
     read_state,
     run_tool,
 )
-from coreml_prune_bench.latency.runtimes import CoreMLRuntime, PortableRuntime
+from coreml_prune_bench.latency.runtimes import CoreAIRuntime, CoreMLRuntime, PortableRuntime
 from coreml_prune_bench.latency.session import Machine
 from coreml_prune_bench.latency.worker import OpenRuntime
 from coreml_prune_bench.records.accuracy import Runtime
 from coreml_prune_bench.records.latency import Device, State
 from coreml_prune_bench.runtimes.coreml import CoreMLMissingError, missing
-from coreml_prune_bench.runtimes.protocol import MLPackageRuntime
+from coreml_prune_bench.runtimes.protocol import RuntimeName
 
 
-def this_machine(
-    runtime: MLPackageRuntime, tool: Tool = run_tool, system: str | None = None
-) -> tuple[Machine, OpenRuntime]:
+def this_machine(runtime: RuntimeName, tool: Tool = run_tool, system: str | None = None) -> tuple[Machine, OpenRuntime]:
     """Raises CoreMLMissingError where Core ML was asked for and the operating system has none."""
     if runtime == "coreml" and (system or sys.platform) != "darwin":
         raise CoreMLMissingError(missing())
     device = read_machine(tool, system).device
-    described = functools.partial(_core_ml, device) if runtime == "coreml" else _portable
-    machine = Machine(device, described, lambda: read_state(tool, system), time.sleep)
-    return machine, CoreMLRuntime if runtime == "coreml" else PortableRuntime
+    kinds: dict[RuntimeName, tuple[Callable[[str], Runtime], OpenRuntime]] = {
+        "coreml": (functools.partial(_core_ml, device), CoreMLRuntime),
+        "coreai": (core_ai, CoreAIRuntime),
+        "portable": (_portable, PortableRuntime),
+    }
+    described, opened = kinds[runtime]
+    return Machine(device, described, lambda: read_state(tool, system), time.sleep), opened
 
 
 def mobile_device(name: str, credentials: Credentials) -> tuple[Machine, OpenRuntime]:

@@ -1,4 +1,4 @@
-"""What a worker process can time: Core ML on this Mac, and the portable runtime on this processor.
+"""What a worker process can time: Core ML and Core AI on this Mac, and the portable runtime on this processor.
 
 The classes are made in the worker (they are the `OpenRuntime` that it is given), and import what they need then.
 """
@@ -10,12 +10,12 @@ import numpy as np
 
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.latency.bench import Loaded, Opened
-from coreml_prune_bench.latency.inputs import sample_inputs
+from coreml_prune_bench.latency.inputs import sample_arrays, sample_inputs
 from coreml_prune_bench.latency.targets import Target
 
 if TYPE_CHECKING:
     from coreml_prune_bench.records.latency import Placement
-    from coreml_prune_bench.runtimes import coreml
+    from coreml_prune_bench.runtimes import coreai, coreml
     from coreml_prune_bench.runtimes.portable.session import Model as PortableModel
 
 
@@ -81,6 +81,46 @@ class _CoreMLLoaded:
 
     def model_ns(self) -> int | None:
         return self._model.last_predict_ns
+
+
+class CoreAIRuntime:
+    """Core AI: the system's runtime on a Mac with macOS 27, else Apple's for the processor."""
+
+    def open(self, target: Target) -> Opened:
+        """The first load specializes the program for the device, the second finds that in the system's cache."""
+        cold_ns = self._load(target).load_ns
+        cached = self._load(target)
+        return Opened(_CoreAILoaded(cached, target), cold_load_ns=cold_ns, cached_load_ns=cached.load_ns)
+
+    def reopen(self, target: Target) -> Loaded:
+        return _CoreAILoaded(self._load(target), target)
+
+    def load_ns(self, target: Target) -> int | None:
+        from coreml_prune_bench.runtimes.coreai import CPU_ONLY
+
+        return None if target.compute_units == CPU_ONLY else self._load(target).load_ns
+
+    def close(self) -> None:
+        """Nothing: what it loaded goes with the process."""
+
+    def _load(self, target: Target) -> "coreai.Model":
+        from coreml_prune_bench.runtimes import coreai
+
+        return coreai.Model(target.path, compute_units=target.compute_units)
+
+
+class _CoreAILoaded:
+    def __init__(self, model: "coreai.Model", target: Target) -> None:
+        if target.batch_size > 1:
+            raise BenchError(f"{target.path}: Core AI predicts one sample a call: leave out --batch-size")
+        self._model = model
+        self._sample = sample_arrays(model.inputs)
+
+    def predict(self) -> object:
+        return self._model.predict(self._sample)
+
+    def model_ns(self) -> int | None:
+        return None
 
 
 class PortableRuntime:

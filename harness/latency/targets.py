@@ -8,10 +8,10 @@ from coreml_prune_bench.core.cache_folder import cache_folder
 from coreml_prune_bench.core.errors import BenchError, PackageError
 from coreml_prune_bench.core.files import files_of, tree_hash
 from coreml_prune_bench.mlprogram.named import AIMODEL, BYTECODE, MLPACKAGE
-from coreml_prune_bench.records.accuracy import Record, read_records
+from coreml_prune_bench.records.accuracy import CORE_ML, Record, read_records
 from coreml_prune_bench.records.latency import MeasuredPackage
 from coreml_prune_bench.records.latest import newest_trials
-from coreml_prune_bench.runtimes.protocol import MLPackageRuntime
+from coreml_prune_bench.runtimes.protocol import RuntimeName
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Target:
         return str(self.path), self.compute_units, self.batch_size
 
 
-def package_at(path: Path, runtime: MLPackageRuntime = "coreml") -> MeasuredPackage:
+def package_at(path: Path, runtime: RuntimeName = "coreml") -> MeasuredPackage:
     """Any package. Raises PackageError where there is none, or where the runtime does not run one of its format."""
     if not path.is_dir() or path.suffix not in (MLPACKAGE, AIMODEL):
         raise PackageError(f"{path}: expected a .mlpackage or .aimodel folder")
@@ -43,8 +43,11 @@ def package_at(path: Path, runtime: MLPackageRuntime = "coreml") -> MeasuredPack
     core_ai = is_core_ai(path)
     if core_ai and runtime == "coreml":
         raise PackageError(
-            f"{path}: Core ML does not run a .aimodel; `--runtime portable` times it on this machine's processor"
+            f"{path}: Core ML does not run a .aimodel; `--runtime coreai` times it in Core AI, `--runtime portable` in "
+            "the portable runtime on this machine's processor"
         )
+    if not core_ai and runtime == "coreai":
+        raise PackageError(f"{path}: Core AI runs a .aimodel, which this is not")
     pattern = BYTECODE if core_ai else "Data/*/weights/*"
     weights = [file for file in files if file.relative_to(path).match(pattern)]
     return MeasuredPackage(
@@ -55,17 +58,21 @@ def package_at(path: Path, runtime: MLPackageRuntime = "coreml") -> MeasuredPack
     )
 
 
-def packages_of_suite(results: Path, suite: str) -> list[tuple[Path, MeasuredPackage]]:
+def packages_of_suite(results: Path, suite: str, runtime: RuntimeName = "coreml") -> list[tuple[Path, MeasuredPackage]]:
     """The suite's packages that `run` has left in a results folder, each network's dense one first.
 
-    Of each network and config the newest, and of several trials the first: they hold as many zeros. Needs neither data
-    nor weights, so a folder that was made elsewhere will do. Raises BenchError where there are none.
+    Of each network and config the newest, and of several trials the first: they hold as many zeros. Core AI's are the
+    `.aimodel`, everyone else's the `.mlpackage`. Needs neither data nor weights, so a folder that was made elsewhere
+    will do. Raises BenchError where there are none.
     """
-    trials = newest_trials(record for record in read_records(results) if record.suite == suite)
+    format = "aimodel" if runtime == "coreai" else CORE_ML
+    of_suite = (r for r in read_records(results) if r.suite == suite and r.package_format == format)
+    trials = newest_trials(of_suite)
     records = [first for row in trials if (first := next((record for record in row if record.package), None))]
     if not records:
-        raise BenchError(f"no packages of suite {suite} in {results}: `run --suite {suite}` makes them")
-    kept = [*(results / "artifacts").glob("*/*.mlpackage"), *(cache_folder() / "published").glob("*.mlpackage")]
+        how = "" if format == CORE_ML else f" --package-format {format}"
+        raise BenchError(f"no .{format} of suite {suite} in {results}: `run --suite {suite}{how}` makes them")
+    kept = [*(results / "artifacts").glob(f"*/*.{format}"), *(cache_folder() / "published").glob(f"*.{format}")]
     places = {tree_hash(path): path for path in kept if path.is_dir()}
     found, missing = [], []
     networks = list(dict.fromkeys(record.network.name for record in records))

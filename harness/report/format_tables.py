@@ -5,60 +5,53 @@ From records alone: neither torch nor coremltools.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.records.accuracy import CORE_ML, Record, Runtime
+from coreml_prune_bench.latency.statistics import summarize
+from coreml_prune_bench.records.accuracy import CORE_ML, Record
+from coreml_prune_bench.records.latency import LatencyRecord
 from coreml_prune_bench.records.latest import newest_trials
-from coreml_prune_bench.records.statistics import Finding, holm
 from coreml_prune_bench.report.accuracy_tables import render_by_suite, spread
 from coreml_prune_bench.report.config_rows import mean
 from coreml_prune_bench.report.formats import Column, Format, cells, number, text, values
-from coreml_prune_bench.report.paired_tables import CONFIDENCE, Side, best, interval, paired, same_images
+from coreml_prune_bench.report.paired_tables import (
+    CONFIDENCE,
+    Pair,
+    Side,
+    best,
+    corrected,
+    interval,
+    paired,
+    same_images,
+)
 
 _TABLE = "formats"
 
 
 @dataclass(frozen=True)
-class FormatPair:
-    """One row in Core ML's format and in another one: the same network, config, images and runtime.
+class FormatPair(Pair):
+    """A row in another format beside the one in Core ML's: the same network, config, images and runtime.
 
-    p_holm: p of the difference, corrected for the rows of the suite.
+    latencies: Core ML's and the other's records, of one device and choice of compute units; None where there are none.
     """
 
-    core_ml: Side
-    other: Side
-    finding: Finding | None
-    p_holm: float | None = None
+    latencies: tuple[LatencyRecord, LatencyRecord] | None = None
+
+    def latency_ms(self, side: Literal[0, 1]) -> float | None:
+        """The median over rounds."""
+        return summarize(self.latencies[side]).median_ns.value / 1e6 if self.latencies else None
 
     @property
-    def first(self) -> Record:
-        return self.core_ml.measured[0]
+    def compute_units(self) -> str | None:
+        return self.latencies[0].runtime.compute_units if self.latencies else None
 
-    @property
-    def suite(self) -> str:
-        return self.first.suite
 
-    @property
-    def runtime(self) -> Runtime | None:
-        return self.first.runtime
-
-    @property
-    def images(self) -> int:
-        return len(self.first.predictions.labels) if self.first.predictions else 0
-
-    @cached_property
-    def agreement(self) -> float:
-        """Images that both give one class, in %, over the trials that both have."""
-        ours, theirs = ({t.trial: t for t in side.measured} for side in (self.core_ml, self.other))
-        shared = [number for number in ours if number in theirs]
-        return 100 * float((best([ours[n] for n in shared]) == best([theirs[n] for n in shared])).mean())
-
-    @property
-    def p(self) -> float | None:
-        """Two-sided."""
-        return min(1.0, 2 * min(self.finding.p_below, self.finding.p_above)) if self.finding else None
+def _agreement(pair: Pair) -> float:
+    """Images that both give one class, in %, over the trials that both have."""
+    theirs, ours = ({trial.trial: trial for trial in side.measured} for side in (pair.row, pair.against))
+    shared = [number for number in ours if number in theirs]
+    return 100 * float((best([ours[n] for n in shared]) == best([theirs[n] for n in shared])).mean())
 
 
 def _ratio(side: Side) -> float | None:
@@ -77,63 +70,80 @@ COLUMNS: list[Column[FormatPair]] = [
     Column("model", lambda pair: pair.first.network.name),
     Column("config", lambda pair: pair.first.pruning.config),
     Column("algorithm", lambda pair: pair.first.pruning.algorithm),
-    Column("package_format", lambda pair: pair.first.package_format),
-    Column("other_package_format", lambda pair: pair.other.measured[0].package_format),
-    Column("compression_ratio", lambda pair: _ratio(pair.core_ml)),
-    Column("other_compression_ratio", lambda pair: _ratio(pair.other)),
-    Column("weight_bytes", lambda pair: pair.core_ml.weight_bytes),
-    Column("other_weight_bytes", lambda pair: pair.other.weight_bytes),
-    Column("top1_mean", lambda pair: pair.core_ml.accuracy.mean),
-    Column("top1_std", lambda pair: pair.core_ml.accuracy.std),
-    Column("other_top1_mean", lambda pair: pair.other.accuracy.mean),
-    Column("other_top1_std", lambda pair: pair.other.accuracy.std),
+    Column("package_format", lambda pair: pair.against.measured[0].package_format),
+    Column("other_package_format", lambda pair: pair.first.package_format),
+    Column("compression_ratio", lambda pair: _ratio(pair.against)),
+    Column("other_compression_ratio", lambda pair: _ratio(pair.row)),
+    Column("weight_bytes", lambda pair: pair.against.weight_bytes),
+    Column("other_weight_bytes", lambda pair: pair.row.weight_bytes),
+    Column("top1_mean", lambda pair: pair.against.accuracy.mean),
+    Column("top1_std", lambda pair: pair.against.accuracy.std),
+    Column("other_top1_mean", lambda pair: pair.row.accuracy.mean),
+    Column("other_top1_std", lambda pair: pair.row.accuracy.std),
     Column("top1_difference", lambda pair: pair.finding and 100 * pair.finding.effect),
     Column("low", lambda pair: pair.finding and 100 * pair.finding.low),
     Column("high", lambda pair: pair.finding and 100 * pair.finding.high),
     Column("p", lambda pair: pair.p),
     Column("p_holm", lambda pair: pair.p_holm),
-    Column("agreement", lambda pair: pair.agreement),
+    Column("agreement", _agreement),
     Column("images", lambda pair: pair.images),
+    Column("compute_units", lambda pair: pair.compute_units),
+    Column("latency_ms", lambda pair: pair.latency_ms(0)),
+    Column("other_latency_ms", lambda pair: pair.latency_ms(1)),
     _for_readers("Model Name", lambda pair: pair.first.network.title),
     _for_readers("Config", lambda pair: pair.first.pruning.config),
     _for_readers("Optimization Algorithm", lambda pair: pair.first.pruning.title),
-    _for_readers("Core ML Ratio", lambda pair: _ratio(pair.core_ml), number()),
-    _for_readers("Core AI Ratio", lambda pair: _ratio(pair.other), number()),
-    _for_readers("Core ML Accuracy", lambda pair: pair.core_ml.accuracy, spread),
-    _for_readers("Core AI Accuracy", lambda pair: pair.other.accuracy, spread),
+    _for_readers("Core ML Ratio", lambda pair: _ratio(pair.against), number()),
+    _for_readers("Core AI Ratio", lambda pair: _ratio(pair.row), number()),
+    _for_readers("Core ML Accuracy", lambda pair: pair.against.accuracy, spread),
+    _for_readers("Core AI Accuracy", lambda pair: pair.row.accuracy, spread),
     _for_readers("Difference", lambda pair: pair.finding and 100 * pair.finding.effect, number("+.2f")),
     _for_readers(f"{CONFIDENCE} Interval", lambda pair: pair.finding, interval),
     _for_readers("p", lambda pair: pair.p_holm, number(".1g")),
-    _for_readers("Same Class", lambda pair: pair.agreement, number(".2f")),
+    _for_readers("Same Class", _agreement, number(".2f")),
     _for_readers("Images", lambda pair: f"{pair.images:,}"),
+    _for_readers("Core ML (ms)", lambda pair: pair.latency_ms(0), number(".3f")),
+    _for_readers("Core AI (ms)", lambda pair: pair.latency_ms(1), number(".3f")),
 ]
 """What a row says of both formats. Accuracies, differences and agreements are percentages and points."""
 
 
-def render_formats(records: Iterable[Record], format: Format = "md") -> str:
+def render_formats(records: Iterable[Record], latencies: Iterable[LatencyRecord] = (), format: Format = "md") -> str:
     """`format_pairs` as tables, one a suite, in one of the formats; csv and json hold every row in one."""
 
     def worded(of_suite: list[FormatPair]) -> list[dict[str, str]]:
-        return [cells(COLUMNS, pair, _TABLE) for pair in of_suite]
+        told = [cells(COLUMNS, pair, _TABLE) for pair in of_suite]
+        return told if any(pair.latencies for pair in of_suite) else [_without_latencies(row) for row in told]
 
-    return render_by_suite(_pairs(records), COLUMNS, format, _caption, worded)
+    return render_by_suite(_pairs(records, latencies), COLUMNS, format, _caption, worded)
 
 
-def format_pairs(records: Iterable[Record]) -> list[dict[str, Any]]:
+def format_pairs(records: Iterable[Record], latencies: Iterable[LatencyRecord] = ()) -> list[dict[str, Any]]:
     """Each row that was measured in Core ML's format and in another one, on the same images and runtime, as csv has it.
 
     `low` and `high` bound the difference (the other format's minus Core ML's, in points) at a confidence of 90 %; `p`
-    is two-sided, by the gate's test of predictions, and `p_holm` corrected for the rows of the suite.
+    is two-sided, by the gate's test of predictions, and `p_holm` corrected for the rows of the suite. `latency_ms` and
+    `other_latency_ms`: medians on one device and choice of compute units, where both were measured.
     Raises BenchError where there is no such row.
     """
-    return [values(COLUMNS, pair) for pair in _pairs(records)]
+    return [values(COLUMNS, pair) for pair in _pairs(records, latencies)]
 
 
-def _pairs(records: Iterable[Record]) -> list[FormatPair]:
+def _without_latencies(row: dict[str, str]) -> dict[str, str]:
+    return {header: cell for header, cell in row.items() if not header.endswith("(ms)")}
+
+
+def _pairs(records: Iterable[Record], latencies: Iterable[LatencyRecord]) -> list[FormatPair]:
+    timed = _by_package(latencies)
     rows = [Side(trials, None) for trials in newest_trials(records)]
     measured = [side for side in rows if side.measured]
     found = [
-        FormatPair(_with_dense(ours, measured), _with_dense(theirs, measured), paired(theirs.measured, ours.measured))
+        FormatPair(
+            _with_dense(theirs, measured),
+            _with_dense(ours, measured),
+            paired(theirs.measured, ours.measured),
+            latencies=_on_one_device(_timed(ours, timed), _timed(theirs, timed)),
+        )
         for ours in measured
         for theirs in measured
         if ours.measured[0].package_format == CORE_ML and _is_other_format(ours, theirs)
@@ -143,15 +153,32 @@ def _pairs(records: Iterable[Record]) -> list[FormatPair]:
             "no row was measured in both package formats on the same images and runtime: "
             "run the suite with --package-format mlpackage,aimodel"
         )
-    table: list[FormatPair] = []
-    for suite in dict.fromkeys(pair.suite for pair in found):
-        of_suite = [pair for pair in found if pair.suite == suite]
-        corrected = iter(holm([pair.p for pair in of_suite if pair.p is not None]))
-        table += [
-            FormatPair(pair.core_ml, pair.other, pair.finding, None if pair.p is None else next(corrected))
-            for pair in of_suite
-        ]
-    return table
+    return corrected(found)
+
+
+_Timed = dict[tuple[str, str], LatencyRecord]
+"""By the device's name and the choice of compute units."""
+
+
+def _by_package(records: Iterable[LatencyRecord]) -> dict[str, _Timed]:
+    """What Apple's runtimes took, by the SHA-256 of the package; of several measurements the last."""
+    found: dict[str, _Timed] = {}
+    for record in sorted(records, key=lambda record: record.provenance.created):
+        if record.status == "measured" and record.runtime.name != "portable":
+            place = record.device.name, record.runtime.compute_units
+            found.setdefault(record.package.sha256, {})[place] = record
+    return found
+
+
+def _timed(side: Side, timed: dict[str, _Timed]) -> _Timed:
+    """Of the first trial that was measured: trials differ in which weights are zero, not in how many."""
+    packages = [trial.package.sha256 for trial in side.measured if trial.package]
+    return next((timed[sha256] for sha256 in packages if sha256 in timed), {})
+
+
+def _on_one_device(ours: _Timed, theirs: _Timed) -> tuple[LatencyRecord, LatencyRecord] | None:
+    places = sorted(ours.keys() & theirs.keys(), key=lambda place: place[::-1])  # all compute units come first
+    return (ours[places[0]], theirs[places[0]]) if places else None
 
 
 def _is_other_format(ours: Side, theirs: Side) -> bool:
@@ -176,10 +203,12 @@ def _with_dense(side: Side, others: list[Side]) -> Side:
 
 
 def _caption(table: list[FormatPair]) -> str:
+    timed = dict.fromkeys(f"{pair.latencies[0].device.name}, {pair.compute_units}" for pair in table if pair.latencies)
     data = " and ".join(dict.fromkeys(pair.first.data.spec for pair in table))
     return (
         f"each row in Core ML's format and in Core AI's, over the same images of {data}. Top-1 in %, mean and standard "
         "deviation over trials; the difference (Core AI's minus Core ML's) in points, with an interval, and p "
         "two-sided, over images and trials, corrected for the number of rows (Holm). Ratio: bytes of the weights, "
         "dense over pruned, within one format. Same Class: images in % that both packages give one class."
+        + (f" Milliseconds: the median of a prediction on {' and '.join(timed)}." if timed else "")
     )

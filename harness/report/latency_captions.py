@@ -11,6 +11,7 @@ PUBLISHED_DEVICE = "iPhone 14 Pro (A16), iOS 17, all compute units, Xcode's perf
 """What the published medians were measured on and with; how many predictions Xcode makes is not documented."""
 
 _LISTED_OPERATIONS = 8
+_APPLE = {"coreml": "Core ML", "coreai": "Core AI"}
 
 
 def caption(group: Sequence[LatencyRecord], *, published: bool) -> str:
@@ -23,11 +24,13 @@ def caption(group: Sequence[LatencyRecord], *, published: bool) -> str:
     chip = "" if device.chip == "unknown" else f", {device.chip}"
     at_a_time = f", batches of {protocol.batch_size}" if protocol.batch_size > 1 else ""
     at_a_time += f", {protocol.concurrency} processes at a time" if protocol.concurrency > 1 else ""
-    by = (
-        f"the portable runtime on the processor {device.chip} (not Core ML, and no Apple hardware's time)"
-        if first.runtime.name == "portable"
-        else f"Core ML on {device.name}{chip}"
-    )
+    match first.runtime.name:
+        case "portable":
+            by = f"the portable runtime on the processor {device.chip} (not Core ML, and no Apple hardware's time)"
+        case "coreai" if device.os != "macOS":
+            by = f"Core AI on the processor {device.chip} (no Apple hardware's time)"
+        case apple:
+            by = f"{_APPLE[apple]} on {device.name}{chip}"
     text = (
         f"Latency in ms, {by}, {versions}: median over {protocol.rounds} rounds of at least "
         f"{protocol.predictions} predictions and {protocol.seconds:g} s each{at_a_time}, with its 95 % interval. "

@@ -6,7 +6,7 @@ Like the other tables, from records alone: neither torch nor coremltools.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -201,21 +201,29 @@ def pairs(records: Iterable[Record], algorithm: str) -> list[dict[str, Any]]:
 def _pairs(records: Iterable[Record], algorithm: str) -> list[Pair]:
     rows = sorted(newest_trials(records), key=lambda row: (row[0].suite, row[0].network.title, _asked(row) or 0))
     measured = [row for row in rows if _measured(row)]
-    table: list[Pair] = []
-    for suite in dict.fromkeys(row[0].suite for row in rows):
-        found = []
-        pruned = [row for row in rows if row[0].suite == suite and not _is_dense(row)]
-        for row in pruned:
-            dense = next(iter(_counterparts(row, measured, "dense")), None)
-            found += [_pair(row, other, dense) for other in _counterparts(row, measured, algorithm)]
-        corrected = iter(holm([pair.p for pair in found if pair.p is not None]))
-        table += [pair if pair.p is None else replace(pair, p_holm=next(corrected)) for pair in found]
-    if not table:
+    found: list[Pair] = []
+    for row in (row for row in rows if not _is_dense(row)):
+        dense = next(iter(_counterparts(row, measured, "dense")), None)
+        found += [_pair(row, other, dense) for other in _counterparts(row, measured, algorithm)]
+    if not found:
         known = ", ".join(dict.fromkeys(row[0].pruning.algorithm for row in measured)) or "none measured"
         raise BenchError(
             f"no row has a counterpart of algorithm {algorithm!r} with the same network, weights, images, runtime and "
             f"sparsity; algorithms there: {known}"
         )
+    return corrected(found)
+
+
+_AnyPair = TypeVar("_AnyPair", bound=Pair)
+
+
+def corrected(found: list[_AnyPair]) -> list[_AnyPair]:
+    """By suite, each with its p corrected for those of its suite."""
+    table: list[_AnyPair] = []
+    for suite in dict.fromkeys(pair.suite for pair in found):
+        of_suite = [pair for pair in found if pair.suite == suite]
+        p_holm = iter(holm([pair.p for pair in of_suite if pair.p is not None]))
+        table += [pair if pair.p is None else replace(pair, p_holm=next(p_holm)) for pair in of_suite]
     return table
 
 

@@ -3,8 +3,8 @@
 What shaped this back end:
 
 - The package `coreai-core` holds a runtime for the processor, which is slow (a second an image) and the referee for
-  what the portable runtime computes. On a Mac with macOS 27, and USE_OS_COREAI=1 set before Python starts, it calls the
-  system's own, which specializes a program for compute units. That road has been run on no Mac yet.
+  what the portable runtime computes. On a Mac with macOS 27 it calls the system's own, unless USE_LOCAL_COREAI is set
+  before Python starts; that one specializes a program for compute units. That road has been run on no Mac yet.
 - Its calls are coroutines: one event loop and one loaded function serve all predictions.
 - It answers as the portable runtime's `Model` does, so that what evaluates the one evaluates the other.
 
@@ -14,8 +14,9 @@ It must import coreai only when a function is called.
 from __future__ import annotations
 
 import asyncio
+import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -42,16 +43,25 @@ def units_here(compute_units: str) -> str:
         return compute_units
     if compute_units not in ("all", CPU_ONLY):
         raise BenchError(
-            f"--compute-units {compute_units}: Core AI has the processor alone here, {CPU_ONLY}; the others take a Mac "
-            "with macOS 27 and USE_OS_COREAI=1 in the environment"
+            f"--compute-units {compute_units}: Core AI has the processor alone here, {CPU_ONLY}; others take macOS 27"
         )
     return CPU_ONLY
+
+
+def all_units_here(asked: Sequence[str], everything: Sequence[str]) -> list[str]:
+    """What runs for these choices, each once; for none, for `everything`, or the processor where it is alone.
+
+    Raises BenchError as `units_here` does.
+    """
+    if not asked:
+        asked = everything if units_here("all") != CPU_ONLY else [CPU_ONLY]
+    return list(dict.fromkeys(map(units_here, asked)))
 
 
 class Model:
     """A `.aimodel` that Apple's runtime predicts with; a `BatchModel`. Inputs and outputs are the portable runtime's.
 
-    Raises PackageError where it is none, or Core AI does not load it.
+    load_ns: what Core AI took to load it. Raises PackageError where it is none, or Core AI does not load it.
     """
 
     def __init__(self, package: str | Path, *, compute_units: str = "all") -> None:
@@ -65,8 +75,10 @@ class Model:
         self._open = AsyncExitStack()
         self._finalizer = weakref.finalize(self, _closed, self._loop, self._open)
         try:
+            started = time.perf_counter_ns()
             loading = _loaded(self._open, self.package, units_here(compute_units))
             self._function = self._loop.run_until_complete(loading).load_function(program.function)
+            self.load_ns = time.perf_counter_ns() - started
         except (RuntimeError, KeyError, OSError) as error:
             raise PackageError(f"{self.package}: Core AI does not load it: {_said(error)}") from error
         # By position: a name may have been changed where an ML program's cannot have it.
@@ -84,14 +96,18 @@ class Model:
         Results are stacked, those of Float16 as Float32. Raises PackageError where Core AI refuses.
         """
         given = {feature.name: _as_declared(feature, inputs[feature.name]) for feature in self.inputs}
+        results = [self.predict(dict(zip(given, row, strict=True))) for row in zip(*given.values(), strict=True)]
+        return {feature.name: _stacked([one[feature.name] for one in results]) for feature in self.outputs}
+
+    def predict(self, sample: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One sample, in the shapes and element types that the program declares, and its results as they are.
+
+        Raises PackageError where Core AI refuses.
+        """
         try:
-            results = [
-                self._loop.run_until_complete(self._predicted(dict(zip(given, row, strict=True))))
-                for row in zip(*given.values(), strict=True)
-            ]
+            return self._loop.run_until_complete(self._predicted(sample))
         except RuntimeError as error:
             raise PackageError(f"{self.package}: Core AI cannot predict: {_said(error)}") from error
-        return {feature.name: _stacked([one[feature.name] for one in results]) for feature in self.outputs}
 
     async def _predicted(self, sample: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         from coreai.runtime import NDArray

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from coreml_prune_bench.models.config import Config, Scope
+from coreml_prune_bench.models.config import Config, Distillation, Scope, TrainingConfig
 from coreml_prune_bench.models.errors import fraction_hint
 from coreml_prune_bench.models.pattern import Pattern
 
@@ -234,4 +234,28 @@ class StructuredConfig(RatioConfig, ABC):
             raise ValueError("block_size: n_m_ratio and coremltools_yaml have a structure of their own; leave it out")
         if self.dim is not None and not self.block_size and not self.n_m_ratio:
             raise ValueError("dim: it is the dimension of blocks or of n:m; give block_size or n_m_ratio with it")
+        return self
+
+
+class TrainedConfig(PruningConfig, ABC):
+    """Zeros that become more along a fine-tuning."""
+
+    takes: ClassVar[frozenset[Takes]] = frozenset({"images", "labels", "session"})
+    has_trials: ClassVar[bool] = True
+
+    training: TrainingConfig
+    distillation: Distillation | None = None
+    initial_sparsity: float = Field(0.0, ge=0, lt=1)
+    pruning_start: float = Field(0.0, ge=0, lt=1, description="share of the steps before the sparsity begins to rise")
+    pruning_share: float = Field(0.5, gt=0, le=1, description="share of the steps after which the target is reached")
+
+    def _extras(self) -> list[str]:
+        return [*super()._extras(), *(["distilled"] if self.distillation else [])]
+
+    @model_validator(mode="after")
+    def _starts_before_it_ends(self) -> Self:
+        if self.pruning_start >= self.pruning_share:
+            raise ValueError(
+                f"pruning_start ({self.pruning_start:g}) is not below pruning_share ({self.pruning_share:g})"
+            )
         return self

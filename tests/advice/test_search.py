@@ -9,6 +9,7 @@ from coreml_prune_bench.advice.advice import Goal, difference, is_on_front
 from coreml_prune_bench.advice.budget import Budget, OutOfTimeError
 from coreml_prune_bench.advice.search import Search
 from coreml_prune_bench.bench.cells import Subject
+from coreml_prune_bench.bench.formats.mlpackage import MLPACKAGE
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.data import open_data
 from coreml_prune_bench.data.halves import PARTS, part_of
@@ -63,6 +64,7 @@ class Script:
             measure=self.measure,
             fitted=lambda config: config,
             latencies=self.latencies,
+            package_format=MLPACKAGE,
             budget=budget or Budget(3600),
             say=self.said.append,
         )

@@ -1,20 +1,26 @@
 """One suite in both package formats: one pruned network, the same zeros, the same predictions."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 
+from coreml_prune_bench.aimodel.programs import read_program
 from coreml_prune_bench.bench.build import builder
 from coreml_prune_bench.bench.cells import lay_out
 from coreml_prune_bench.bench.run import Outcome, RunOptions, run
 from coreml_prune_bench.bench.suite import choose, load_suite
+from coreml_prune_bench.core.files import tree_hash
 from coreml_prune_bench.records.store import Store
-from coreml_prune_bench.report.format_tables import format_pairs
+from coreml_prune_bench.report.format_tables import format_pairs, render_formats
+from tests.latency.records import record as latency
 
 BOTH = ["mlpackage", "aimodel"]
+WEIGHTS = [f"{layer}_weight" for layer in ("features_0", "features_3", "features_6", "classifier")]
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +83,60 @@ def test_the_table_has_one_row_for_both(both: tuple[Path, Outcome], run_bench) -
     code, output, _ = run_bench("table", "--results", results)
     assert code == 0
     assert "Package Format" in output
+
+
+def test_latencies_stand_beside_each_other_where_both_were_measured_alike(both: tuple[Path, Outcome]) -> None:
+    """Of one device and choice of compute units, the dense network's alone here; medians by hand."""
+    _, outcome = both
+    dense = {r.package_format: r.package for r in outcome.records if r.pruning.algorithm == "dense"}
+    timed = [
+        ("mlpackage", "all", "coreml", ([3, 2, 4], [2, 2, 9])),
+        ("mlpackage", "cpu_only", "coreml", ([30, 20, 40],)),
+        ("aimodel", "all", "coreai", ([1, 2, 1], [3, 2, 2])),
+        ("aimodel", "cpu_and_ne", "coreai", ([7, 7, 7],)),
+        ("aimodel", "cpu", "portable", ([5, 5, 5],)),
+    ]
+    latencies = []
+    for format, units, name, samples in timed:
+        package = dense[format]
+        assert package is not None
+        measured = latency(*samples, name=package.sha256)
+        runtime = measured.runtime.model_copy(update={"name": name, "compute_units": units})
+        latencies.append(measured.model_copy(update={"runtime": runtime, "key": f"{format} {units}"}))
+    rows = format_pairs(outcome.records, latencies)
+    assert [row["compute_units"] for row in rows] == ["all", None, None]
+    assert (rows[0]["latency_ms"], rows[0]["other_latency_ms"]) == (2.5, 1.5)  # medians of 3 and 2, of 1 and 2
+    table = render_formats(outcome.records, latencies)
+    assert "Core AI (ms)" in table
+    assert "the median of a prediction on MacBook Pro (Mac14,9), all" in table
+    assert "(ms)" not in render_formats(outcome.records)
+
+
+def test_commands_take_either_format(both: tuple[Path, Outcome], run_bench, tmp_path: Path) -> None:
+    """One image, and both packages beside each other: the same classes, the same layers, no loss."""
+    results, outcome = both
+    dense = {r.package_format: r for r in outcome.records if r.pruning.algorithm == "dense"}
+    found = {tree_hash(path): path for form in BOTH for path in (results / "artifacts").glob(f"*/*.{form}")}
+    core_ml, core_ai = (found[package.sha256] for form in BOTH if (package := dense[form].package))
+    compared = json.loads(run_bench("compare", core_ml, core_ai, "--data", "digits", "--json")[1])
+    assert compared["lost"] == compared["gained"] == []
+    # A program's bytes are not its weights' alone, and of a network so small they are a good part.
+    assert {check["metric"]: check["verdict"] for check in compared["row"]["checks"]} == {
+        "accuracy": "same",
+        "size": "worse",
+        "sparsity": "same",
+    }
+    assert {layer["name"]: layer["sparsity"] for layer in compared["layers"]} == {weight: [0, 0] for weight in WEIGHTS}
+    given = read_program(core_ai).inputs[0]
+    image = tmp_path / "noise.png"
+    pixels = np.random.default_rng(1).integers(0, 256, given.shape, dtype=np.uint8)
+    PIL.Image.fromarray(pixels).save(image)
+    shown = []
+    for package in (core_ml, core_ai):
+        code, output, errors = run_bench("predict", package, "--input", f"{given.name}={image}", "--json")
+        assert code == 0, errors
+        shown.append(json.loads(output) | {"package": "either"})
+    assert shown[0] == shown[1]
 
 
 def test_with_one_format_nothing_is_said_of_formats(tiny_run: Outcome, tiny_results: Path, run_bench) -> None:

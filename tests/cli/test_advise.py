@@ -10,6 +10,7 @@ import yaml
 from coreml_prune_bench.advice.advise import latencies
 from coreml_prune_bench.advice.output import _suite, check_folder
 from coreml_prune_bench.bench.cells import Subject
+from coreml_prune_bench.bench.formats.protocol import get_format
 from coreml_prune_bench.bench.suite import load_suite
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.data import open_data
@@ -75,15 +76,33 @@ def test_a_walk_from_the_command_line(run_bench, own_suite, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["advice.json", "advise.toml", "notes.txt"]
 
 
+@pytest.mark.slow
+def test_a_walk_to_a_package_for_core_ai(run_bench, own_suite, tmp_path):
+    pytest.importorskip("coreai_torch", reason="without the extra coreai")
+    results = tmp_path / "results"
+    command = ("advise", "tiny", "--data", "digits", "--suite", own_suite, "--max-drop", 50, "--results", results)
+    code, output, errors = run_bench(*command, "--min-ratio", 1.2, "--package-format", "aimodel", "--json")
+    assert code == 0, errors
+    advice = json.loads(output)
+    assert {record.package_format for record in read_records(results)} == {"aimodel"}
+    chosen = advice["tried"][advice["chosen"]]
+    assert not any(tried["settings"].get("quantize_bits") for tried in advice["tried"])
+    folder = results / "advice" / "tiny"
+    assert (folder / "tiny.aimodel" / "main.mlirb").stat().st_size == chosen["weight_bytes"]
+    assert tomllib.loads((folder / "advise.toml").read_text())["package_formats"] == ["aimodel"]
+
+
 def test_the_suite_that_is_written_finds_its_images_from_any_folder(images, tmp_path, monkeypatch):
     monkeypatch.chdir(images.parent)
     spec = f"imagefolder:{images.name}/"
     subject = Subject("advise", TINY, open_data(spec), False, False, None, None)
     fingerprint = part_of(subject.data, "selection").val.fingerprint
     (tmp_path / "away").mkdir()
-    (tmp_path / "away" / "advise.toml").write_text(_suite([PostTrainingConfig(sparsity=0.5)], subject, spec))
+    text = _suite([PostTrainingConfig(sparsity=0.5)], subject, get_format("aimodel"), spec)
+    (tmp_path / "away" / "advise.toml").write_text(text)
     monkeypatch.chdir(tmp_path / "away")
     suite = load_suite("advise.toml")
+    assert suite.package_formats == ("aimodel",)
     assert suite.data == {"default": f"imagefolder:{images.resolve()}#selection"}
     assert open_data_or_part(suite.data_for("tiny")).val.fingerprint == fingerprint
 

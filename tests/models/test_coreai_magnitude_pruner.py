@@ -37,5 +37,7 @@ def test_the_config_says_what_it_cannot() -> None:
     assert config().name == "Unstructured Sparsity 75%"
     with pytest.raises(ValueError, match=r"pruning_start \(0\.5\) is not below pruning_share \(0\.5\)"):
         config(pruning_start=0.5)
+    with pytest.raises(ValueError, match="n_m_ratio"):
+        CoreAIMagnitudePrunerConfig.model_validate({"n_m_ratio": [1, 2], "training": TRAINING})
     with pytest.raises(ValueError, match="not one of Core ML Tools' algorithms"):
         CoreAIMagnitudePrunerConfig.model_validate({"coremltools": {"x": 1}, "training": TRAINING})

@@ -1,6 +1,7 @@
 """Apple's runtime for a `.aimodel`, on the processor, beside values by torch and beside the portable runtime."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ coreai_runtime = pytest.importorskip("coreai.runtime", reason="coreai-core is no
 
 from coreml_prune_bench.accuracy.watched import watched_loader  # noqa: E402
 from coreml_prune_bench.core.errors import BenchError, PackageError  # noqa: E402
+from coreml_prune_bench.records.latency import read_latency_records  # noqa: E402
 from coreml_prune_bench.records.parity import read_parity_records  # noqa: E402
 from coreml_prune_bench.runtimes import coreai, portable  # noqa: E402
 from coreml_prune_bench.runtimes.protocol import loader  # noqa: E402
@@ -92,7 +94,7 @@ def test_a_process_of_its_own(tiny: Path, draw: np.random.Generator) -> None:
 def test_what_is_no_aimodel_and_units_that_are_not_here(tiny: Path, package: Path) -> None:
     with pytest.raises(PackageError, match=r"Core AI runs a \.aimodel, which this is not"):
         coreai.Model(package)
-    with pytest.raises(BenchError, match="Core AI has the processor alone here, cpu_only; the others take a Mac"):
+    with pytest.raises(BenchError, match="Core AI has the processor alone here, cpu_only"):
         loader("coreai", compute_units="cpu_and_ne")
     with pytest.raises(BenchError, match="expected one of all, cpu_and_ne"):
         loader("coreai", compute_units="gpu")
@@ -137,6 +139,29 @@ def test_parity_and_accuracy_as_commands(run_bench, folder: Path, tiny: Path, ha
     assert found["coreai"]["compute_units"] == "cpu_only"
 
 
-def test_latency_says_what_runs_it(refused, tiny: Path) -> None:
-    line = refused("latency", tiny)
-    assert "Core ML does not run a .aimodel; `--runtime portable` times it on this machine's processor" in line
+def test_latency_says_what_runs_it(refused, tiny: Path, package: Path) -> None:
+    assert "Core ML does not run a .aimodel; `--runtime coreai` times it in Core AI" in refused("latency", tiny)
+    assert "Core AI runs a .aimodel, which this is not" in refused("latency", package, "--runtime", "coreai")
+    for option, line in {
+        "--batch-size=2": "one sample a call; leave out --batch-size",
+        "--device=iPhone": "runs on this machine: leave out --device",
+        "--compute-units=cpu_and_ne": "Core AI has the processor alone here",
+    }.items():
+        assert line in refused("latency", tiny, "--runtime", "coreai", option)
+
+
+def test_latency_in_core_ai(run_bench, tiny: Path, half: Path, tmp_path: Path) -> None:
+    """By Apple's own runtime of this processor: every sample there, and the caption says that it is no Mac's."""
+    visits = ("--rounds", 2, "--predictions", 3, "--seconds", 0, "--results", tmp_path)
+    code, output, errors = run_bench("latency", tiny, half, "--runtime", "coreai", *visits)
+    assert code == 0, errors
+    assert "Latency in ms, Core AI on " in output
+    assert ("no Apple hardware's time" in output) == (sys.platform != "darwin")
+    records = read_latency_records(tmp_path)
+    assert [record.package.name for record in records] == ["half", "tiny"]
+    for record in records:
+        assert (record.runtime.name, record.runtime.compute_units) == ("coreai", "cpu_only")
+        assert [len(one.call_ns) for one in record.rounds] == [3, 3]
+        assert record.cold_load_ns is not None
+        assert record.cached_load_ns is not None
+        assert record.compile_ns is None

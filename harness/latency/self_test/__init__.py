@@ -10,6 +10,7 @@
     numbers     16 to 20: results and times on each compute unit
     system      21 to 25: tools, sleep, power, disk
     phone       26 and 27: a connected device
+    core_ai     28: the system's Core AI
 
 A check says what it assumes, notes every raw value at once (so that one that aborts leaves them too), and holds, does
 not, or does not apply here. It needs no data, no weights and no torch (but for the one of Apple's GPU).

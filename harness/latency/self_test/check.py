@@ -131,4 +131,5 @@ CHECKS = (
     ),
     Check(26, "devicectl", "xcrun finds devicectl, and the worker calls it by name", "phone:devicectl", False),
     Check(27, "app", "the app is built, started, and predicts on the device", "phone:app", limit_s=900),
+    Check(28, "Core AI", "each compute unit predicts what the portable runtime does", "core_ai:core_ai", False),
 )

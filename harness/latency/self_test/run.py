@@ -33,8 +33,8 @@ from coreml_prune_bench.runtimes.coreml import said
 
 _BUILD_LIMIT_S = 300.0
 _PACKAGES = ("coremltools", "numpy", "onnx", "onnxruntime", "torch")
-_APPLE_GPU = 20
-"""The one check that needs torch."""
+_WITH_TORCH = (20, 28)
+"""The checks that need torch: Apple's GPU, and Core AI, whose package is converted from it."""
 
 Enter = Callable[[], None]
 """What a process does before all else; has to be picklable. Tests enter a scripted Mac."""
@@ -223,12 +223,12 @@ def _check(
     enter: Enter | None,
     start: str,
 ) -> None:
-    _prepared(variables, enter, torch=check.number == _APPLE_GPU)
+    _prepared(variables, enter, torch=check.number in _WITH_TORCH)
     scratch.mkdir(parents=True, exist_ok=True)
 
     def other_process(function: Callable[..., Any], *arguments: Any, **environment: str) -> Any:
         answers: dict[str, Any] = {}
-        job = (function, arguments, enter)
+        job = (function, arguments, enter, check.number in _WITH_TORCH)
         kind, reason = _in_process(
             start, _call, job, environment, check.limit_s, lambda name, value: answers.update({name: value}), []
         )
@@ -268,8 +268,9 @@ def _call(
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
     enter: Enter | None,
+    torch: bool,
 ) -> None:
-    _prepared(variables, enter)
+    _prepared(variables, enter, torch=torch)
     try:
         connection.send(("note", "answer", function(*arguments)))
         connection.send(("done", None))

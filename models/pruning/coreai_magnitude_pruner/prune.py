@@ -3,7 +3,6 @@
 Definition: `coreai_opt.pruning.MagnitudePruner` and `PolynomialDecaySchedule` of coreai-opt 0.4.0.
 """
 
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -11,8 +10,9 @@ import torch
 from coreml_prune_bench.models.checkpoints import State
 from coreml_prune_bench.models.errors import BenchError
 from coreml_prune_bench.models.pruning.coreai_magnitude_pruner.config import CoreAIMagnitudePrunerConfig
+from coreml_prune_bench.models.pruning.fine_tuning import train_along
 from coreml_prune_bench.models.pruning.task import Pruned, PruningTask, Targets, layer_sparsities, scope_in_words
-from coreml_prune_bench.models.training import Teacher, total_steps, train
+from coreml_prune_bench.models.training import total_steps
 
 
 def prune(config: CoreAIMagnitudePrunerConfig, task: PruningTask) -> Pruned:
@@ -37,19 +37,13 @@ def fine_tune(config: CoreAIMagnitudePrunerConfig, task: PruningTask) -> tuple[T
     data = task.training_data()
     targets = layer_sparsities(config, task.network, task.model)
     scope = scope_in_words(config, task.network, task.model)
-    teacher = Teacher(deepcopy(task.model).eval(), config.distillation) if config.distillation is not None else None
     pruner = MagnitudePruner(task.model, _own_config(config, targets, total_steps(len(data), config.training)))
-    pruner.prepare((torch.zeros(1, 3, task.image_size, task.image_size),))
-    devices = train(
-        task.model,
-        data,
-        config.training,
-        order_seed=task.trial,
-        session=task.session,
-        pruner=_ResumablePruner(pruner),
-        teacher=teacher,
-        progress=task.progress,
-    )
+
+    def prepared() -> _ResumablePruner:
+        pruner.prepare((torch.zeros(1, 3, task.image_size, task.image_size),))
+        return _ResumablePruner(pruner)
+
+    devices = train_along(config, task, data, prepared)
     pruner.finalize(backend=ExportBackend.Torch)
     return targets, scope, devices
 

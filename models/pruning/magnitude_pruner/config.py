@@ -4,27 +4,19 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from coreml_prune_bench.models.config import Distillation, TrainingConfig
 from coreml_prune_bench.models.pattern import Pattern
-from coreml_prune_bench.models.pruning.config import StructuredConfig, Takes
+from coreml_prune_bench.models.pruning.config import StructuredConfig, TrainedConfig
 
 
-class MagnitudePrunerConfig(StructuredConfig):
+class MagnitudePrunerConfig(TrainedConfig, StructuredConfig):
     """Raise the sparsity to its target along a polynomial schedule while fine-tuning; then keep the mask."""
 
     title: ClassVar[str] = "MagnitudePruner"
-    takes: ClassVar[frozenset[Takes]] = frozenset({"images", "labels", "session"})
-    has_trials: ClassVar[bool] = True
 
     algorithm: Literal["magnitude-pruner"] = "magnitude-pruner"
-    training: TrainingConfig
-    distillation: Distillation | None = None
     granularity: Literal["per_scalar", "per_kernel", "per_channel"] = Field(
         "per_scalar", description="what is zero as a whole: single weights, the kernel of two channels, output channels"
     )
-    initial_sparsity: float = Field(0.0, ge=0, lt=1)
-    pruning_start: float = Field(0.0, ge=0, lt=1, description="share of the steps before the sparsity begins to rise")
-    pruning_share: float = Field(0.5, gt=0, le=1, description="share of the steps after which the target is reached")
     power: int = Field(3, ge=1, description="of the polynomial: the higher, the more is pruned early")
     updates: int = Field(50, ge=1, description="how often the mask is renewed on the way")
 
@@ -39,9 +31,6 @@ class MagnitudePrunerConfig(StructuredConfig):
             return super()._mode()
         return f"Per-{self.granularity.removeprefix('per_').capitalize()} Sparsity{self._percent()}"
 
-    def _extras(self) -> list[str]:
-        return [*super()._extras(), *(["distilled"] if self.distillation else [])]
-
     @model_validator(mode="after")
     def _core_ml_tools_can(self) -> Self:
         if self.granularity != "per_scalar" and (self.block_size or self.n_m_ratio or self.coremltools is not None):
@@ -54,12 +43,4 @@ class MagnitudePrunerConfig(StructuredConfig):
                 raise ValueError("initial_sparsity: n:m sparsity starts from 0; leave it out")
             if int(n / m * m) != n:  # how Core ML Tools finds n again
                 raise ValueError(f"n_m_ratio: Core ML Tools rounds {n}:{m} down to {n - 1}:{m}; take another m")
-        return self
-
-    @model_validator(mode="after")
-    def _starts_before_it_ends(self) -> Self:
-        if self.pruning_start >= self.pruning_share:
-            raise ValueError(
-                f"pruning_start ({self.pruning_start:g}) is not below pruning_share ({self.pruning_share:g})"
-            )
         return self

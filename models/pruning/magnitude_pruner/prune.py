@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -16,6 +15,7 @@ from coreml_prune_bench.models.checkpoints import State
 from coreml_prune_bench.models.errors import BenchError
 from coreml_prune_bench.models.layers import prunable_layers
 from coreml_prune_bench.models.pattern import Pattern
+from coreml_prune_bench.models.pruning.fine_tuning import train_along
 from coreml_prune_bench.models.pruning.magnitude_pruner.config import MagnitudePrunerConfig
 from coreml_prune_bench.models.pruning.task import (
     Pruned,
@@ -27,7 +27,7 @@ from coreml_prune_bench.models.pruning.task import (
     scope_in_words,
     scope_of_own_config,
 )
-from coreml_prune_bench.models.training import Teacher, total_steps, train
+from coreml_prune_bench.models.training import total_steps
 
 
 def prune(config: MagnitudePrunerConfig, task: PruningTask) -> Pruned:
@@ -52,20 +52,14 @@ def fine_tune(config: MagnitudePrunerConfig, task: PruningTask) -> tuple[Targets
         targets = layer_sparsities(config, task.network, task.model)
         own_config = OwnConfig.from_dict(as_coremltools(config, targets, steps))
         scope = scope_in_words(config, task.network, task.model)
-    teacher = Teacher(deepcopy(task.model).eval(), config.distillation) if config.distillation is not None else None
-    with _sharing_what_is_masked(task.model):
-        pruner = MagnitudePruner(task.model, own_config)
+    pruner = MagnitudePruner(task.model, own_config)
+
+    def prepared() -> _ResumablePruner:
         pruner.prepare(inplace=True)
-        devices = train(
-            task.model,
-            data,
-            config.training,
-            order_seed=task.trial,
-            session=task.session,
-            pruner=_ResumablePruner(pruner),
-            teacher=teacher,
-            progress=task.progress,
-        )
+        return _ResumablePruner(pruner)
+
+    with _sharing_what_is_masked(task.model):
+        devices = train_along(config, task, data, prepared)
         pruner.finalize(inplace=True)
     return targets, scope, devices
 

@@ -186,9 +186,7 @@ def test_a_worker_with_other_images_is_left_out_and_both_are_named(cluster, imag
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "kills", [4, pytest.param(50, marks=pytest.mark.skipif(not os.environ.get("ALL_KILLS"), reason="an hour"))]
-)
+@pytest.mark.parametrize("kills", [int(os.environ.get("CLUSTER_KILLS", 4))])
 def test_killed_at_random_and_resumed_the_table_is_the_same(one_processor, tmp_path, kills):
     suite = tmp_path / "small.toml"
     suite.write_text(SMALL)

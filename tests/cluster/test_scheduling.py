@@ -41,10 +41,14 @@ def sleep_and_measure(order, needs, own):
 class OnSleepers(OnCluster):
     """What comes back holds nothing."""
 
+    def __init__(self, client, asked, cells, how):
+        super().__init__(client, asked, cells, how)
+        self.landed: list[int] = []
+        self._nothing = failed(cells[0], CellFailedError("slept"))  # (asks git, which takes longer than a step here)
+
     def _received(self, cell, future, options):
-        self.landed = getattr(self, "landed", [])
-        self.landed.append((cell.key, future.result()))
-        return failed(cell, CellFailedError("slept"))
+        self.landed.append(future.result())
+        return self._nothing
 
 
 class Welcome:
@@ -97,7 +101,7 @@ def seconds_on(workers: int, cells: list[Cell], tiny_suite, tmp_path, monkeypatc
         found = list(run(cells, RunOptions(Store(tmp_path / str(workers)), reporter), steps))
         took = time.monotonic() - began
         assert Counter(one.cell.key for one in found) == Counter(cell.key for cell in cells)  # each once
-        assert Counter(place for _, place in run.landed) == Counter(range(len(cells)))
+        assert Counter(run.landed) == Counter(range(len(cells)))
         until = time.monotonic() + 10
         while held := client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
             assert time.monotonic() < until, held
@@ -106,12 +110,12 @@ def seconds_on(workers: int, cells: list[Cell], tiny_suite, tmp_path, monkeypatc
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [2, 8, 64])
+@pytest.mark.parametrize("workers", [2, 8])
 def test_a_suite_takes_as_long_as_its_work_or_its_longest_chain(
     workers, tiny_suite, tmp_path, monkeypatch, record_property
 ):
-    """20 networks, 10 configs, 3 trials; fewer on fewer workers, so that it ends."""
-    networks = {2: 1, 8: 4, 64: 20}[workers]
+    """Networks with 10 configs and 3 trials each. More workers in this one process wait for Python's lock instead."""
+    networks = {2: 1, 8: 4}[workers]
     cells = suite_of(networks, 10, 3, tiny_suite, monkeypatch)
     assert len(cells) == networks * 31
     work_s = networks * (NETWORK_S + PACKAGE_S) + len(cells) * CELL_S

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from coreml_prune_bench.accuracy.runtime import PORTABLE, Evaluation
+from coreml_prune_bench.bench.app import AppContent, told_of
 from coreml_prune_bench.bench.formats.mlpackage import MLPACKAGE
 from coreml_prune_bench.bench.formats.protocol import PackageFormat, get_format
 from coreml_prune_bench.bench.network_input import as_taken
@@ -36,6 +37,7 @@ _NORMALIZING_CODE = ("models.normalization",)
 _DENSE_PACKAGE_CODE = ("bench.build.saving",)
 _PRUNED_CODE = ("bench.build.pruned", "models.pruning.algorithm")
 _TRAINING_CODE = ("bench.training_images",)
+_APP_CODE = ("bench.app_package",)
 _ALLOCATION_CODE = (*SENSITIVITY_CODE, "models.pruning.allocation")
 
 _MOST_CELLS = 100_000
@@ -130,6 +132,7 @@ class Cell:
 
     published: the package that is measured as it is, instead of one that is built; config is None then. row: among
     those of the suite, by which tables are ordered; None for a cell of its own.
+    app: what its package holds for apps; None for the program alone.
     """
 
     subject: Subject
@@ -139,6 +142,7 @@ class Cell:
     evaluation: Evaluation = PORTABLE
     package_format: PackageFormat = MLPACKAGE
     row: int | None = None
+    app: AppContent | None = None
 
     @property
     def algorithm(self) -> str:
@@ -207,12 +211,34 @@ class Cell:
     @property
     def dense(self) -> "Cell":
         """The dense baseline of this cell."""
-        return Cell(self.subject, None, 0, evaluation=self.evaluation, package_format=self.package_format)
+        return Cell(self.subject, None, 0, evaluation=self.evaluation, package_format=self.package_format, app=self.app)
+
+    @property
+    def without_app(self) -> "Cell":
+        """The cell whose package is the program alone, which this one's is made of."""
+        return replace(self, app=None)
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What an app's package says of itself, by name; the pruned scope, known when it is built, left out."""
+        network = self.subject.network
+        return told_of(
+            network.title,
+            self.algorithm_title,
+            self.config_name,
+            self.sparsity,
+            self.subject.weights_fingerprint if self.subject.pretrained else None,
+        )
 
     @cached_property
     def pruned_key(self) -> str:
         """Shared by the cells whose packages hold one pruned network, in several formats."""
-        return key_of({"dense": self.subject.dense_key, **self._config_inputs, "trial": self.trial})
+        return key_of({"start": self.start_key, "trial": self.trial})
+
+    @cached_property
+    def start_key(self) -> str:
+        """Shared by the trials of a config, of whatever format: all that does not depend on the order of the data."""
+        return key_of({"dense": self.subject.dense_key, **self._config_inputs})
 
     @property
     def package_name(self) -> str:
@@ -223,6 +249,8 @@ class Cell:
         """The entry points of what builds the package, those of the dense network among them."""
         if self.published:
             return ()
+        if self.app:
+            return (*self.without_app.build_code, *_APP_CODE)
         if self.config is None:
             return (*self.subject.dense_code, *_DENSE_PACKAGE_CODE, *self._format_code("save_dense"))
         code = (*self.subject.dense_code, *_PRUNED_CODE, *self._format_code("save_pruned"))
@@ -244,6 +272,9 @@ class Cell:
     def _build_inputs(self) -> Inputs:
         if self.published:
             return {"package": self.published.sha256}
+        if self.app:
+            made = {**self.app.inputs, "told": self.told, "code": code_version(*_APP_CODE)}
+            return {"package": self.without_app._build_inputs, "app": made}
         inputs: Inputs = {
             "dense": self.subject.dense_key,
             "code": code_version(*self.build_code),
@@ -331,7 +362,11 @@ def lay_out(
             packages = published_packages(name)
             cells += [Cell(subject, None, 0, package, evaluation, row=next(rows)) for package in packages]
             continue
-        dense = [Cell(subject, None, 0, evaluation=evaluation, package_format=one, row=next(rows)) for one in formats]
+        app = suite.app.content(data.classes) if suite.app else None
+        dense = [
+            Cell(subject, None, 0, evaluation=evaluation, package_format=one, row=next(rows), app=app)
+            for one in formats
+        ]
         cells += dense
         for config in suite.configs:
             if not config.is_for(name):

@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coreml_prune_bench.bench.build.last_pruned import LastPruned
+from coreml_prune_bench.bench.build.last_made import Shared
 from coreml_prune_bench.bench.cells import Cell
 from coreml_prune_bench.bench.contention import tell_if_busy
+from coreml_prune_bench.bench.formats.mlpackage import MLPACKAGE
 from coreml_prune_bench.bench.staleness import what_is_missing
 from coreml_prune_bench.bench.training_options import TrainingOptions
 from coreml_prune_bench.core.errors import BenchError, CellFailedError, PackageError
@@ -41,7 +42,7 @@ class RunOptions:
     skip_bad_images: bool = False
     image_cache: bool = True
     training: TrainingOptions = field(default_factory=TrainingOptions)
-    last_pruned: LastPruned = field(default_factory=LastPruned)
+    shared: Shared = field(default_factory=Shared)
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ def run(cells: list[Cell], options: RunOptions, measure: Measure | None = None) 
     # What another suite measured into the same folder is told as a row of the one that is run.
     suites = {cell.key: cell.subject.suite for cell in cells}
     records = [record.model_copy(update={"suite": suites[key]}) for key, record in known.items() if record]
+    if any(record.package for record in records):
+        reporter.say(f"packages in {store.packages}; `package save ROW OUT.mlpackage` copies that of a row")
     return Outcome(records, measured)
 
 
@@ -181,6 +184,7 @@ def _measure(cell: Cell, options: RunOptions, steps: Steps) -> Record:
         cell.subject.data.val,
         cell.subject.data.preprocessing.view,
         load=cell.package_format.load(cell.evaluation),
+        class_map=_class_map(cell),
         skip_bad_images=options.skip_bad_images,
         image_cache=options.image_cache,
         say=options.reporter.say,
@@ -202,6 +206,7 @@ def _measure(cell: Cell, options: RunOptions, steps: Steps) -> Record:
         deployment_target=summary.deployment_target,
         operations=summary.operations,
         layers=_sparse_weights(summary) if cell.published else _layers(summary, built.made.targets),
+        path=None if cell.published else options.store.place_of(built.path),
     )
     return _record(
         cell,
@@ -216,6 +221,12 @@ def _measure(cell: Cell, options: RunOptions, steps: Steps) -> Record:
         predictions=predictions,
         code=cell.code,
     )
+
+
+def _class_map(cell: Cell) -> Mapping[str, str] | None:
+    """Which of its package's labels is which class: other ones than the data's may be asked for."""
+    names_them = cell.app is not None and cell.package_format is MLPACKAGE
+    return cell.app.label_of(cell.subject.data.classes) if cell.app and names_them else None
 
 
 def _build(cell: Cell, options: RunOptions, steps: Steps) -> "Built":
@@ -236,7 +247,7 @@ def _build(cell: Cell, options: RunOptions, steps: Steps) -> "Built":
         progress,
         skip_bad_images=options.skip_bad_images,
         training=options.training,
-        last=options.last_pruned,
+        shared=options.shared,
     )
     return builder.build(cell)
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationErr
 
 import coreml_prune_bench.models.networks  # registers the networks
 import coreml_prune_bench.models.pruning  # noqa: F401  (registers the algorithms)
+from coreml_prune_bench.bench.app import App
 from coreml_prune_bench.bench.formats.mlpackage import MLPACKAGE
 from coreml_prune_bench.bench.formats.protocol import get_format
 from coreml_prune_bench.core.errors import BenchError, SuiteError, did_you_mean
@@ -46,6 +47,7 @@ class Suite(BaseModel):
     training: how a network is trained that starts from scratch or gets a new head; None where neither happens.
     trials: runs of each algorithm whose result depends on the order of the data.
     package_formats: what each pruned network is converted to, one or more.
+    app: what an app reads in the packages, labels among it; None: nothing besides the program.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -62,6 +64,7 @@ class Suite(BaseModel):
     trials: int = Field(3, ge=1)
     packages: Literal["published"] | None = None
     package_formats: tuple[str, ...] = Field((MLPACKAGE.name,), min_length=1)
+    app: App | None = None
     configs: tuple[SerializeAsAny[PruningConfig], ...] = Field((), max_length=_MOST_CONFIGS)
 
     @field_validator("data", mode="before")
@@ -85,6 +88,11 @@ class Suite(BaseModel):
             raise ValueError('configs: give one or more [[configs]] tables, or packages = "published" in their place')
         if self.packages and self.package_formats != (MLPACKAGE.name,):
             raise ValueError("package_formats: published packages are .mlpackage as they are; leave it out")
+        if self.packages and self.app:
+            raise ValueError("app: published packages are measured as they are; `package save` writes such texts")
+        for name in ("softmax", "image_sizes"):
+            if "aimodel" in self.package_formats and getattr(self.app, name, None):
+                raise ValueError(f"app.{name}: not of a .aimodel; leave it out, or .aimodel out of package_formats")
         if self.packages and self.image_size:
             raise ValueError("image_size: published packages take images of one size, and no other; leave it out")
         if self.preprocessing and self.preprocessing.layout:
@@ -163,6 +171,8 @@ def load_suite(name: str, *, keeping: Collection[str] | None = None) -> Suite:
         whole = not all(problem["loc"] for problem in error.errors())
         found = [] if problems and whole else problems_of(error, Suite, _known_key)
         raise SuiteError(f"{path}: {in_one_line([*found, *problems])}") from error
+    if suite.app:
+        suite = suite.model_copy(update={"app": suite.app.in_folder(path.parent)})
     for model in (*suite.models, *(key for key in suite.data if key != DEFAULT_DATA)):
         if keeping is not None and model not in keeping:
             continue

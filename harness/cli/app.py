@@ -57,6 +57,11 @@ COMMANDS = {
         "Packages",
         "Two packages side by side on the val split: which images changed, classes, size, sparsity by layer, verdict.",
     ),
+    "package": (
+        "package_save:app",
+        "Packages",
+        "The package behind a row of a table: `package save` copies it, with labels and texts for an app.",
+    ),
     "export-onnx": (
         "package:export_onnx",
         "Packages",
@@ -72,6 +77,11 @@ COMMANDS = {
         "report:report",
         "Results",
         "One self-contained page of a results folder: charts, sortable tables, layers, and how to reproduce each row.",
+    ),
+    "publish": (
+        "publish:publish",
+        "Results",
+        "Write results to MLflow, Weights & Biases, a model card or CSV, from the records alone.",
     ),
     "gate": (
         "gate:gate",

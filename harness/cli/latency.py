@@ -17,7 +17,7 @@ from coreml_prune_bench.cli.options import (
     finite,
     split_commas,
 )
-from coreml_prune_bench.cli.output import show
+from coreml_prune_bench.cli.output import show, terminal_width
 from coreml_prune_bench.core.cache_folder import cache_folder, use
 from coreml_prune_bench.core.errors import BenchError, did_you_mean
 from coreml_prune_bench.core.progress import Reporter
@@ -219,11 +219,12 @@ def latency(
         ):
             outcome = session.run(targets, workers, steps)
     reporter.say(f"{outcome.measured} of {len(outcome.records)} rows measured now; records in {results / 'latency'}")
-    show(render(outcome.records, format, published=compare == "published"))
+    width = terminal_width() if format == "md" else None
+    show(render(outcome.records, format, published=compare == "published", width=width))
     for line in does_it_pay(outcome.records) if format == "md" else ():
-        show(f"\n{markdown_line(line)}")
+        show(f"\n{line if width else markdown_line(line)}")
     for record in outcome.records if per_op else ():
-        show(f"\n{render_operations(record, format)}")
+        show(f"\n{render_operations(record, format, width=width)}")
     if benchmark_json is not None and len(outcome.failed) < len(outcome.records):
         from coreml_prune_bench.report.benchmark_json import to_benchmark_json
 

@@ -15,7 +15,7 @@ from coreml_prune_bench.cli.options import (
     SkipOption,
     WeightsOption,
 )
-from coreml_prune_bench.cli.output import show
+from coreml_prune_bench.cli.output import show, terminal_width
 from coreml_prune_bench.core.errors import BenchError, CellFailedError, fraction_hint
 from coreml_prune_bench.core.files import refuse_file
 from coreml_prune_bench.core.progress import Reporter, say
@@ -100,7 +100,7 @@ def sensitivity(
             raise BenchError(str(error)) from error
     layers = _allocation(subject, found, sparsity) if sparsity is not None else None
     text = _as_json(found, layers) if as_json else _told(found, layers, sparsity)
-    show(text)
+    show(text if as_json else _told(found, layers, sparsity, terminal_width()))
     if out is not None:
         out.write_text(text + "\n", encoding="utf-8")
     if plot is not None:
@@ -165,13 +165,15 @@ def _as_json(found: "Sensitivity", layers: dict[str, float] | None) -> str:
     return json.dumps(found.model_dump(mode="json") | ({} if layers is None else {"allocation": layers}), indent=2)
 
 
-def _told(found: "Sensitivity", layers: dict[str, float] | None, sparsity: float | None) -> str:
+def _told(
+    found: "Sensitivity", layers: dict[str, float] | None, sparsity: float | None, width: int | None = None
+) -> str:
     import tomli_w
 
     from coreml_prune_bench.report.sensitivity import table
 
     if layers is None or sparsity is None:
-        return table(found)
+        return table(found, width)
     keys = {name: tomli_w.dumps({name: 0}).removesuffix(" = 0\n") for name in layers}  # as TOML has names
     lines = [f"{keys[name]} = {own:g}" for name, own in layers.items()]
     percent = f"{100 * sparsity:g}%"
@@ -180,7 +182,7 @@ def _told(found: "Sensitivity", layers: dict[str, float] | None, sparsity: float
         f'label = "{percent}, by layer"',
         "[configs.layers]",
     ]
-    return "\n".join([table(found), "", *head, *lines])
+    return "\n".join([table(found, width), "", *head, *lines])
 
 
 def _draw(found: "Sensitivity", path: Path) -> None:

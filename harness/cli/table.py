@@ -42,7 +42,8 @@ def table(
 
     For example: `table --results results/local --against dense`
 
-    On a terminal the table of accuracies is a short one that fits; `--wide` has every column, as what is piped has.
+    On a terminal tables fit its width, that of accuracies with what one asks first; `--wide` has every column, as what
+    is piped has.
     """
     from coreml_prune_bench.core.progress import warn
     from coreml_prune_bench.records.accuracy import read_records
@@ -51,6 +52,7 @@ def table(
     from coreml_prune_bench.report.accuracy_tables import render, render_comparison
 
     format = "json" if as_json else format
+    width = terminal_width() if format == "md" and not wide else None
     if against is not None and (compare or kind):
         raise BenchError("--against is a table of its own: leave out --kind and --compare")
     if compare and kind:
@@ -61,18 +63,18 @@ def table(
     if against is not None:
         from coreml_prune_bench.report.paired_tables import render_pairs  # with scipy, which takes a second
 
-        text = render_pairs(records, against, format)
+        text = render_pairs(records, against, format, width=width)
     elif compare == "formats":
         from coreml_prune_bench.records.latency import read_latency_records
         from coreml_prune_bench.report.format_tables import render_formats  # with scipy, too
 
-        text = render_formats(records, read_latency_records(results), format)
+        text = render_formats(records, read_latency_records(results), format, width=width)
     elif compare:
-        text = render_comparison(records, format)
-    elif kind is None and format == "md" and not wide and (width := terminal_width()):
+        text = render_comparison(records, format, width=width)
+    elif kind is None and width:
         from coreml_prune_bench.report.compact import render_compact
 
         text = render_compact(records, width)
     else:
-        text = render(records, kind or "accuracy", format)
+        text = render(records, kind or "accuracy", format, width=width)
     show(text)

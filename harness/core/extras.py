@@ -17,6 +17,9 @@ EXTRAS = {
     "huggingface-hub": "hub",
     "huggingface_hub": "hub",
     "timm": "timm",
+    "mlflow-skinny": "mlflow",
+    "mlflow": "mlflow",
+    "wandb": "wandb",
 }
 """The extra by what is missing: the name of a distribution, or the one that it is imported by."""
 

@@ -15,6 +15,10 @@ OFF = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     # datasets: one request more for each data set that is loaded from the hub.
     "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+    # MLflow: which of its functions are called, on which system, to its makers.
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # Weights & Biases: crashes of its own, to Sentry; offline runs too.
+    "WANDB_ERROR_REPORTING": "false",
 }
 """Environment variables, and what turns the reporting off."""
 

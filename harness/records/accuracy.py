@@ -70,7 +70,11 @@ class Layer(Frozen):
 
 
 class Package(Frozen):
-    """The measured package, read back from disk. Sizes in bytes; sparsities are fractions."""
+    """The measured package, read back from disk. Sizes in bytes; sparsities are fractions.
+
+    path: below the results folder; None for a package that is no part of it, and where a version before this field
+    wrote the record.
+    """
 
     sha256: str
     weight_bytes: Bytes
@@ -79,6 +83,7 @@ class Package(Frozen):
     deployment_target: str
     operations: dict[str, Count]
     layers: tuple[Layer, ...]
+    path: str | None = None
 
 
 class Data(Frozen):

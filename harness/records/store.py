@@ -51,6 +51,15 @@ class Store:
                 _make(folder, key, fill)
         return folder
 
+    @property
+    def packages(self) -> Path:
+        """The folder in which every package has one of its own."""
+        return self._artifacts
+
+    def place_of(self, path: Path) -> str:
+        """Where an artifact's file lies below the results folder."""
+        return path.relative_to(self._artifacts.parent).as_posix()
+
     def found(self, key: str) -> Path | None:
         """The folder of the artifact `key`, where it is there and whole."""
         folder = self._artifacts / key[:16]

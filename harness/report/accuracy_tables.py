@@ -195,6 +195,7 @@ COLUMNS: list[Column[ConfigRow]] = [
         8,
     ),
     Column(None, _ratio_difference, "Difference", number("+.3f"), ("size",), 11),
+    Column("package", lambda row: row.packages[0].path if row.packages else None),
     Column("runtime", lambda row: row.runtime and row.runtime.name, "Runtime", tables=_MEASURED, place=20),
     Column("compute_units", lambda row: row.runtime and row.runtime.compute_units),
 ]
@@ -213,9 +214,18 @@ COMPARISON_COLUMNS: list[Column[ConfigRow]] = [
 """And how far that is from the published row beside it, ours minus theirs."""
 
 
-def render(records: Iterable[Record], kind: Kind = "accuracy", format: Format = "md") -> str:
-    """The tables of `records`, one a suite, in one of the formats; csv and json hold every row in one."""
-    return render_by_suite(config_rows(records), COLUMNS, format, caption, lambda of_suite: worded(of_suite, kind))
+def render(
+    records: Iterable[Record], kind: Kind = "accuracy", format: Format = "md", *, width: int | None = None
+) -> str:
+    """The tables of `records`, one a suite, in one of the formats; csv and json hold every row in one.
+
+    width: of a terminal that shows them.
+    """
+
+    def read(of_suite: list[ConfigRow]) -> list[dict[str, str]]:
+        return worded(of_suite, kind)
+
+    return render_by_suite(config_rows(records), COLUMNS, format, caption, read, width=width)
 
 
 def rows(records: Iterable[Record]) -> list[dict[str, Any]]:
@@ -223,13 +233,13 @@ def rows(records: Iterable[Record]) -> list[dict[str, Any]]:
     return [values(COLUMNS, row) for row in config_rows(records)]
 
 
-def render_comparison(records: Iterable[Record], format: Format = "md") -> str:
+def render_comparison(records: Iterable[Record], format: Format = "md", *, width: int | None = None) -> str:
     """Each row beside its published counterpart, as one table in one of the formats."""
     found = beside_published(config_rows(records))
     if format == "json" or format == "csv":
         return write_values([values(COMPARISON_COLUMNS, row) for row in found], format)
     text = f"{comparison_caption(found)}{runtime_note(found)}"
-    return write_cells(worded(found, "comparison"), format, caption=text)
+    return write_cells(worded(found, "comparison"), format, caption=text, width=width)
 
 
 class OfSuite(Protocol):
@@ -250,15 +260,20 @@ def render_by_suite(
     format: Format,
     caption: Callable[[list[AnyRow]], str],
     read: Callable[[list[AnyRow]], list[dict[str, str]]],
+    *,
+    width: int | None = None,
 ) -> str:
-    """A table of each suite's rows under its caption; csv and json hold every row, as it is, in one."""
+    """A table of each suite's rows under its caption; csv and json hold every row, as it is, in one.
+
+    width: of a terminal that shows it.
+    """
     if format == "json" or format == "csv":
         return write_values([values(columns, row) for row in rows], format)
     parts = []
     for suite in dict.fromkeys(row.suite for row in rows):
         of_suite = [row for row in rows if row.suite == suite]
         text = f"Suite {suite}: {caption(of_suite)}{runtime_note(of_suite)}"
-        parts.append(write_cells(read(of_suite), format, caption=text))
+        parts.append(write_cells(read(of_suite), format, caption=text, width=width))
     return "\n\n".join(parts)
 
 

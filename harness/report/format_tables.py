@@ -108,14 +108,20 @@ COLUMNS: list[Column[FormatPair]] = [
 """What a row says of both formats. Accuracies, differences and agreements are percentages and points."""
 
 
-def render_formats(records: Iterable[Record], latencies: Iterable[LatencyRecord] = (), format: Format = "md") -> str:
+def render_formats(
+    records: Iterable[Record],
+    latencies: Iterable[LatencyRecord] = (),
+    format: Format = "md",
+    *,
+    width: int | None = None,
+) -> str:
     """`format_pairs` as tables, one a suite, in one of the formats; csv and json hold every row in one."""
 
     def worded(of_suite: list[FormatPair]) -> list[dict[str, str]]:
         told = [cells(COLUMNS, pair, _TABLE) for pair in of_suite]
         return told if any(pair.latencies for pair in of_suite) else [_without_latencies(row) for row in told]
 
-    return render_by_suite(_pairs(records, latencies), COLUMNS, format, _caption, worded)
+    return render_by_suite(_pairs(records, latencies), COLUMNS, format, _caption, worded, width=width)
 
 
 def format_pairs(records: Iterable[Record], latencies: Iterable[LatencyRecord] = ()) -> list[dict[str, Any]]:

@@ -59,10 +59,13 @@ class LatencyRow:
         return speed_up(self.dense, self.record)
 
 
-def render(records: Sequence[LatencyRecord], format: Format = "md", *, published: bool = False) -> str:
+def render(
+    records: Sequence[LatencyRecord], format: Format = "md", *, published: bool = False, width: int | None = None
+) -> str:
     """One table for each device, runtime and protocol; csv and json hold every row in one.
 
-    published: the medians of the published table beside ours, with the device that they are from.
+    published: the medians of the published table beside ours, with the device that they are from. width: of a terminal
+    that shows them.
     """
     if format == "json" or format == "csv":
         return write_values(rows(records), format)
@@ -73,6 +76,7 @@ def render(records: Sequence[LatencyRecord], format: Format = "md", *, published
             format,
             caption=caption(group, published=published),
             remarks=remarks(group),
+            width=width,
         )
         for group in _groups(records)
     )
@@ -101,7 +105,7 @@ def besides(records: Sequence[LatencyRecord]) -> list[dict[str, str]]:
     return _without_empty(worded)
 
 
-def render_operations(record: LatencyRecord, format: Format = "md") -> str:
+def render_operations(record: LatencyRecord, format: Format = "md", *, width: int | None = None) -> str:
     """The compute plan of one record, operation by operation.
 
     The time of an operation is the measured median times its share of the plan's estimated cost: an estimate, since
@@ -118,9 +122,8 @@ def render_operations(record: LatencyRecord, format: Format = "md") -> str:
         f"{name(record)}, {record.runtime.compute_units}: planned, not observed. "
         "Times: the measured median, split by the plan's estimated cost."
     )
-    return write_cells(
-        [cells(columns, operation, _OPERATIONS) for operation in placed.operations], format, caption=text
-    )
+    table = [cells(columns, operation, _OPERATIONS) for operation in placed.operations]
+    return write_cells(table, format, caption=text, width=width)
 
 
 def _operation_columns(total: float, median_ns: float | None) -> list[Column[PlannedOperation]]:

@@ -174,13 +174,13 @@ COLUMNS: list[Column[Pair]] = [
 """What a row says beside its counterpart. Accuracies, differences and agreements are percentages and points."""
 
 
-def render_pairs(records: Iterable[Record], algorithm: str, format: Format = "md") -> str:
+def render_pairs(records: Iterable[Record], algorithm: str, format: Format = "md", *, width: int | None = None) -> str:
     """`pairs` as tables, one a suite, in one of the formats; csv and json hold every row in one."""
 
     def worded(of_suite: list[Pair]) -> list[dict[str, str]]:
         return [cells(COLUMNS, pair, _TABLE) for pair in of_suite]
 
-    return render_by_suite(_pairs(records, algorithm), COLUMNS, format, _caption, worded)
+    return render_by_suite(_pairs(records, algorithm), COLUMNS, format, _caption, worded, width=width)
 
 
 def pairs(records: Iterable[Record], algorithm: str) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.files import write_atomically
 from coreml_prune_bench.records.accuracy import Record, read_records
 from coreml_prune_bench.records.latest import newest_trials
 from coreml_prune_bench.report import accuracy_tables
@@ -26,6 +27,8 @@ from coreml_prune_bench.report.formats import Column, values
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from coreml_prune_bench.report.charts import Drawing
 
 Level = Literal["row", "trial", "image"]
 
@@ -50,6 +53,7 @@ TRIAL_COLUMNS: list[Column[Record]] = [
     Column("weight_bytes", lambda record: record.package and record.package.weight_bytes),
     Column("package_bytes", lambda record: record.package and record.package.package_bytes),
     Column("whole_model_sparsity", lambda record: record.package and record.package.whole_model_sparsity),
+    Column("package", lambda record: record.package and record.package.path),
     Column("runtime", lambda record: record.runtime and record.runtime.name),
     Column("compute_units", lambda record: record.runtime and record.runtime.compute_units),
     Column("build_seconds", lambda record: record.provenance.build_seconds),
@@ -101,6 +105,15 @@ class Results:
                 return self._by_image()
         raise BenchError(f"level {level!r}: expected 'row', 'trial' or 'image'")
 
+    def plot(self) -> Plot:
+        """Accuracy against size, a panel a network and data set, as `report --format svg`; a notebook shows it.
+
+        Raises BenchError where nothing was measured.
+        """
+        from coreml_prune_bench.report.page import figure
+
+        return Plot(figure(list(self.records), []))
+
     def _by_image(self) -> pd.DataFrame:
         import pandas as pd
 
@@ -115,6 +128,27 @@ class Results:
         frame["predicted"] = np.fromiter((top[0] for _, p in told for top in p.top5), np.int64, sum(images))
         frame["correct"] = frame["predicted"] == frame["label"]
         return frame
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A chart that notebooks show."""
+
+    drawing: Drawing
+
+    def _repr_svg_(self) -> str:
+        from coreml_prune_bench.report.charts import svg
+
+        return svg(self.drawing, alone=True)
+
+    def save(self, path: str | Path) -> None:
+        """Write it, as PNG or SVG as the name ends. Raises BenchError for another ending."""
+        from coreml_prune_bench.report.charts import png
+
+        out = Path(path)
+        if out.suffix not in (".png", ".svg"):
+            raise BenchError(f"{out}: expected a name that ends in .png or .svg")
+        write_atomically(out, png(self.drawing) if out.suffix == ".png" else self._repr_svg_().encode())
 
 
 def load_records(folder: str | Path) -> Results:

@@ -15,9 +15,9 @@ _LEAST_DRAWN = 1e-4
 """Nats; what is less stands there in a chart."""
 
 
-def table(sensitivity: Sensitivity) -> str:
-    """`rows`, to be read."""
-    return write_cells(rows(sensitivity), caption=caption(sensitivity))
+def table(sensitivity: Sensitivity, width: int | None = None) -> str:
+    """`rows`, to be read. width: of a terminal that shows them."""
+    return write_cells(rows(sensitivity), caption=caption(sensitivity), width=width)
 
 
 def rows(sensitivity: Sensitivity) -> list[dict[str, str]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cattrs import BaseValidationError, transform_error
 from torch import nn
 
+from coreml_prune_bench.models.checkpoints import State
 from coreml_prune_bench.models.errors import BenchError
 from coreml_prune_bench.models.layers import PrunableLayer, is_depthwise, layers_in_scope
 from coreml_prune_bench.models.loading import LabelledImages
@@ -34,6 +35,7 @@ class PruningTask:
     data: training images, for the algorithms whose `needs_data` is true.
     trial: changes the order of the training data and nothing else.
     session: how a fine-tuning runs, and where. say: told, in a line each, of what has been found out on the way.
+    once: gives what the trials have in common, made by the function for the first of them; nobody may change it.
     """
 
     network: Network
@@ -44,6 +46,7 @@ class PruningTask:
     progress: Progress
     session: Session = field(default_factory=Session)
     say: Callable[[str], None] = lambda line: None
+    once: Callable[[Callable[[], State]], State] = lambda make: make()
 
     def training_data(self) -> LabelledImages:
         assert self.data is not None, "an algorithm whose needs_data is true is given data"

@@ -18,7 +18,7 @@ from tests.aimodel.packages import classifier, from_text, graph, stamped
 from tests.runtimes.portable.attempts import Attempt, Attempts
 from tests.runtimes.portable.bounds import MEBIBYTES, changed
 
-FEW = 6
+FEW = 4
 EXAMPLES = [
     pytest.param(FEW, id="few"),
     pytest.param(int(os.environ.get("FUZZ_EXAMPLES", "500")), id="many", marks=pytest.mark.slow),

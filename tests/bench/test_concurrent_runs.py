@@ -89,7 +89,8 @@ def _predictions(results: Path) -> dict[str, Predictions | None]:
     return {record.key: record.predictions for record in read_records(results)}
 
 
-@pytest.mark.parametrize("kills", [pytest.param(1, id="once"), pytest.param(50, id="50-times", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [1, 50])
 def test_killed_at_random_points_and_resumed_the_table_is_the_same(start, undisturbed, tmp_path, kills):
     """Two runs at once, of which one or both are killed, beside one who clears what can be cleared.
 

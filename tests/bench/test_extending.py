@@ -5,10 +5,12 @@ import re
 import shutil
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from coremltools.converters.mil import Builder as mb
+from sklearn.metrics import balanced_accuracy_score
 
 from coreml_prune_bench import data
 from coreml_prune_bench.bench.cells import lay_out
@@ -21,10 +23,14 @@ from coreml_prune_bench.models import registry as networks
 from coreml_prune_bench.models.pruning import algorithm, coremltools_yaml
 from coreml_prune_bench.models.weights import untrained_model
 from coreml_prune_bench.records.accuracy import read_records
+from coreml_prune_bench.records.predictions import Predictions
 from coreml_prune_bench.records.store import Store
+from coreml_prune_bench.report import accuracy_tables, formats
 from coreml_prune_bench.report.accuracy_tables import rows
+from coreml_prune_bench.report.config_rows import mean
 from coreml_prune_bench.runtimes.portable import registry as operations
 from tests.bench.fifth_algorithm import RANDOM, RandomConfig
+from tests.factories import accuracy_record
 from tests.runtimes.portable.programs import all_close
 from tests.runtimes.portable.programs import run as run_operations
 
@@ -63,7 +69,7 @@ def suite(tmp_path):
 
 
 @pytest.mark.usefixtures("fifth")
-def test_an_algorithm_in_one_file_is_run_tabled_and_advised(run_bench, suite, tmp_path):
+def test_an_algorithm_in_one_file_is_run_and_tabled(run_bench, suite, tmp_path):
     results = tmp_path / "results"
     code, output, errors = run_bench("run", "--suite", suite, "--results", results)
     assert code == 0, errors
@@ -76,7 +82,11 @@ def test_an_algorithm_in_one_file_is_run_tabled_and_advised(run_bench, suite, tm
     code, output, errors = run_bench("table", "--against", "random", "--results", results)
     assert code == 0, errors
 
-    command = ["advise", "tiny", "--data", "digits", "--suite", suite, "--results", results]
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fifth")
+def test_an_algorithm_in_one_file_is_advised(run_bench, suite, tmp_path):
+    command = ["advise", "tiny", "--data", "digits", "--suite", suite, "--results", tmp_path / "results"]
     code, output, errors = run_bench(*command, "--max-drop", 5, "--min-ratio", 3, "--float16", "--json")
     assert code in (0, 1), errors  # 1: nothing is small enough and within the drop
     assert "random" in [one["algorithm"] for one in json.loads(output)["tried"]]
@@ -157,10 +167,15 @@ def test_a_second_package_format_needs_only_itself(monkeypatch, tiny_suite, tiny
     assert sorted(path.suffix for path in tmp_path.glob("results/artifacts/*/*.box")) == [".box", ".box"]
 
 
-def example(heading: str) -> str:
-    """The first block of Python under a heading of docs/extending.md."""
+def section(heading: str) -> str:
+    """What docs/extending.md says under a heading."""
     text = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
-    found = re.search(r"```python\n(.*?)```", text.split(f"\n## {heading}\n")[1], re.DOTALL)
+    return text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def example(heading: str) -> str:
+    """Its first block of Python."""
+    found = re.search(r"```python\n(.*?)```", section(heading), re.DOTALL)
     return found[1]
 
 
@@ -198,3 +213,21 @@ def test_the_data_source_of_the_docs_is_opened_by_its_spec(monkeypatch, draw, tm
         data.open_data(f"arrays:{tmp_path / 'y.npz'}")
     with pytest.raises(DataError, match="arrays:PATH"):
         data.open_data("unknown:x")
+
+
+def test_the_metric_of_the_docs_is_what_scikit_learn_computes_and_is_a_column_of_every_table(draw, monkeypatch):
+    said: dict[str, Any] = {}
+    exec(example("A metric"), said)
+    labels, best = draw.integers(0, 4, (2, 60)).tolist()
+    predictions = Predictions(labels=tuple(labels), top5=tuple((top, 9) for top in best))
+    expected = 100 * balanced_accuracy_score(labels, best)
+    assert said["balanced_accuracy"](predictions) == pytest.approx(expected)
+    _, column = re.findall(r"```python\n(.*?)```", section("A metric"), re.DOTALL)
+    given = {"Column": formats.Column, "mean": mean, "number": formats.number, **said}
+    monkeypatch.setattr(accuracy_tables, "COLUMNS", [*accuracy_tables.COLUMNS, eval(column, given)])
+    monkeypatch.setattr(accuracy_tables, "COMPARISON_COLUMNS", accuracy_tables.COLUMNS)
+    record = accuracy_record([True]).model_copy(update={"predictions": predictions})
+    assert json.loads(accuracy_tables.render([record], format="json"))[0]["balanced_mean"] == pytest.approx(expected)
+    table = accuracy_tables.render([record])
+    assert "Balanced Accuracy" in table
+    assert f"{expected:.2f}" in table

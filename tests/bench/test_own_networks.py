@@ -26,6 +26,7 @@ from coreml_prune_bench.runtimes import portable
 from tests.models.own_files import SUITE, WALKING
 
 
+@pytest.mark.slow
 def test_a_users_file_goes_through_every_algorithm_and_one_that_cannot_be_traced_through_the_others(own_files):
     cells = lay_out(load_suite(str(own_files / "mine.toml")), None)
     outcome = run(cells, RunOptions(Store(own_files / "results")))

@@ -40,6 +40,7 @@ def elsewhere(*arguments: object) -> None:
     subprocess.run([sys.executable, "-m", *map(str, arguments)], cwd=ROOT, env=environment, check=True)
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_same_packages_with_every_algorithm(tmp_path):
     save_all(tmp_path / "here")
     elsewhere("tests.bench.all_algorithms", tmp_path / "another" / "folder")

@@ -13,7 +13,10 @@ import pytest
 from coreml_prune_bench.cli.app import COMMANDS, _imported
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "results").glob("**/*.md"))]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted(page for room in ("docs", "examples", "results") for page in (ROOT / room).glob("**/*.md")),
+]
 CURRENT = [page for page in PAGES if page.name not in ("CHANGELOG.md", "upgrading.md")]  # these name what was
 
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)

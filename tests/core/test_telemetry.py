@@ -31,6 +31,8 @@ WAYS = {
         f"model = ct.models.MLModel('PACKAGE'); {PREDICT}",
     ],
 }
+# Importing coremltools takes most of a minute beside other tests.
+EACH_WAY = [pytest.param(way, marks=[pytest.mark.slow] * way.endswith("coremltools")) for way in WAYS]
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
@@ -73,7 +75,7 @@ def traced(command: list[str], home: Path) -> list[str]:
     return [line for line in log.read_text().splitlines() if re.search(r"AF_INET|/etc/(resolv\.conf|hosts)\b", line)]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EACH_WAY)
 def test_no_file_but_our_own_is_written(way: str, intact: Path, home: Path) -> None:
     (home / "x.json").write_text(json.dumps(np.ones((1, 8)).tolist()))
     command = [part.replace("PACKAGE", str(intact)) for part in WAYS[way]]
@@ -81,7 +83,7 @@ def test_no_file_but_our_own_is_written(way: str, intact: Path, home: Path) -> N
     assert written(home) == []
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EACH_WAY)
 def test_no_name_is_looked_up_and_no_address_tried(way: str, intact: Path, home: Path) -> None:
     (home / "x.json").write_text(json.dumps(np.ones((1, 8)).tolist()))
     command = [part.replace("PACKAGE", str(intact)) for part in WAYS[way]]

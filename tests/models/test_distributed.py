@@ -15,6 +15,7 @@ from coreml_prune_bench.models.distributed import ALONE, Team
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_two_processes_come_to_the_weights_of_one(tmp_path):
     """20 steps with BatchNorm, dropout, pruning, a teacher and statistics measured at the end; twice in a row."""
     with socket.socket() as free:

@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from coreml_prune_bench.bench.build.last_made import LastMade
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.mlprogram.summary import read_package
 from coreml_prune_bench.models.checkpoints import Checkpoint
@@ -24,6 +25,7 @@ from coreml_prune_bench.models.pruning.blockwise_reconstruction.prune import (
     relative_error,
 )
 from coreml_prune_bench.models.pruning.coreml import to_sparse_coreml
+from coreml_prune_bench.models.pruning.sparse_gpt import prune as sparse_gpt
 from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
 from coreml_prune_bench.models.pruning.task import PruningTask
 from coreml_prune_bench.models.training import (
@@ -170,6 +172,20 @@ def test_the_same_trial_gives_the_same_weights_and_another_one_others():
 
 class _Stop(Exception):
     pass
+
+
+def test_trials_begin_with_the_same_zeros_which_are_chosen_once(monkeypatch):
+    chosen = []
+    sparsify = sparse_gpt.sparsify
+    monkeypatch.setattr(sparse_gpt, "sparsify", lambda config, given: chosen.append(1) or sparsify(config, given))
+    start = LastMade()
+    config = CONFIG.model_copy(update={"steps": 5})
+    for trial in range(2):
+        model = dense()
+        prune(config, task(model, trial, once=lambda make: start.get("a config", make)))
+        alone, _ = reconstructed(trial, config)
+        assert all(map(torch.equal, model.state_dict().values(), alone.state_dict().values()))
+    assert len(chosen) == 1 + 2  # for both trials, and for each alone
 
 
 def test_what_was_stopped_goes_on_after_the_last_block(tmp_path):

@@ -1,26 +1,35 @@
 """The page: what it shows follows from the records, and what the command writes."""
 
+import csv
 import html
+import json
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 import PIL.Image
 import pytest
+from scipy.stats import binomtest
 
 from coreml_prune_bench.bench.suite import shipped_suites
-from coreml_prune_bench.records.accuracy import read_records
+from coreml_prune_bench.records.accuracy import Record, read_records
 from coreml_prune_bench.records.latency import (
     IDLE_SECONDS,
     Memory,
     Wake,
     write_latency_record,
 )
+from coreml_prune_bench.records.statistics import score_interval
 from coreml_prune_bench.report import charts
+from coreml_prune_bench.report.answer import answers
+from coreml_prune_bench.report.config_rows import config_rows
 from coreml_prune_bench.report.page import figure, page
-from tests.factories import four_images, four_images_dense
+from tests.factories import accuracy_record, four_images, four_images_dense, write_records
 from tests.report.samples import ROOT, SAMPLE, Page, latencies, sensitivity
 
 LATENCY_HEADERS = (
@@ -57,12 +66,13 @@ def test_the_same_records_give_the_same_page(sample_page):
 
 
 def test_the_pages_tables_are_those_of_the_command(run_bench, sample_page):
-    tables = Page(sample_page).tables
-    for table, arguments in zip(tables[:3], ([], ["--kind", "size"], ["--compare", "published"]), strict=True):
+    tables = [table for table in Page(sample_page).tables if table[0][0] == "Model Name"]
+    for table, arguments in zip(tables, ([], ["--kind", "size"], ["--compare", "published"]), strict=True):
         _, output, _ = run_bench("table", "--results", SAMPLE, *arguments)
         lines = [line for line in output.splitlines() if line.startswith("| ")]
         expected = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-        assert [row[:-1] for row in table] == expected
+        size = "Weights (MB)" in table[0]  # beside the accuracy, on the page alone
+        assert [row[: -1 - size] for row in table] == expected
 
 
 def test_every_measured_row_is_a_mark_with_its_numbers(sample_page):
@@ -133,7 +143,8 @@ def test_names_that_look_like_markup_stay_text():
     pruning = four_images().pruning.model_copy(update={"config": evil, "title": evil}).model_dump()
     parsed = Page(page([four_images(network=network, pruning=pruning)], [], shipped_suites=()))
     assert [tag for tag, _ in parsed.tags].count("script") == 1
-    assert parsed.tables[0][1][:2] == [evil, evil]
+    assert parsed.tables[0][1][1:3] == [evil, evil]
+    assert parsed.tables[1][1][:2] == [evil, evil]
     ET.fromstring(charts.svg(figure([four_images(network=network, pruning=pruning)], []), alone=True))
 
 
@@ -263,3 +274,98 @@ def test_a_report_imports_neither_torch_nor_coremltools(results, tmp_path):
     command = [sys.executable, "-c", code, str(tmp_path / "r.html"), str(results)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# --- the answer, and packages
+
+
+def record_of(right: int, weight_bytes: int, config: str, algorithm: str = "sparse-gpt", **changes: Any) -> Record:
+    """Of 1,000 images, the first `right` are."""
+    record = accuracy_record(
+        [n < right for n in range(1000)], algorithm=algorithm, weight_bytes=weight_bytes, **changes
+    )
+    return record.model_copy(update={"pruning": record.pruning.model_copy(update={"config": config})})
+
+
+def test_the_answer_is_the_smallest_package_within_a_point_and_two_and_the_best_at_each_size():
+    """By hand: dense 800 of 1,000; 795 lose 0.5 points, 785 lose 1.5, 700 lose 10."""
+    records = [
+        record_of(800, 4_000_000, "Float16", "dense", sparsity=0.0),
+        record_of(795, 3_000_000, "A", key="a", config_key="a"),
+        record_of(785, 2_000_000, "B", key="b", config_key="b"),
+        record_of(790, 2_500_000, "C", key="c", config_key="c"),
+        record_of(780, 2_600_000, "behind", key="d", config_key="d"),
+        record_of(700, 1_000_000, "E", key="e", config_key="e"),
+    ]
+    (answer,) = answers(config_rows(records))
+    told = [(choice.asked, choice.row.config) for choice in answer.choices]
+    assert told == [
+        ("smallest within 1 point, perhaps more", "C"),
+        ("smallest within 2 points, perhaps more", "B"),
+        ("best up to 1.00 MB", "E"),
+        ("best up to 2.00 MB", "B"),
+        ("best up to 2.50 MB", "C"),
+        ("best up to 3.00 MB", "A"),
+        ("best up to 4.00 MB", "Float16"),
+    ]
+    smallest = answer.choices[0]
+    low, high = score_interval(10, 0, 1000, 0.025)
+    assert smallest.loss == pytest.approx((0.01, -high, -low))
+    assert smallest.top1.effect == 0.79
+    exact = binomtest(790, 1000).proportion_ci(0.95, method="exact")
+    assert (smallest.top1.low, smallest.top1.high) == pytest.approx((exact.low, exact.high))
+    assert answer.missing == []
+
+
+def test_what_no_package_does_is_said():
+    dense = record_of(800, 4_000_000, "Float16", "dense", sparsity=0.0)
+    (answer,) = answers(config_rows([dense, record_of(700, 1_000_000, "E")]))
+    assert answer.missing == ["No package loses at most 1 point.", "No package loses at most 2 points."]
+    (alone,) = answers(config_rows([record_of(700, 1_000_000, "E")]))
+    assert "no dense package was measured" in alone.missing[0]
+    text = Page(page([dense, record_of(700, 1_000_000, "E")], [], shipped_suites=())).text
+    assert "Which package to take" in text
+    assert "No package loses at most 2 points." in text
+
+
+def test_rows_lead_to_packages_that_are_there(tmp_path, run_bench):
+    results, out = tmp_path / "my results", tmp_path / "pages" / "report.html"
+    out.parent.mkdir()
+    places = ["artifacts/0a/net a.mlpackage", "../outside.mlpackage", "artifacts/none/net.mlpackage"]
+    (results / places[0]).mkdir(parents=True)
+    (tmp_path / "outside.mlpackage").mkdir()
+    records = []
+    for number, place in enumerate(places):
+        record = record_of(700 + number, 1_000_000, f"c{number}", key=f"k{number}", config_key=f"k{number}")
+        records.append(record.model_copy(update={"package": record.package.model_copy(update={"path": place})}))
+    write_records(results, *records)
+    code, _, errors = run_bench("report", out, "--results", results)
+    assert code == 0, errors
+    parsed = Page(out.read_text())
+    links = {a["href"] for tag, a in parsed.tags if tag == "a" and not a["href"].startswith("#")}
+    assert links == {"./../my%20results/artifacts/0a/net%20a.mlpackage"}
+    assert (out.parent / unquote(links.pop())).is_dir()
+
+
+def test_latency_and_size_stand_beside_accuracy():
+    timed = latencies([1_000_000, 1_100_000, 1_050_000])
+    first = record_of(700, 1_234_567, "E")
+    package = first.package.model_copy(update={"sha256": timed.package.sha256})
+    tables = Page(page([first.model_copy(update={"package": package})], [timed], shipped_suites=())).tables
+    head, row = tables[1]
+    header = f"Latency (ms), {timed.device.name}, {timed.runtime.compute_units}"
+    assert (row[head.index("Weights (MB)")], row[head.index(header)]) == ("1.23", "1.050")
+    head, row = tables[0]
+    assert (row[head.index("MB")], row[head.index(header)]) == ("1.23", "1.050")
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no JavaScript outside of a browser")
+def test_csv_has_what_the_table_shows(sample_page):
+    function = re.search(r"function csvOf\(table\) {\n.*?\n}\n", sample_page, re.DOTALL)
+    texts = [["Config", "Lost", "How"], ['a, "b"', "-1.5", "commands"], ["=1+1", "-", ""]]
+    program = f"""{function[0]}
+    const cell = (text, place) => ({{ textContent: text, classList: {{ contains: () => place === 2 }} }});
+    const rows = {json.dumps(texts)}.map((row) => ({{ cells: row.map(cell) }}));
+    process.stdout.write(csvOf({{ rows }}));"""
+    done = subprocess.run(["node", "-e", program], capture_output=True, text=True, check=True)
+    assert list(csv.reader(done.stdout.splitlines())) == [["Config", "Lost"], ['a, "b"', "-1.5"], ["'=1+1", "-"]]

@@ -47,7 +47,8 @@ def _show(driver, path: Path, width: int, dark: bool) -> None:
 
 def _column(browser, table: int, name: str) -> list[str]:
     return browser.execute_script(
-        "const table = document.querySelectorAll('table.sortable')[arguments[0]];"
+        "const tables = document.querySelectorAll('section:not([aria-labelledby=answer-title]) table.sortable');"
+        "const table = tables[arguments[0]];"
         "const names = [...table.tHead.rows[0].cells].map(cell => cell.textContent.trim());"
         "return [...table.tBodies[0].rows].map(row => row.cells[names.indexOf(arguments[1])].textContent.trim())",
         table, name,
@@ -55,7 +56,8 @@ def _column(browser, table: int, name: str) -> list[str]:
 
 
 def _head(browser, table: int, name: str):
-    selector = f"(//table[contains(@class, 'sortable')])[{table + 1}]//th/button[normalize-space()='{name}']"
+    others = "//section[not(@aria-labelledby='answer-title')]//table[contains(@class, 'sortable')]"
+    selector = f"({others})[{table + 1}]//th/button[normalize-space()='{name}']"
     return browser.find_element("xpath", selector)
 
 
@@ -70,7 +72,7 @@ def test_a_click_on_a_columns_name_sorts_by_it(browser):
     models = _column(browser, 0, "Model Name")
     _head(browser, 0, "Model Name").send_keys("\n")
     assert _column(browser, 0, "Model Name") == sorted(models)
-    heads = browser.find_elements("css selector", "table.sortable:first-of-type th[aria-sort]")
+    heads = browser.find_elements("css selector", "table.sortable th[aria-sort]")
     assert [head.get_attribute("aria-sort") for head in heads][:1] == ["ascending"]
 
 
@@ -180,4 +182,35 @@ def test_the_browser_asks_for_nothing_and_complains_of_nothing(browser):
     sent = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = [one["params"]["request"]["url"] for one in sent if one["method"] == "Network.requestWillBeSent"]
     assert [url for url in asked if not url.startswith("file:")] == []
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_head_and_config_stay_where_a_table_is_scrolled(browser, width):
+    browser.show(width)
+    places = """
+    const box = [...document.querySelectorAll('section:not([aria-labelledby=answer-title]) .scroll')][0];
+    box.style.maxHeight = '12rem';
+    const told = () => ['thead th.config', 'tbody tr:last-child td.config'].map(
+      (one) => box.querySelector(one).getBoundingClientRect());
+    box.scrollTo(0, 0);
+    box.scrollTo(200, 150);
+    const [head, cell] = told(), own = box.getBoundingClientRect();
+    return [head.top - own.top, head.left - own.left, cell.left - head.left, own.width, cell.width];
+    """
+    top, left, apart, wide, cell = browser.execute_script(places)
+    assert abs(top) < 3
+    assert abs(apart) < 1
+    assert 0 <= left <= wide - cell
+    if width < 600:
+        assert left < 3
+
+
+def test_a_table_is_downloaded_as_csv(browser):
+    browser.show()
+    text = browser.execute_script("return csvOf(document.querySelector('section:nth-of-type(3) table.sortable'))")
+    assert text.startswith("Model Name,Config,")
+    assert "commands" not in text
+    for button in browser.find_elements("css selector", "button.csv")[:1]:
+        button.click()
     assert browser.get_log("browser") == []

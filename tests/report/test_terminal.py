@@ -18,9 +18,14 @@ from coreml_prune_bench.gating.limits import RuleSet
 from coreml_prune_bench.gating.reports import as_table
 from coreml_prune_bench.gating.verdicts import gate
 from coreml_prune_bench.records.accuracy import Record
+from coreml_prune_bench.records.sensitivity import Sensitivity
+from coreml_prune_bench.report import latency_tables, sensitivity
+from coreml_prune_bench.report.accuracy_tables import render
 from coreml_prune_bench.report.compact import render_compact
+from coreml_prune_bench.report.paired_tables import render_pairs
 from coreml_prune_bench.report.terminal import fitted
 from tests.factories import accuracy_record, write_records
+from tests.latency.records import record as latency
 
 ROOT = Path(__file__).parents[2]
 WIDTHS = [80, 120, 200]
@@ -54,6 +59,24 @@ def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 def check_fits(text: str, width: int) -> None:
     assert max(map(cell_len, text.splitlines())) <= width, text
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_other_table_fits_too(width: int) -> None:
+    """Latencies with their remarks, plans, sensitivities and pairs of rows: no Markdown, and the medians are there."""
+    timed = [latency([3, 2, 4], [2, 2, 9], name="p" * 30), latency([30, 20, 40], name="q", algorithm="sparse-gpt")]
+    effects = Sensitivity.model_validate_json((ROOT / "results/allocation/sensitivity-mobilenet_v2.json").read_text())
+    texts = [
+        latency_tables.render(timed, width=width),
+        render_pairs(records(), "dense", width=width),
+        render(records(), "size", width=width),
+        sensitivity.table(effects, width),
+    ]
+    for text in texts:
+        check_fits(text, width)
+        assert "|--" not in text
+    assert "2.5" in texts[0]
+    assert "30" in texts[0]
 
 
 @pytest.mark.parametrize("width", WIDTHS)

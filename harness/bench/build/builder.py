@@ -1,6 +1,7 @@
 """Makes what is not in the store yet: each step's result is an artifact, so a step that is done is never done again."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from coreml_prune_bench.bench.app_package import save_for_app
 from coreml_prune_bench.bench.build.dense import DenseNetwork, dense_network
-from coreml_prune_bench.bench.build.last_pruned import LastPruned
+from coreml_prune_bench.bench.build.last_made import Shared
 from coreml_prune_bench.bench.build.manifest import Built, PackageManifest
 from coreml_prune_bench.bench.build.own_network import check_own, not_prunable
 from coreml_prune_bench.bench.build.pruned import Ingredients, prune_cell, save_pruned
-from coreml_prune_bench.bench.build.saving import save_dense
+from coreml_prune_bench.bench.build.saving import save_dense, whole
 from coreml_prune_bench.bench.build.training import Progress, Trainings, checkpoint_file, remove_checkpoint
 from coreml_prune_bench.bench.cells import Cell, Subject
 from coreml_prune_bench.bench.sensitivity import measure, sensitivity_key
@@ -33,7 +35,7 @@ from coreml_prune_bench.records.store import Store
 class Builder:
     """Makes packages and keeps them in the store; skip_bad_images: training images that do not decode are left out.
 
-    last: what builders of one run share, so that a network is pruned once for packages of several formats.
+    shared: what builders of one run have in common.
 
     Raises BenchError where the device that `training` names is not there.
     """
@@ -45,10 +47,10 @@ class Builder:
         *,
         skip_bad_images: bool = False,
         training: TrainingOptions = TrainingOptions(),
-        last: LastPruned | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self._store = store
-        self._last = last or LastPruned()
+        self._shared = shared or Shared()
         self._skip_bad_images = skip_bad_images
         self._trainings = Trainings(training, progress)
 
@@ -93,6 +95,11 @@ class Builder:
         return Sensitivity.model_validate(self._store.manifest(folder))
 
     def _fill(self, cell: Cell, folder: Path) -> PackageManifest:
+        if cell.app:
+            built, told = self.build(cell.without_app), cell.told
+            out = folder / cell.package_name
+            whole(out, partial(save_for_app, built.path, out, cell.app, {**told, "scope": built.made.scope}))
+            return built.made
         dense = self._dense(cell.subject)
         path, model = folder / cell.package_name, dense.model()
         if cell.config is None:
@@ -109,7 +116,9 @@ class Builder:
             return allocated(config, cell.subject.network, model, self.sensitivity(cell.subject).losses())
 
         made_of = Ingredients(model, images, stay_dense, allocate)
-        pruned = self._last.get(cell, lambda: prune_cell(cell, made_of, folder, self._trainings))
+        pruned = self._shared.pruned.get(
+            cell.pruned_key, lambda: prune_cell(cell, made_of, folder, self._trainings, self._shared.start)
+        )
         save_pruned(cell, pruned, path, cell.package_format.read(self.build(baseline).path))
         scope = f"{pruned.scope}; {_counted(stay_dense)} cannot be pruned" if stay_dense else pruned.scope
         return _manifest(dense, pruned.targets, scope, pruned.devices, images)

@@ -18,8 +18,10 @@ from coreml_prune_bench.models.pruning.config import PruningConfig
 from coreml_prune_bench.models.pruning.task import Pruned, PruningTask, layer_sparsities
 
 if TYPE_CHECKING:
+    from coreml_prune_bench.bench.build.last_made import LastMade
     from coreml_prune_bench.bench.cells import Cell
     from coreml_prune_bench.mlprogram.summary import PackageSummary
+    from coreml_prune_bench.models.checkpoints import State
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,12 @@ class Ingredients:
     allocate: Callable[[PruningConfig, nn.Module], PruningConfig]
 
 
-def prune_cell(cell: "Cell", made_of: Ingredients, folder: Path, trainings: Trainings) -> Pruned:
-    """The cell's pruned network. folder: in which the artifact `cell.build_key` is being made.
+def prune_cell(
+    cell: "Cell", made_of: Ingredients, folder: Path, trainings: Trainings, start: "LastMade[State]"
+) -> Pruned:
+    """The cell's pruned network. folder: in which the artifact `cell.build_key` is being made. start: what the trials
+    of a config have in common.
+
 
     Raises CellFailedError where it cannot be pruned so.
     """
@@ -48,7 +54,8 @@ def prune_cell(cell: "Cell", made_of: Ingredients, folder: Path, trainings: Trai
         _refuse_misfits(config, cell.subject.network, made_of.model)
     if config.allocation == "sensitivity":
         config = made_of.allocate(config, made_of.model)
-    return prune(config, _task(cell, config, made_of, folder, trainings))
+    task = _task(cell, config, made_of, folder, trainings)
+    return prune(config, replace(task, once=lambda make: start.get(cell.start_key, make)))
 
 
 def save_pruned(cell: "Cell", pruned: Pruned, path: Path, baseline: "PackageSummary") -> None:

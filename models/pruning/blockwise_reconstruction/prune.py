@@ -103,7 +103,7 @@ def prune(config: ReconstructionConfig, task: PruningTask) -> Pruned:
         raise CellFailedError("no weight of its layers has requires_grad, so that none can be fitted")
     checkpoint, device = task.session.checkpoint, task.session.device
     dense = deepcopy(task.model)
-    state = (checkpoint.load() if checkpoint is not None else None) or _masked(config, task)
+    state = (checkpoint.load() if checkpoint is not None else None) or task.once(lambda: _masked(config, task))
     task.model.load_state_dict(state["model"])
     masks = masks_of(task.model, state["targets"])
     devices = list(dict.fromkeys([*state["devices"], describe(device)]))
@@ -356,7 +356,8 @@ def _masked(config: ReconstructionConfig, task: PruningTask) -> State:
         targets, scope = sparse_gpt.sparsify(start, task)
     else:
         targets, scope = _smallest_zeroed(config, task)
-    masked = without_metadata(task.model).state_dict()
+    # Copies: the network's own are fitted now.
+    masked = {name: value.clone() for name, value in without_metadata(task.model).state_dict().items()}
     return {"targets": targets, "scope": scope, "model": masked, "stages": 0, "devices": []}
 
 

@@ -19,7 +19,11 @@ from coreml_prune_bench.runtimes.portable.session import Model
 from tests.packages import from_torch, settle
 
 SIZE = 64
-NETWORKS = ["mobilenet_v2", "mobilenet_v3_small", pytest.param("resnet50", marks=pytest.mark.slow)]
+NETWORKS = [
+    pytest.param("mobilenet_v2", marks=pytest.mark.slow),
+    "mobilenet_v3_small",
+    pytest.param("resnet50", marks=pytest.mark.slow),
+]
 
 
 class OnPixels(nn.Module):

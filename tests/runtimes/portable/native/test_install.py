@@ -58,7 +58,8 @@ def test_macos_is_refused_unless_forced(monkeypatch: pytest.MonkeyPatch) -> None
         native.install(threads=1, force=True)
 
 
-@pytest.mark.parametrize("order", [pytest.param("before", marks=pytest.mark.slow), "after"])
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["before", "after"])
 def test_before_and_after_coremltools_is_imported(order: str, scaled: Path) -> None:
     steps = ["native.install(threads=1, force=True)", "import coremltools as ct"]
     script = [

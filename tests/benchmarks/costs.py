@@ -1,0 +1,126 @@
+"""What label-free pruning costs: `python -m tests.benchmarks.costs NETWORK STEP [IMAGES]` prints a line of JSON.
+
+STEP: sparse-gpt, sensitivity, reconstruction or conversion. Weights are random and images noise, on which none of these
+depends. The arithmetic limit: floating-point operations of convolutions and matrix products, at the rate at which
+this machine multiplies large matrices. It is counted on 16 and 32 images and drawn on to the number that was timed.
+"""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import coreml_prune_bench.models.networks  # noqa: F401  (registers the networks)
+from coreml_prune_bench.models.conversion import to_coreml
+from coreml_prune_bench.models.pruning.algorithm import prune
+from coreml_prune_bench.models.pruning.blockwise_reconstruction.config import ReconstructionConfig
+from coreml_prune_bench.models.pruning.config import PruningConfig
+from coreml_prune_bench.models.pruning.sensitivity import LEVELS, layer_effects
+from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
+from coreml_prune_bench.models.pruning.task import PruningTask
+from coreml_prune_bench.models.registry import get_network
+from coreml_prune_bench.models.training import calibration_batches
+from coreml_prune_bench.models.weights import untrained_model
+
+SIZE, CLASSES = 224, 1000
+IMAGES = {"sparse-gpt": 128, "sensitivity": 16, "reconstruction": 300, "conversion": 0}
+_MATRIX, _PRODUCTS = 2048, 5
+
+
+class _Noise:
+    def __init__(self, count: int) -> None:
+        coarse = np.random.default_rng(0).integers(0, 256, (count, SIZE // 8, SIZE // 8, 3), dtype=np.uint8)
+        self._images = coarse.repeat(8, axis=1).repeat(8, axis=2)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def images(self, indices: np.ndarray, epoch: int | None) -> np.ndarray:
+        return self._images[indices]
+
+    def labels(self, indices: np.ndarray) -> np.ndarray:
+        return indices % CLASSES
+
+
+def step_of(name: str, network: str, count: int) -> Callable[[], object]:
+    """The step, all that is not part of it done before."""
+    known = get_network(network)
+    model = untrained_model(known, CLASSES, image_size=SIZE).eval()
+    images = _Noise(max(count, 2))
+    if name == "conversion":
+        return lambda: to_coreml(model, SIZE)
+    if name == "sensitivity":
+        batches = list(calibration_batches(images, count, min(count, 32)))
+        labels = torch.from_numpy(images.labels(np.arange(count)))
+        return lambda: list(layer_effects(known, model, batches, labels, LEVELS))
+    configs: dict[str, Callable[[], PruningConfig]] = {
+        "sparse-gpt": lambda: SparseGPTConfig(sparsity=0.5, calibration_samples=count),
+        "reconstruction": lambda: ReconstructionConfig(sparsity=0.5, calibration_samples=count),
+    }
+    task = PruningTask(known, model, SIZE, images, 0, progress=lambda done, total: None)
+    return lambda: prune(configs[name](), task)
+
+
+def operations(name: str, network: str, count: int) -> int:
+    """Floating-point operations of the step."""
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _addmm})
+    with counter:
+        step_of(name, network, count)()
+    return int(counter.get_total_flops())
+
+
+def _addmm(own: Sequence[int], a: Sequence[int], b: Sequence[int], *_: Any, **__: Any) -> int:
+    return 2 * a[0] * a[1] * b[1]
+
+
+def rate() -> float:
+    """Floating-point operations a second of processor time, in the fastest of a few products of large matrices."""
+    matrix = torch.rand(_MATRIX, _MATRIX)
+    taken = []
+    for _ in range(_PRODUCTS):
+        started = time.process_time()
+        matrix @ matrix
+        taken.append(time.process_time() - started)
+    return 2 * _MATRIX**3 / min(taken)
+
+
+def main(network: str, name: str, count: int) -> dict[str, Any]:
+    reached = rate()
+    step = step_of(name, network, count)
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    started = time.perf_counter()
+    step()
+    seconds = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    found: dict[str, Any] = {
+        "network": network,
+        "step": name,
+        "images": count,
+        "threads": torch.get_num_threads(),
+        "seconds": round(seconds, 1),
+        "processor_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
+        "peak_mebibytes": round(after.ru_maxrss / 1024),
+        "peak_before_mebibytes": round(before.ru_maxrss / 1024),
+    }
+    if count:
+        few, more = operations(name, network, 16), operations(name, network, 32)
+        total = few + (more - few) * (count - 16) / 16
+        limit_s = total / reached
+        found |= {
+            "gflop": round(total / 1e9),
+            "gflop_a_second": round(reached / 1e9),
+            "limit_seconds": round(limit_s, 1),
+        }
+    return found
+
+
+if __name__ == "__main__":
+    network, step = sys.argv[1:3]
+    count = int(sys.argv[3]) if len(sys.argv) > 3 else IMAGES[step]
+    sys.stdout.write(json.dumps(main(network, step, count)) + "\n")

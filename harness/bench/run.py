@@ -2,7 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -57,10 +57,26 @@ class Outcome:
         return [record for record in self.records if record.status == "failed"]
 
 
-def run(cells: list[Cell], options: RunOptions) -> Outcome:
+@dataclass(frozen=True)
+class Measured:
+    """A cell with its record. new: it was measured now. where: by which machine, if not by this one."""
+
+    cell: Cell
+    record: Record
+    seconds: float
+    new: bool = True
+    where: str | None = None
+
+
+Measure = Callable[[list[Cell], RunOptions, Steps], Iterator[Measured]]
+"""Measures cells one after the other or many at a time, in any order."""
+
+
+def run(cells: list[Cell], options: RunOptions, measure: Measure | None = None) -> Outcome:
     """Measure the cells that have no record yet. A cell that fails is recorded so, and tried again by the next run.
 
     A record that is damaged, or is not the one that its file's name says, is set aside and its cell measured again.
+    measure: what measures; this process where it is None.
 
     Raises BenchError for what the user can mend, for what no layer can be pruned to before anything is built; what was
     measured before is kept.
@@ -72,25 +88,34 @@ def run(cells: list[Cell], options: RunOptions) -> Outcome:
     _refuse_impossible(missing)
     for line in what_is_missing(missing, store):
         reporter.say(line)
-    if missing:
+    if missing and measure is None:
         tell_if_busy(reporter.say)
     with reporter.steps("cells", len(missing)) as steps:
-        for cell in missing:
-            started = time.perf_counter()
-            record = _known(cell, options)
-            if record is None or not _is_measured(record):  # by another run on the same folder meanwhile
-                attempt = _attempt(cell, options, steps)
-                record = store.write_record(cell.record_name, attempt)
+        for found in (measure or _measure_here)(missing, options, steps):
+            cell, record = found.cell, found.record
+            if found.new:
+                record = store.write_record(cell.record_name, record)
                 measured += 1
             known[cell.key] = record
             steps.advance()
-            reporter.say(f"{_told(cell, record)} ({time.perf_counter() - started:.0f} s)")
+            where = f" on {found.where}" if found.where else ""
+            reporter.say(f"{_told(cell, record)} ({found.seconds:.0f} s{where})")
     # What another suite measured into the same folder is told as a row of the one that is run.
     suites = {cell.key: cell.subject.suite for cell in cells}
     records = [record.model_copy(update={"suite": suites[key]}) for key, record in known.items() if record]
     if any(record.package for record in records):
         reporter.say(f"packages in {store.packages}; `package save ROW OUT.mlpackage` copies that of a row")
     return Outcome(records, measured)
+
+
+def _measure_here(cells: list[Cell], options: RunOptions, steps: Steps) -> Iterator[Measured]:
+    for cell in cells:
+        started = time.perf_counter()
+        record = _known(cell, options)
+        new = record is None or not _is_measured(record)  # else by another run on the same folder meanwhile
+        if record is None or new:
+            record = attempt(cell, options, steps)
+        yield Measured(cell, record, time.perf_counter() - started, new)
 
 
 def build_all(cells: list[Cell], options: RunOptions) -> tuple[list[tuple[Cell, Path]], list[str]]:
@@ -124,16 +149,25 @@ def _names_or_shapes_layers(config: PruningConfig) -> bool:
     return bool(config.pattern or config.layers or (config.scope and config.scope.exclude))
 
 
-def _attempt(cell: Cell, options: RunOptions, steps: Steps) -> Record:
+def attempt(cell: Cell, options: RunOptions, steps: Steps) -> Record:
+    """Build and evaluate one cell; its failure is a record too.
+
+    Raises what is in the way of other cells: BenchError, and OSError and MemoryError of the machine.
+    """
     try:
         return _measure(cell, options, steps)
     except _STOPS_THE_RUN as error:
         # Nobody can mend a published package.
         if not cell.published or not isinstance(error, PackageError):
             raise
-        return _record(cell, status="failed", reason=str(error), provenance=provenance(), scope="")
+        return failed(cell, error)
     except Exception as error:
-        return _record(cell, status="failed", reason=_reason(error), provenance=provenance(), scope="")
+        return failed(cell, error)
+
+
+def failed(cell: Cell, error: Exception) -> Record:
+    """The record of a cell that could not be measured."""
+    return _record(cell, status="failed", reason=_reason(error), provenance=provenance(), scope="")
 
 
 def _measure(cell: Cell, options: RunOptions, steps: Steps) -> Record:
@@ -299,10 +333,10 @@ def _settings(cell: Cell) -> dict[str, object]:
 
 
 def _known(cell: Cell, options: RunOptions) -> Record | None:
-    return options.store.record_of(cell.record_name, partial(_why_not, cell), options.reporter.warn)
+    return options.store.record_of(cell.record_name, partial(why_not, cell), options.reporter.warn)
 
 
-def _why_not(cell: Cell, record: Record) -> str | None:
+def why_not(cell: Cell, record: Record) -> str | None:
     """Why a record is not the cell's: its file was copied, or changed by hand."""
     asked = (cell.key, cell.config_key, cell.subject.key, cell.trial)
     if (record.key, record.config_key, record.subject_key, record.trial) != asked:
@@ -325,6 +359,6 @@ def _told(cell: Cell, record: Record) -> str:
 
 def _reason(error: Exception) -> str:
     """What the user is told first, then the traceback for whoever mends it."""
-    if isinstance(error, CellFailedError):
+    if isinstance(error, CellFailedError | BenchError):
         return str(error)
     return f"{type(error).__name__}: {error}\n{''.join(traceback.format_exception(error))}"

@@ -99,6 +99,11 @@ COMMANDS = {
         "This machine",
         "What this machine can measure, what is missing for the rest and what to do, and what would disturb it now.",
     ),
+    "cluster": (
+        "cluster:app",
+        "This machine",
+        "Many machines for one suite, on Dask: start a cluster, join it, see what it does.",
+    ),
     "cache": (
         "cache:app",
         "This machine",

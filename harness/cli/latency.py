@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
+from coreml_prune_bench.cli.cluster_options import CERTIFICATES, CertificatesOption, ClusterOption
 from coreml_prune_bench.cli.options import (
     RESULTS,
     FormatOption,
@@ -129,6 +130,8 @@ def latency(
     bundle_identifier: Annotated[
         str | None, typer.Option("--bundle-identifier", help="For a device: the app's, as the profile has it.")
     ] = None,
+    cluster: ClusterOption = None,
+    certificates: CertificatesOption = CERTIFICATES,
     results: ResultsOption = RESULTS,
     format: FormatOption = "md",
     as_json: JsonOption = False,
@@ -190,23 +193,32 @@ def latency(
         show(_described(rows, told, protocol, seed, units, results, besides, on_device=on_device))
         return
     given = [(path, package_at(path, runtime)) for path in packages or ()]
+    if cluster is not None and (on_device or runtime != "coreml"):
+        raise BenchError("--cluster measures Core ML on its Macs: leave out --device and --runtime")
     if on_device:
         credentials = Credentials(development_team, provisioning_profile, bundle_identifier)
         machine, open_runtime = mobile_device(device, credentials)
-    else:
+    elif cluster is None:
         machine, open_runtime = this_machine(runtime)
     found = given or packages_of_suite(results, suite or "", runtime)
     targets = [Target(path, package, unit, batch) for path, package in found for unit in units for batch in batches]
     _in_use = [use(path) for path, _ in found if cache_folder() in path.parents]  # until this function ends
-    session = Session(machine, protocol, results, seed=seed, again=again, besides=besides)
     reporter = Reporter()
-    with (
-        kept_awake(),
-        reporter.steps("latency", len(session.todo(targets)) * (1 + protocol.rounds + bool(besides))) as steps,
-        Workers(open_runtime, limit_s=time_limit, count=concurrency) as workers,
-    ):
-        outcome = session.run(targets, workers, steps)
-    reporter.say(f"{outcome.measured} of {len(targets)} rows measured now; records in {results / 'latency'}")
+    if cluster is not None:
+        from coreml_prune_bench.cluster.connect import Where
+        from coreml_prune_bench.cluster.latency import Asks, measure_on_macs
+
+        asks = Asks(tuple(targets), protocol, seed, again, tuple(besides), time_limit, concurrency)
+        outcome = measure_on_macs(Where(cluster, certificates.expanduser()), asks, results, reporter)
+    else:
+        session = Session(machine, protocol, results, seed=seed, again=again, besides=besides)
+        with (
+            kept_awake(),
+            reporter.steps("latency", len(session.todo(targets)) * (1 + protocol.rounds + bool(besides))) as steps,
+            Workers(open_runtime, limit_s=time_limit, count=concurrency) as workers,
+        ):
+            outcome = session.run(targets, workers, steps)
+    reporter.say(f"{outcome.measured} of {len(outcome.records)} rows measured now; records in {results / 'latency'}")
     width = terminal_width() if format == "md" else None
     show(render(outcome.records, format, published=compare == "published", width=width))
     for line in does_it_pay(outcome.records) if format == "md" else ():

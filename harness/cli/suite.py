@@ -6,6 +6,13 @@ import typer
 
 from coreml_prune_bench.accuracy.runtime import PORTABLE, Evaluation
 from coreml_prune_bench.bench.training_options import TrainingOptions, torchrun_team
+from coreml_prune_bench.cli.cluster_options import (
+    CERTIFICATES,
+    CertificatesOption,
+    ClusterOption,
+    TaskTimeLimitOption,
+    ThreadsOption,
+)
 from coreml_prune_bench.cli.options import (
     RESULTS,
     CheckpointOption,
@@ -30,6 +37,7 @@ from coreml_prune_bench.cli.options import (
     split_commas,
 )
 from coreml_prune_bench.cli.output import show, show_json, tabled, terminal_width
+from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.models.pruning.algorithm import algorithms
 
@@ -58,6 +66,10 @@ def run(
     compute_units: ComputeUnitsOption = "all",
     device: DeviceOption = "auto",
     checkpoint_minutes: CheckpointOption = 10,
+    cluster: ClusterOption = None,
+    certificates: CertificatesOption = CERTIFICATES,
+    threads: ThreadsOption = None,
+    task_time_limit: TaskTimeLimitOption = None,
     wide: WideOption = False,
     format: FormatOption = "md",
     as_json: JsonOption = False,
@@ -77,6 +89,8 @@ def run(
     from coreml_prune_bench.records.store import Store
     from coreml_prune_bench.report.accuracy_tables import render
 
+    if cluster is None and (threads or task_time_limit):
+        raise BenchError("--threads and --task-time-limit belong to --cluster")
     models, own = named_networks(model)
     formats = split_commas(package_format)
     chosen = SuiteChoice(suite, data, weights, models, own, split_commas(algorithms), trials, formats, limit)
@@ -94,7 +108,15 @@ def run(
             image_cache=not no_image_cache,
             training=TrainingOptions(device, checkpoint_minutes, reporter.say, team),
         )
-        outcome = run_cells(cells, options)
+        measure = None
+        if cluster is not None:
+            from coreml_prune_bench.cluster.client import HowOnCluster
+            from coreml_prune_bench.cluster.connect import Where
+            from coreml_prune_bench.cluster.run import measured_at
+
+            how = HowOnCluster(threads, task_time_limit)
+            measure = measured_at(Where(cluster, certificates.expanduser()), chosen, cells, evaluation, how)
+        outcome = run_cells(cells, options, measure)
     for line in chance_levels(outcome.records):
         reporter.warn(line)
     reporter.say(f"{outcome.measured} of {len(cells)} cells measured now; records in {results / 'records'}")

@@ -10,6 +10,9 @@ EXTRAS = {
     "torchvision": "build",
     "scikit-learn": "digits",  # `build` brings it too, and asks for torch first
     "sklearn": "digits",
+    "dask": "cluster",
+    "distributed": "cluster",
+    "cryptography": "cluster",
     "datasets": "hub",
     "huggingface-hub": "hub",
     "huggingface_hub": "hub",

@@ -60,6 +60,11 @@ class Store:
         """Where an artifact's file lies below the results folder."""
         return path.relative_to(self._artifacts.parent).as_posix()
 
+    def found(self, key: str) -> Path | None:
+        """The folder of the artifact `key`, where it is there and whole."""
+        folder = self._artifacts / key[:16]
+        return folder if _is_whole(folder, key) else None
+
     def manifest(self, folder: Path) -> dict[str, Any]:
         """What `fill` returned for this artifact."""
         made: dict[str, Any] = json.loads((folder / MANIFEST).read_text())["made"]

@@ -63,6 +63,10 @@ class Builder:
         remove_checkpoint(folder, cell.build_key)
         return Built(folder / cell.package_name, PackageManifest.model_validate(self._store.manifest(folder)))
 
+    def train(self, subject: Subject) -> None:
+        """Keep the dense network of a subject in the store, if it is one that is trained here."""
+        self._dense(subject)
+
     def sensitivity(self, subject: Subject, samples: int = SAMPLES, levels: Sequence[float] = LEVELS) -> Sensitivity:
         """What pruning each layer alone does to the dense network, from the store or newly measured.
 

@@ -1,0 +1,56 @@
+"""An artifact on its way between machines: its files as one piece of bytes, checked where it arrives."""
+
+import hashlib
+import io
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coreml_prune_bench.core.errors import DamagedFileError
+from coreml_prune_bench.core.files import MANIFEST
+from coreml_prune_bench.records.store import Store
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """files: an uncompressed tar of them, MANIFEST left out. made: what the store keeps of how they were made.
+
+    An artifact has no key on its way: who receives it keeps it under the key that it has there, which is another one
+    where torch has another local suffix.
+    """
+
+    made: dict[str, Any]
+    files: bytes
+    sha256: str
+
+    def unpack(self, empty: Path) -> dict[str, Any]:
+        """Write the files into a folder; returns `made`. Raises DamagedFileError where it is not what was sent."""
+        found = hashlib.sha256(self.files).hexdigest()
+        if found != self.sha256:
+            raise DamagedFileError(f"an artifact arrived damaged: SHA-256 {found[:12]}, sent as {self.sha256[:12]}")
+        empty.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(fileobj=io.BytesIO(self.files)) as tar:
+            tar.extractall(empty, filter="data")
+        return self.made
+
+
+def pack(store: Store, folder: Path) -> Parcel:
+    """The artifact in this folder of the store."""
+    return pack_folder(folder, store.manifest(folder))
+
+
+def pack_folder(folder: Path, made: dict[str, Any]) -> Parcel:
+    """Any folder, such as a package; a file of its own that is named MANIFEST stays behind."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for path in sorted(folder.rglob("*")):
+            if path.name != MANIFEST or path.parent != folder:
+                tar.add(path, path.relative_to(folder).as_posix(), recursive=False)
+    files = buffer.getvalue()
+    return Parcel(made, files, hashlib.sha256(files).hexdigest())
+
+
+def put(store: Store, key: str, parcel: Parcel) -> Path:
+    """The artifact `key` of the store, unpacked where it is not there yet."""
+    return store.artifact(key, parcel.unpack)

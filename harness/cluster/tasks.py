@@ -1,0 +1,168 @@
+"""What workers do: see whether they fit a suite, make what several of its cells need, and measure a cell."""
+
+import asyncio
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from distributed import Status, Worker, get_worker
+
+from coreml_prune_bench.bench.cells import Cell
+from coreml_prune_bench.bench.run import RunOptions, attempt
+from coreml_prune_bench.bench.training_options import TrainingOptions
+from coreml_prune_bench.cluster.asked import Asked
+from coreml_prune_bench.cluster.at_work import Teller, at_work
+from coreml_prune_bench.cluster.parcel import Parcel, pack, put
+from coreml_prune_bench.cluster.workplace import Workplace
+from coreml_prune_bench.core.errors import BenchError
+
+if TYPE_CHECKING:
+    from coreml_prune_bench.bench.build.builder import Builder
+
+Part = Literal["network", "sensitivity", "package"]
+"""An artifact: of a cell's subject, its trained network and the sensitivities of its layers, and the cell's package."""
+
+LEAST_FREE_BYTES = 1 << 30
+"""On a worker's disk. A package, its network and what converting them needs at a time are less."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which cell, by its place among those of the suite, and how.
+
+    tag: of the suite. topic: under which the client listens. task: its key in Dask. name: for people. device,
+    skip_bad_images, image_cache: as the options. threads: a step's; None for all that the worker has. limit_s: of the
+    task.
+    """
+
+    tag: str
+    topic: str
+    task: str
+    position: int
+    name: str
+    device: str = "auto"
+    skip_bad_images: bool = False
+    image_cache: bool = True
+    threads: int | None = None
+    limit_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """record: a cell's, as JSON. package: what was built for it; None where it had been given."""
+
+    record: bytes
+    package: Parcel | None
+
+
+def fits(asked: Asked, topic: str) -> str | None:
+    """See whether this worker has what the suite asks for, and tag it if so; else why not."""
+    with at_work(topic, asked.tag, "reading its data", None) as (place, teller):
+        assert place.scratch is not None, "set up"
+        if lacks := lacks_room(place.scratch.parent):
+            return lacks
+        try:
+            cells = asked.cells_at(place, teller)
+            found = asked.differences(cells)
+        except BenchError as error:
+            return str(error)
+        if found:
+            return "; ".join(found)
+        place.remember(asked.tag, cells)
+        asyncio.run_coroutine_threadsafe(_tag(get_worker(), asked.tag), place.loop).result()
+        return None
+
+
+async def _tag(worker: Worker, tag: str) -> None:
+    """Give this worker a resource, without which nothing of a suite runs on it."""
+    await worker.set_resources(**{tag: 1})
+    # The scheduler looks for tasks that wait for a worker like this one when it begins to run, not at a new resource.
+    if worker.status is Status.running:
+        worker.status = Status.paused
+        worker.status = Status.running
+
+
+def lacks_room(folder: Path) -> str | None:
+    """Why a worker cannot work in this folder, if it cannot."""
+    free = shutil.disk_usage(folder).free
+    if free < LEAST_FREE_BYTES:
+        return f"{folder} has {free / 1e6:,.0f} MB free, expected {LEAST_FREE_BYTES / 1e6:,.0f} or more"
+    return None
+
+
+def given(parcel: Parcel) -> Parcel:
+    """An artifact that the client has: as a task, so that Dask hands it on, and again where a worker died."""
+    return parcel
+
+
+def make(order: Order, part: Part, needs: dict[Part, Parcel | None]) -> Parcel | None:
+    """What several cells need, made once. None where a network is not trained but read from the worker's weights."""
+    with at_work(order.topic, order.task, order.name, order.limit_s) as (place, teller):
+        cell, options = _ready(order, place, teller, needs)
+        builder = _builder(options, order, teller)
+        if part == "package":
+            builder.build(cell)
+        elif part == "network":
+            builder.train(cell.subject)
+        else:
+            builder.sensitivity(cell.subject)
+        folder = options.store.found(key_of_part(cell, part))
+        return pack(options.store, folder) if folder else None
+
+
+def measure(order: Order, needs: dict[Part, Parcel | None], own: Parcel | None) -> Result:
+    """Build and evaluate a cell. own: its package, where it is built already."""
+    with at_work(order.topic, order.task, order.name, order.limit_s) as (place, teller):
+        cell, options = _ready(order, place, teller, needs)
+        store = options.store
+        if own is not None:
+            put(store, cell.build_key, own)
+        with teller.steps("cells", 1) as steps:
+            record = attempt(cell, options, steps)
+        folder = store.found(cell.build_key)
+        package = pack(store, folder) if folder and own is None and cell.config else None
+        if folder and cell.config:  # others need the dense one
+            shutil.rmtree(folder)
+        return Result(record.to_json().encode(), package)
+
+
+def _ready(order: Order, place: Workplace, teller: Teller, needs: dict[Part, Parcel | None]) -> tuple[Cell, RunOptions]:
+    """The cell, with what it needs in the worker's store, and the threads that it computes with."""
+    import torch
+
+    torch.set_num_threads(place.compute_on(order.threads))
+    cell, store = place.cells[order.tag][order.position], place.store
+    for part, parcel in needs.items():
+        if parcel is not None:
+            put(store, key_of_part(cell.dense if part == "package" else cell, part), parcel)
+    device = "cpu" if order.device == "auto" and place.kind == "cpu" else order.device
+    training = TrainingOptions(device, say=teller.say)
+    options = RunOptions(
+        store, teller, skip_bad_images=order.skip_bad_images, image_cache=order.image_cache, training=training
+    )
+    return cell, options
+
+
+def _builder(options: RunOptions, order: Order, teller: Teller) -> "Builder":
+    from coreml_prune_bench.bench.build.builder import Builder
+
+    with teller.steps("packages", 1) as steps:
+        return Builder(
+            options.store,
+            lambda what, done, total: steps.update(f"{order.name}: {what}", done, total),
+            skip_bad_images=options.skip_bad_images,
+            training=options.training,
+        )
+
+
+def key_of_part(cell: Cell, part: Part) -> str:
+    """The key of an artifact in the store of whoever has the cell."""
+    if part == "package":
+        return cell.build_key
+    if part == "network":
+        return cell.subject.dense_key
+    from coreml_prune_bench.bench.sensitivity import sensitivity_key
+    from coreml_prune_bench.models.pruning.sensitivity import LEVELS, SAMPLES
+
+    return sensitivity_key(cell.subject, SAMPLES, LEVELS)

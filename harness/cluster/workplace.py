@@ -1,0 +1,92 @@
+"""What a worker is: its machine's name, its own data and weights, its processors, and what it does at the moment.
+
+A plugin of Dask's worker. Its scratch store lies in the worker's own folder, which Dask removes when the worker ends,
+and the next worker of the machine where that one was killed.
+"""
+
+import asyncio
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from distributed import Worker, WorkerPlugin
+
+from coreml_prune_bench.bench.cells import Cell
+from coreml_prune_bench.cluster.versions import Versions
+from coreml_prune_bench.records.store import Store
+
+Kind = Literal["cpu", "gpu", "mac"]
+NAME = "coreml-prune-bench"
+"""Of the plugin, and of what it tells with each heartbeat."""
+
+_MOST_SUITES = 4
+"""Whose cells a worker remembers."""
+
+
+@dataclass
+class Workplace(WorkerPlugin):
+    """machine: its name in progress and reasons. data, weights: as the options; None for those of the client.
+
+    processors: those that this worker computes on, as the operating system counts them; empty where it cannot be said.
+    """
+
+    machine: str
+    kind: Kind
+    versions: Versions
+    data: tuple[str, ...] | None = None
+    weights: Path | None = None
+    processors: tuple[int, ...] = ()
+    name = NAME
+    cells: dict[str, list[Cell]] = field(default_factory=dict)
+    doing: str = ""
+    scratch: Path | None = None
+    loop: Any = None
+
+    def setup(self, worker: Worker) -> None:
+        """Called by Dask in the worker's process."""
+        self.loop = asyncio.get_running_loop()
+        self.scratch = Path(worker.local_directory) / "store"
+        worker.metrics[NAME] = self.told
+
+    def teardown(self, worker: Worker) -> None:
+        """Called by Dask when the worker ends as it should."""
+        if self.scratch is not None:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+
+    async def told(self, worker: Worker) -> dict[str, Any]:
+        """What the scheduler hears with each heartbeat, in plain types: a client of other code has to read it."""
+        return {
+            "machine": self.machine,
+            "kind": self.kind,
+            "versions": self.versions,
+            "doing": self.doing,
+            "cores": max(1, len(self.processors)),
+            "sent_bytes": worker.transfer_outgoing_bytes_total,
+        }
+
+    @property
+    def store(self) -> Store:
+        assert self.scratch is not None, "set up"
+        return Store(self.scratch)
+
+    def remember(self, tag: str, cells: list[Cell]) -> None:
+        """The cells of a suite, as they are with this machine's data and weights."""
+        self.cells[tag] = cells
+        while len(self.cells) > _MOST_SUITES:
+            self.cells.pop(next(iter(self.cells)))
+
+    def compute_on(self, threads: int | None) -> int:
+        """Have this thread, and those that it starts, compute on so many processors; returns how many there are."""
+        chosen = self.processors[:threads] if threads else self.processors
+        if chosen and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, chosen)
+        return len(chosen) or threads or 1
+
+
+def workplace_of(worker: Worker) -> Workplace:
+    """The workplace of the worker that a task runs on."""
+    found = worker.plugins[NAME]
+    assert isinstance(found, Workplace)
+    return found

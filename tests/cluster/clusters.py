@@ -1,0 +1,112 @@
+"""Clusters of processes of this machine, for tests."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+_PROGRAM = [sys.executable, "-m", "tests.cluster.program"]
+ON_A_MAC = [sys.executable, "-m", "tests.cluster.mac_program"]
+_SECONDS = 240
+
+
+class Cluster:
+    """A scheduler and workers, each a process as the command line starts it; all end with this."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.certificates = folder / "certificates"
+        self.processes: dict[str, subprocess.Popen] = {}
+        self._port = 0
+        self.address = self.start()
+
+    def start(self) -> str:
+        """The scheduler; its address. Again at the same port."""
+        log = self._open("scheduler", "cluster", "start", "--host", "127.0.0.1", "--port", self._port)
+        found = self._wait_for("scheduler", log, r"address: (tls://127.0.0.1:(\d+))")
+        self._port = int(found[2])
+        self.address = found[1]
+        return self.address
+
+    def join(self, name: str, *options: object, program: Sequence[str] = _PROGRAM) -> None:
+        """A worker. Returns when it works."""
+        log = self._open(name, "cluster", "join", self.address, "--name", name, *options, program=program)
+        self._wait_for(name, log, "works for")
+
+    def client(self, *arguments: object) -> subprocess.Popen:
+        command = [*_PROGRAM, *map(str, arguments), "--cluster", self.address, "--certificates", str(self.certificates)]
+        return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def call(self, *arguments: object) -> tuple[int, str, str]:
+        process = self.client(*arguments)
+        output, errors = process.communicate(timeout=600)
+        return process.returncode, output, errors
+
+    def worker_processes(self) -> list[int]:
+        """Of all machines: the children that compute, not their nannies."""
+        return [pid for process in self.processes.values() for pid in children(process.pid) if _is_python(pid)]
+
+    def end(self) -> None:
+        """Nothing of it is left, or an AssertionError says what."""
+        all_ = self.processes.values()
+        below = [pid for process in all_ for pid in children(process.pid)]
+        for process in all_:
+            process.send_signal(signal.SIGTERM)
+        for process in all_:
+            process.wait(60)
+        until = time.monotonic() + 20
+        while (left := [pid for pid in below if Path(f"/proc/{pid}").exists()]) and time.monotonic() < until:
+            time.sleep(0.2)
+        assert left == []
+
+    def _open(self, name: str, *arguments: object, program: Sequence[str] = _PROGRAM) -> Path:
+        log = self.folder / f"{name}.log"
+        extra = ["--dashboard-port", "0"] if name == "scheduler" else []
+        where = ["--scratch", str(self.folder / "scratch")] if name != "scheduler" else []
+        with log.open("w") as file:
+            self.processes[name] = subprocess.Popen(
+                [*program, *map(str, arguments), "--certificates", str(self.certificates), *extra, *where],
+                cwd=ROOT,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
+        return log
+
+    def _wait_for(self, name: str, log: Path, pattern: str) -> re.Match[str]:
+        until = time.monotonic() + _SECONDS
+        while (found := re.search(pattern, log.read_text())) is None:
+            assert self.processes[name].poll() is None, log.read_text()
+            assert time.monotonic() < until, f"{name}: {log.read_text()}"
+            time.sleep(0.1)
+        return found
+
+
+def children(pid: int) -> list[int]:
+    """Processes below one, by number; none where it has ended."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            direct = [int(number) for number in task.read_text().split()]
+        except OSError:
+            continue
+        found += [below for one in direct for below in (one, *children(one))]
+    return found
+
+
+def _is_python(pid: int) -> bool:
+    try:
+        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)

@@ -45,8 +45,9 @@ function pointOf(one) {
 }
 function drawFront(line) {
   const marks = Array.from(line.parentElement.querySelectorAll(".mark[data-x]")).filter((one) => !isOff(one));
-  const steps = [];
-  for (const { one } of frontOf(marks.map(pointOf))) {
+  const steps = [], front = frontOf(marks.map(pointOf)), labelled = new Set(front.map(({ one }) => one.dataset.of));
+  for (const label of line.parentElement.querySelectorAll(".label, .leader")) label.classList.toggle("beaten", !labelled.has(label.dataset.of));
+  for (const { one } of front) {
     const reach = one.querySelector(".reach"), x = reach.getAttribute("cx"), y = reach.getAttribute("cy");
     if (steps.length) steps.push(`${x},${steps.at(-1).split(",")[1]}`);
     steps.push(`${x},${y}`);

@@ -154,6 +154,9 @@ def test_the_front_is_found_anew_without_what_is_hidden(browser):
     moved = browser.execute_script(lines)
     for before, after in zip(as_drawn, moved, strict=True):
         assert before != after
+    for chart, line in zip(browser.find_elements("css selector", ".charts:not(.levels) svg"), moved, strict=False):
+        labels = [one for one in chart.find_elements("css selector", "text.label") if one.is_displayed()]
+        assert 0 < len(labels) <= (len(line.split()) + 1) // 2  # a corner lies between two packages
     _toggle(browser, "SparseGPT")
     assert set(whole) == _front(_shown_rows(browser, 0))
     assert browser.execute_script(lines) == as_drawn  # as the charts alone have it, without a script

@@ -172,7 +172,7 @@ def test_where_no_cluster_is_a_line_says_so(refused, tmp_path, tiny_suite):
 
 
 @pytest.mark.slow
-def test_a_worker_with_other_images_is_left_out_and_both_are_named(cluster, images, tiny_suite, tmp_path):
+def test_a_worker_with_other_images_is_left_out_and_both_are_named(images, tiny_suite, tmp_path):
     other = Cluster(tmp_path)
     try:
         other.join("wrong", "--data", f"imagefolder:{images}")

@@ -1,4 +1,4 @@
-"""What a cluster costs: time beside the cells', and memory over many of them. Timings are told, and nothing asserts them."""
+"""What a cluster costs: time beside the cells', and memory over many. Timings are told, and nothing asserts them."""
 
 import gc
 import logging
@@ -94,7 +94,9 @@ GROWTH_BYTES = 30_000_000
 """From the 2,000th cell to the last. A record and a package would be more in each."""
 
 
-def test_memory_of_client_and_scheduler_does_not_grow_with_the_cells(tiny_suite, tmp_path, monkeypatch, record_property):
+def test_memory_of_client_and_scheduler_does_not_grow_with_the_cells(
+    tiny_suite, tmp_path, monkeypatch, record_property
+):
     """Both, and two workers, are in this process. The records, which a run keeps, are one and the same here."""
     sizes: dict[int, int] = {}
     resident: Callable[[], int] = lambda: psutil.Process().memory_info().rss  # noqa: E731

@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 
@@ -97,7 +96,6 @@ def test_processes_of_this_machine_end(tmp_path, suite):
     temporary.mkdir()
     command = [*PROGRAM, "run", "--suite", str(suite), "--results", str(results), "--threads", "1"]
     environment = {**os.environ, "TMPDIR": str(temporary), "DASK_DISTRIBUTED__WORKER__PRELOAD": "tests.tiny_network"}
-    assert tempfile.gettempdir() != str(temporary)
 
     def start() -> subprocess.Popen:
         pipe = subprocess.PIPE
@@ -122,7 +120,8 @@ def test_processes_of_this_machine_end(tmp_path, suite):
     assert (client.returncode, output) == (128 + signal.SIGINT, "")
     assert "Traceback" not in errors
     assert re.search(r"^what is queued is cancelled; ended with this run ", errors, re.MULTILINE), errors
-    assert errors.splitlines()[-1].startswith("error: interrupted; what was finished is kept")
+    # (Behind it Python may tell of semaphores that it clears away, of processes that were ended at work.)
+    assert re.search(r"^error: interrupted; what was finished is kept", errors, re.MULTILINE), errors
     assert [pid for pid in below if psutil.pid_exists(pid)] == []
     with pytest.raises(ProcessLookupError):
         os.killpg(client.pid, 0)

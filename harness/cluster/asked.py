@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from coreml_prune_bench.accuracy.runtime import Evaluation
 from coreml_prune_bench.bench.cells import Cell, Subject
@@ -46,7 +47,7 @@ class Asked:
     facts: tuple[Facts, ...]
     cells: int
 
-    @property
+    @cached_property
     def tag(self) -> str:
         """Names what fits: workers that have this resource were seen to do so."""
         told = [list(vars(one).values()) for one in self.facts]

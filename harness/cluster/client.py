@@ -49,7 +49,7 @@ class HowOnCluster:
 class _Tried:
     """What was heard of a task. name: for people."""
 
-    name: str = ""
+    name: str
     machines: list[str] = field(default_factory=list)
     ends: list[str] = field(default_factory=list)
     runs: bool = False
@@ -109,10 +109,8 @@ class OnCluster:
                 if monotonic() - looked_s >= _LOOK_SECONDS:
                     looked_s = monotonic()
                     admission.look()
-        except KeyboardInterrupt:
-            self._say_what_runs(options)
-            raise
         finally:
+            self._say_what_runs(options)  # Ctrl-C, also while a record is written, and what the user has to mend
             self._client.unsubscribe_topic(self._topic)
             self._client.cancel([*self._flying, *self._parts.values()])
 
@@ -146,6 +144,7 @@ class OnCluster:
             needs[part] = self._part(of, part, key, dict(needs), options, gpu=gpu)
         own = options.store.found(cell.build_key) if cell.config else None
         task = f"cell-{cell.key}"
+        self._tried[task] = _Tried(cell.name)
         future = self._client.submit(
             measure,
             self._order(cell, task, cell.name, options),
@@ -168,13 +167,14 @@ class OnCluster:
         if key in self._parts:
             return self._parts[key]
         name, folder = f"{part}-{key}", options.store.found(key)
+        self._tried[name] = tried = _Tried(f"{cell.subject.network.name}, {part}")
         future: Future
         if folder:
             future = self._client.submit(given, pack(options.store, folder), key=name, pure=False, priority=_AT_ONCE)
         else:
             future = self._client.submit(
                 make,
-                self._order(cell, name, f"{cell.subject.network.name}, {part}", options),
+                self._order(cell, name, tried.name, options),
                 part,
                 needs,
                 key=name,
@@ -226,12 +226,12 @@ class OnCluster:
         except BenchError:
             raise
         except KilledWorker as error:  # of the cell's own task, or of one that it waited for
-            record = failed(cell, CellFailedError(self._tried.get(str(error.task), _Tried()).told))
+            record = failed(cell, CellFailedError(self._tried.get(str(error.task), _Tried(cell.name)).told))
         except Exception as error:
             record = failed(cell, error)
         finally:
             self._let_go(flew.parts)
-        tried = self._tried.pop(flew.task, _Tried())
+        tried = self._tried.pop(flew.task)
         where = tried.machines[-1] if tried.machines else None
         return Measured(cell, record, perf_counter() - flew.began_s, where=where)
 
@@ -276,29 +276,35 @@ class OnCluster:
         self._wanted.subtract(parts.values())
         for key in parts.values():
             if self._wanted[key] <= 0 and key in self._parts:
-                self._part_names.pop(self._parts.pop(key))
+                future = self._parts.pop(key)
+                self._part_names.pop(future)
+                self._tried.pop(str(future.key))
 
     def _hear(self, told: dict[str, Any], options: RunOptions, steps: Steps) -> None:
-        """An event of a task. Called by Dask, in its thread."""
-        machine = told["machine"]
-        tried = self._tried.setdefault(told["task"], _Tried(told["name"]))
-        if told["kind"] == "start":
+        """An event of a task. Called by Dask, in its thread; some come after what they tell of has landed."""
+        machine, kind = told["machine"], told["kind"]
+        tried = self._tried.get(told["task"], _Tried(told["name"]))
+        if kind == "start":
             tried.machines.append(machine)
             tried.runs = True
-        elif told["kind"] == "done":
+        elif kind == "done":
             tried.runs = False
-        elif told["kind"] == "end":
+        elif kind == "end":
             tried.ends.append(f"{machine}: {told['why']}")
             options.reporter.warn(f"{machine} starts anew: {told['name']}: {told['why']}")
-        elif told["kind"] == "step":
+        elif kind == "step":
             steps.update(f"{machine}: {told['description']}", told["done"], told["total"])
         else:
             options.reporter.say(f"{machine}: {told['line']}")
 
     def _say_what_runs(self, options: RunOptions) -> None:
-        running = [f"{tried.name} on {tried.machines[-1]}" for tried in self._tried.values() if tried.runs]
-        if running:
-            options.reporter.say(f"what is queued is cancelled; to its end runs {', '.join(running)}")
+        """Where this run ends before its cells do. Processes of this machine end with it."""
+        if not self._flying or self._client.status != "running":
+            return
+        running = [f"{tried.name} on {tried.machines[-1]}" for tried in list(self._tried.values()) if tried.runs]
+        then = "ended with this run" if self._client.cluster else "to its end runs"
+        what = f"; {then} {', '.join(running)}" if running else ""
+        options.reporter.say(f"what is queued is cancelled{what}")
 
 
 def _trains(cell: Cell) -> bool:

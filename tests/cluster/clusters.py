@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-_PROGRAM = [sys.executable, "-m", "tests.cluster.program"]
+PROGRAM = [sys.executable, "-m", "tests.cluster.program"]
 ON_A_MAC = [sys.executable, "-m", "tests.cluster.mac_program"]
 _SECONDS = 240
 
@@ -34,13 +34,13 @@ class Cluster:
         self.address = found[1]
         return self.address
 
-    def join(self, name: str, *options: object, program: Sequence[str] = _PROGRAM) -> None:
+    def join(self, name: str, *options: object, program: Sequence[str] = PROGRAM) -> None:
         """A worker. Returns when it works."""
         log = self._open(name, "cluster", "join", self.address, "--name", name, *options, program=program)
         self._wait_for(name, log, "works for")
 
     def client(self, *arguments: object) -> subprocess.Popen:
-        command = [*_PROGRAM, *map(str, arguments), "--cluster", self.address, "--certificates", str(self.certificates)]
+        command = [*PROGRAM, *map(str, arguments), "--cluster", self.address, "--certificates", str(self.certificates)]
         return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def call(self, *arguments: object) -> tuple[int, str, str]:
@@ -65,7 +65,7 @@ class Cluster:
             time.sleep(0.2)
         assert left == []
 
-    def _open(self, name: str, *arguments: object, program: Sequence[str] = _PROGRAM) -> Path:
+    def _open(self, name: str, *arguments: object, program: Sequence[str] = PROGRAM) -> Path:
         log = self.folder / f"{name}.log"
         extra = ["--dashboard-port", "0"] if name == "scheduler" else []
         where = ["--scratch", str(self.folder / "scratch")] if name != "scheduler" else []

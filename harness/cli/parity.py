@@ -73,8 +73,8 @@ def parity(
 
     Core AI takes about a second an image, on one core. For each choice: top-1 agreement, error of the scores,
     accuracy, and a verdict. A unit is wrong where more than 5 % of the images are further off than four times what
-    rounding to Float16 makes of them; exit code 1 then. What was found for each image is kept in records,
-    RESULTS/parity/*.json.
+    rounding to Float16 makes of them, 32 times in Core AI, which adds up in Float16; exit code 1 then. What was found
+    for each image is kept in records, RESULTS/parity/*.json.
     """
     from coreml_prune_bench.accuracy.class_labels import read_class_map
     from coreml_prune_bench.accuracy.parity import agreement, compare
@@ -121,7 +121,10 @@ def parity(
     ]
     for record in records:
         write_parity_record(results, record)
-    found = [(unit, agreement(one), judge(one, units=len(units))) for unit, one in zip(units, compared, strict=True)]
+    found = [
+        (unit, agreement(one), judge(one, runtime=runtime, units=len(units)))
+        for unit, one in zip(units, compared, strict=True)
+    ]
     if as_json:
         show_json([{"compute_units": unit, **asdict(said), **asdict(judged)} for unit, said, judged in found if judged])
     else:
@@ -164,8 +167,11 @@ def _told(record: "ParityRecord", found: "list[tuple[str, Agreement, UnitVerdict
     table = tabled([_row(*one) for one in found])
     if judged is None or judged.detectable is None:
         return f"{head}\n\n{table}"
+    from coreml_prune_bench.records.parity import FACTORS
+
     power = (
-        f"Off: images further off than four times what rounding to Float16 makes of them. Wrong: more than 5 % are. "
+        f"Off: images further off than {FACTORS[record.runtimes[0].name]:g} times what rounding to Float16 makes of "
+        "them. Wrong: more than 5 % are. "
         f"{said.images:,} images find a unit that is off on {100 * judged.detectable:.1f} % with a power of 80 %."
     )
     return f"{head}\n\n{table}\n\n{power}"

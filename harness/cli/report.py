@@ -15,14 +15,33 @@ def report(
         Literal["html", "png", "svg"], typer.Option("--format", help="html: the page. png, svg: its charts alone.")
     ] = "html",
     results: ResultsOption = RESULTS,
+    history: Annotated[
+        str | None,
+        typer.Option(
+            "--history",
+            metavar="DIR|REV:PATH",
+            help="A page of the same rows over commits, in place of --results: of a results folder whose records name "
+            "several commits, or of what git has at each commit of a revision or a range: REV for its "
+            "results/baseline.json, REV:PATH for another baseline file or a folder of records.  [none]",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
 ) -> None:
     """One self-contained page of a results folder: charts, sortable tables, layers, and how to reproduce each row.
 
-    For example: `report out.html --results results/local`
+    For example: `report out.html --results results/local`, or over commits: `report history.html --history main`
 
     The page needs no network. Nothing is measured.
     """
+    if history is not None:
+        from coreml_prune_bench.core.errors import BenchError
+        from coreml_prune_bench.gating.history import write_history
+
+        if format != "html":
+            raise BenchError(f"--history writes a page, no {format}: leave --format out")
+        write_history(history, out, force=force)
+        show(out)
+        return
     from coreml_prune_bench.bench.suite import shipped_suites
     from coreml_prune_bench.report.page import write_report
 

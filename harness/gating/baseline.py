@@ -56,12 +56,12 @@ def load_baseline(source: str, *, whole: bool = False) -> Baseline:
     revision, _, file = source.partition(":")
     if not file and path.suffix == ".json":
         raise BenchError(f"no baseline file {source}: `baseline save` makes one, or pytest's --coreml-gate-update")
-    return _parsed(_from_git(source, revision, file or DEFAULT_FILE.as_posix()), source)
+    return parse_baseline(_from_git(source, revision, file or DEFAULT_FILE.as_posix()), source)
 
 
 def read_baseline(path: Path) -> Baseline:
     """Read a baseline file of this schema or an older one. Raises BenchError for half a file or anything else."""
-    return _parsed(path.read_bytes(), str(path))
+    return parse_baseline(path.read_bytes(), str(path))
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
@@ -232,7 +232,8 @@ def _failure(kind: Literal["accuracy", "latency"], cell: tuple[str, str, str], r
     return Failure(kind=kind, model=model, algorithm=algorithm, config=config, reason=told)
 
 
-def _parsed(text: bytes, source: str) -> Baseline:
+def parse_baseline(text: bytes, source: str) -> Baseline:
+    """The content of a baseline file. source: its name, for errors, as `read_baseline` raises them."""
     baseline = read_as(Baseline, "baseline", text, source, "; make one with `baseline save`")
     _check_bits(baseline.accuracy, source)
     return baseline

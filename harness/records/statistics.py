@@ -94,6 +94,7 @@ def score(lost: int, gained: int, images: int, difference: float) -> float:
     return distance / math.sqrt(variance)
 
 
+@lru_cache(maxsize=4096)  # most rows of a history did not change
 def score_interval(lost: int, gained: int, images: int, alpha: float) -> tuple[float, float]:
     """Tango's interval of a paired difference at confidence 1 - 2 alpha: what `score` does not reject."""
     z = _normal_quantile(1 - alpha)
@@ -105,6 +106,7 @@ def score_interval(lost: int, gained: int, images: int, alpha: float) -> tuple[f
     return _last(lambda x: not rejected(x), estimate, -1.0), _last(lambda x: not rejected(x), estimate, 1.0)
 
 
+@lru_cache(maxsize=4096)
 def detectable_difference(discordant: float, images: int, allowed: float, alpha: float) -> float | None:
     """The smallest loss that is shown to be beyond `allowed` with a power of 80 %; None where none is large enough.
 

@@ -47,6 +47,7 @@ class Answer:
     """
 
     title: str
+    network: str
     choices: list[Choice]
     missing: list[str]
 
@@ -122,7 +123,7 @@ def _answer(rows: Sequence[ConfigRow]) -> Answer:
             front.append(one)
     choices += [_asked(one, f"best up to {(one.row.weight_bytes or 0) / 1e6:.2f} MB") for one in front]
     first = rows[0]
-    return Answer(f"{first.title} on {first.data}", choices, list(dict.fromkeys(missing)))
+    return Answer(f"{first.title} on {first.data}", first.title or "", choices, list(dict.fromkeys(missing)))
 
 
 def _asked(choice: Choice, asked: str) -> Choice:

@@ -7,7 +7,7 @@ their colour second. Nothing here knows of records, and no plotting library is n
 import io
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -52,15 +52,19 @@ class Line:
     points: tuple[XY, ...]
     style: Literal["axis", "grid", "front", "leader", "error", "median"]
     series: int | None = None
+    of: int | None = None
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A point of a series. details: what is told of it when it is pointed at, in lines."""
+    """A point of a series. details: what is told of it when it is pointed at, in lines. value: what it stands for, of
+    those of which a page finds the front anew. of: which point of its chart it is; so of its label."""
 
     at: XY
     series: int
     details: tuple[str, ...] = ()
+    value: XY | None = None
+    of: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class Text:
     anchor: Literal["start", "middle", "end"] = "start"
     style: Literal["tick", "label", "title"] = "tick"
     series: int | None = None
+    of: int | None = None
 
 
 Shape = Line | Mark | Area | Text
@@ -173,7 +178,10 @@ def scatter(title: str, points: Sequence[Point], x_label: str, y_label: str) -> 
         shapes.append(Line((low, high), "error", point.series))
     places = [place(point.x, point.y) for point in points]
     shapes += _labels(points, places)
-    shapes += [Mark(at, point.series, point.details) for at, point in zip(places, points, strict=True)]
+    shapes += [
+        Mark(at, point.series, point.details, (point.x, point.y), number)
+        for number, (at, point) in enumerate(zip(places, points, strict=True))
+    ]
     return Drawing(title, WIDTH, _HEIGHT, tuple(shapes))
 
 
@@ -269,11 +277,11 @@ def mark(series: int) -> Drawing:
     return Drawing("", 16, 16, (Mark((8, 8), series),))
 
 
-def legend(names: Sequence[str], width: float) -> Drawing:
+def legend(names: Mapping[int, str], width: float) -> Drawing:
     """Each series' mark and name, in as many lines as it takes."""
     shapes: list[Shape] = []
     x, y = float(_RIGHT), 16.0
-    for series, name in enumerate(names):
+    for series, name in names.items():
         needed = 22 + _text_width(name)
         if x > _RIGHT and x + needed > width:
             x, y = float(_RIGHT), y + 20
@@ -304,10 +312,15 @@ def _moved(shape: Shape, x: float, y: float) -> Shape:
 
 
 def _labels(points: Sequence[Point], places: Sequence[XY]) -> list[Shape]:
-    """A label beside each point where it covers nothing else, with a line to it where that is not close by."""
+    """A label beside each point where it covers nothing else, with a line to it where that is not close by.
+
+    Those of the front find their places first.
+    """
     taken = [_box(x, y, 2 * _MARK_RADIUS, 2 * _MARK_RADIUS) for x, y in places]
     shapes: list[Shape] = []
-    for point, (x, y) in zip(points, places, strict=True):
+    front = pareto_front(points)
+    by_need = sorted(range(len(points)), key=lambda number: points[number] not in front)
+    for number, point, (x, y) in ((number, points[number], places[number]) for number in by_need):
         half = _text_width(point.label) / 2
         for distance, angle in itertools.product(range(0, 120, 12), range(0, 360, 30)):
             reach = _MARK_RADIUS + 5 + distance
@@ -321,8 +334,8 @@ def _labels(points: Sequence[Point], places: Sequence[XY]) -> list[Shape]:
         taken.append(box)
         if distance > 12:
             edge = centre[0] - math.copysign(half, along) if abs(along) > 0.1 else centre[0]
-            shapes.append(Line(((x, y), (edge, centre[1])), "leader", point.series))
-        shapes.append(Text((centre[0], centre[1] + 4), point.label, "middle", "label", point.series))
+            shapes.append(Line(((x, y), (edge, centre[1])), "leader", point.series, number))
+        shapes.append(Text((centre[0], centre[1] + 4), point.label, "middle", "label", point.series, number))
     return shapes
 
 
@@ -428,10 +441,11 @@ def svg(drawing: Drawing, *, alone: bool = False) -> str:
 
 def _svg_of(shape: Shape) -> str:
     if isinstance(shape, Line):
-        return f'<polyline class="{_class(shape.style, shape.series)}" points="{_svg_points(shape.points)}"/>'
+        looks = f'class="{_class(shape.style, shape.series)}"{_of(shape.of)}'
+        return f'<polyline {looks} points="{_svg_points(shape.points)}"/>'
     if isinstance(shape, Text):
         at = f'x="{shape.at[0]:.1f}" y="{shape.at[1]:.1f}" text-anchor="{shape.anchor}"'
-        return f'<text class="{_class(shape.style, shape.series)}" {at}>{xml_text(shape.text)}</text>'
+        return f'<text class="{_class(shape.style, shape.series)}"{_of(shape.of)} {at}>{xml_text(shape.text)}</text>'
     if isinstance(shape, Mark):
         # A finger is wider than a mark.
         reach = f'<circle class="reach" cx="{shape.at[0]:.1f}" cy="{shape.at[1]:.1f}" r="12"/>'
@@ -444,11 +458,18 @@ def _svg_group(kind: str, shape: Mark | Area, content: str) -> str:
     if shape.details:
         label, details = (xml_attribute(end.join(shape.details)) for end in (", ", "\n"))
         told = f' tabindex="0" role="img" aria-label={label} data-details={details}'
+    if isinstance(shape, Mark) and shape.value:
+        x, y = shape.value
+        told += f' data-series="{shape.series}" data-x="{x!r}" data-y="{y!r}"{_of(shape.of)}'
     return f'<g class="{_class(kind, shape.series)}"{told}>{content}</g>'
 
 
 def _svg_polygon(points: Iterable[XY]) -> str:
     return f'<polygon points="{_svg_points(points)}"/>'
+
+
+def _of(point: int | None) -> str:
+    return "" if point is None else f' data-of="{point}"'
 
 
 def _class(style: str, series: int | None) -> str:

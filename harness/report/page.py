@@ -60,15 +60,15 @@ def write_report(
 def figure(records: list[Record], latencies: list[LatencyRecord]) -> Drawing:
     """All charts and their legend as one drawing. Raises BenchError where nothing was measured."""
     table = rows(records)
-    series = series_of(table, latencies)
+    series = series_of([row for row in table if row["top1_mean"] is not None], latencies)
     drawings = [
-        *pareto(table, series),
+        *(drawing for _, drawing in pareto(table, series)),
         *(drawing for one in latency_charts(latencies, series) for drawing in one.drawings),
     ]
     if not drawings:
         raise BenchError("no row was measured: there is nothing to draw")
     panels = charts.beside(drawings, _COLUMNS_OF_CHARTS)
-    return charts.beside([panels, charts.legend(series, panels.width)], 1)
+    return charts.beside([panels, charts.legend({number: name for name, number in series.items()}, panels.width)], 1)
 
 
 def page(
@@ -87,19 +87,21 @@ def page(
     ids = {key: one.id for one in made for key in one.keys}
     series = series_of(table, latencies)
     timed = medians(latencies)
+    sensitivities = list(sensitivities)
+    levels = max((len(one.layers[0].effects) for one in sensitivities), default=0)
 
     def sized(row: ConfigRow) -> dict[str, str]:
         size = None if row.weight_bytes is None else row.weight_bytes / 1e6
         return {"Weights (MB)": number()(size), **latency_cells(row, timed)}
 
     tables = [
-        page_table("Accuracy", caption(found), found, "accuracy", ids, linked, sized),
-        page_table("Size", _SIZES, found, "size", ids, linked),
+        page_table("Accuracy", caption(found), found, "accuracy", ids, linked, series, sized),
+        page_table("Size", _SIZES, found, "size", ids, linked, series),
     ]
     if any(row.published for row in found):
         beside = beside_published(found)
         told = comparison_caption(beside)
-        tables.append(page_table("Beside the published table", told, beside, "comparison", ids, linked))
+        tables.append(page_table("Beside the published table", told, beside, "comparison", ids, linked, series))
     newest = max(records, key=lambda record: record.provenance.created).provenance
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATE.parent),
@@ -114,15 +116,16 @@ def page(
         newest=newest,
         measured=sum(row["top1_mean"] is not None for row in table),
         portable=any(row["runtime"] == "portable" for row in table),
-        series=[
-            (number, name, charts.svg(charts.mark(number)), charts.color(number), charts.color(number, on_black=True))
-            for number, name in enumerate(series)
-        ],
-        answers=[(one, _answer_table(one, timed, linked)) for one in answers(found)],
-        pareto=[charts.svg(drawing) for drawing in pareto(table, series)],
+        series=[(number, name, charts.svg(charts.mark(number))) for name, number in series.items()],
+        answers=[(one.network, _answer_table(one, timed, linked)) for one in answers(found)],
+        colors=_colors([*series.values(), *range(levels)]),
+        pareto=[(network, charts.svg(drawing)) for network, drawing in pareto(table, series)],
         tables=tables,
         layers=layers_of(trials_of.values()),
-        sensitivity=[(one, list(map(charts.svg, one.drawings))) for one in map(sensitivity_charts, sensitivities)],
+        sensitivity=[
+            (found.title, one, list(map(charts.svg, one.drawings)))
+            for found, one in ((found, sensitivity_charts(found)) for found in sensitivities)
+        ],
         latency=[(one, list(map(charts.svg, one.drawings))) for one in latency_charts(latencies, series)],
         made=made,
         failures=[
@@ -132,6 +135,11 @@ def page(
             if r.status == "failed"
         ],
     )
+
+
+def _colors(series: Iterable[int]) -> list[tuple[int, str, str]]:
+    """The colours of each series, on white and on black."""
+    return [(one, charts.color(one), charts.color(one, on_black=True)) for one in sorted(set(series))]
 
 
 def _answer_table(answer: Answer, timed: dict[str, dict[str, float]], linked: Linked) -> PageTable:

@@ -7,16 +7,17 @@ from coreml_prune_bench.records.latency import LatencyRecord
 from coreml_prune_bench.records.sensitivity import Sensitivity
 from coreml_prune_bench.report import charts
 from coreml_prune_bench.report.charts import Distribution, Drawing, Point
+from coreml_prune_bench.report.looks import OTHER_PACKAGES, series_of_names
 from coreml_prune_bench.report.made import named
-from coreml_prune_bench.report.page_tables import PageTable, brief, short
+from coreml_prune_bench.report.page_tables import Filtered, PageTable, brief, short
 from coreml_prune_bench.report.sensitivity import caption as sensitivity_caption
 from coreml_prune_bench.report.sensitivity import panels as sensitivity_panels
 from coreml_prune_bench.report.sensitivity import rows as sensitivity_rows
 
-_OTHER_PACKAGES = "other packages"
-
 _Values = dict[str, Any]
 """What a row says, by the names of CSV and JSON."""
+Series = dict[str, int]
+"""The series of each algorithm's title."""
 
 
 @dataclass(frozen=True)
@@ -27,31 +28,34 @@ class Charted:
     table: PageTable
 
 
-def series_of(table: list[_Values], latencies: list[LatencyRecord]) -> list[str]:
+def series_of(table: list[_Values], latencies: list[LatencyRecord]) -> Series:
     """What marks tell apart: algorithms, by their titles."""
-    titles = [row["algorithm_title"] for row in table if row["top1_mean"] is not None]
-    return list(dict.fromkeys(map(named, [*titles, *map(_latency_series, latencies)])))
+    titles = [row["algorithm_title"] for row in table if row["algorithm_title"]]
+    return series_of_names(map(named, [*titles, *map(_latency_series, latencies)]))
 
 
-def pareto(table: list[_Values], series: list[str]) -> list[Drawing]:
-    """One chart a network and data set: suites that measured the same stand in the same."""
+def pareto(table: list[_Values], series: Series) -> list[tuple[str, Drawing]]:
+    """One chart a network and data set, with the network's title: suites that measured the same stand in the same."""
     measured = [row for row in table if row["top1_mean"] is not None]
     several = len({row["data"] for row in measured}) > len({row["model_title"] for row in measured})
     groups: dict[tuple[str, str], list[_Values]] = {}
     for row in measured:
         groups.setdefault((row["model_title"], row["data"]), []).append(row)
     return [
-        charts.scatter(
-            f"{model} on {data}" if several else model,
-            [_point(row, series) for row in group],
-            "weight.bin (MB)",
-            "top-1 (%)",
+        (
+            model,
+            charts.scatter(
+                f"{model} on {data}" if several else model,
+                [_point(row, series) for row in group],
+                "weight.bin (MB)",
+                "top-1 (%)",
+            ),
         )
         for (model, data), group in groups.items()
     ]
 
 
-def _point(row: _Values, series: list[str]) -> Point:
+def _point(row: _Values, series: Series) -> Point:
     spread = (
         "" if row["top1_std"] is None else f", standard deviation over {row['trials']} trials {row['top1_std']:.2f}"
     )
@@ -60,7 +64,7 @@ def _point(row: _Values, series: list[str]) -> Point:
         x=row["weight_bytes"] / 1e6,
         y=row["top1_mean"],
         error=row["top1_stderr"],
-        series=series.index(named(row["algorithm_title"])),
+        series=series[named(row["algorithm_title"])],
         label=short(row["config"]),
         details=(
             f"{row['model_title']}, {named(row['algorithm_title'])}",
@@ -74,10 +78,10 @@ def _point(row: _Values, series: list[str]) -> Point:
 
 
 def _latency_series(record: LatencyRecord) -> str:
-    return record.package.pruning.title if record.package.pruning else _OTHER_PACKAGES
+    return record.package.pruning.title if record.package.pruning else OTHER_PACKAGES
 
 
-def latency_charts(latencies: list[LatencyRecord], series: list[str]) -> list[Charted]:
+def latency_charts(latencies: list[LatencyRecord], series: Series) -> list[Charted]:
     """One chart a device, runtime, choice of compute units and protocol: only such samples can be compared."""
     groups: dict[str, list[LatencyRecord]] = {}
     for record in latencies:
@@ -88,7 +92,7 @@ def latency_charts(latencies: list[LatencyRecord], series: list[str]) -> list[Ch
     return [_latency_of(key.split("\n")[0], group, series) for key, group in groups.items()]
 
 
-def _latency_of(title: str, group: list[LatencyRecord], series: list[str]) -> Charted:
+def _latency_of(title: str, group: list[LatencyRecord], series: Series) -> Charted:
     from coreml_prune_bench.latency.statistics import durations, summarize
     from coreml_prune_bench.report.latency_tables import besides
 
@@ -114,7 +118,7 @@ def _latency_of(title: str, group: list[LatencyRecord], series: list[str]) -> Ch
                 name=brief(record.package.name),
                 samples=[float(ns) / 1e6 for one in record.rounds for ns in durations(one)],
                 typical=summary.median_ns.value / 1e6,
-                series=series.index(named(_latency_series(record))),
+                series=series[named(_latency_series(record))],
                 details=tuple(f"{name}: {text}" for name, text in row.items()),
             )
             for record, summary, row in zip(group, summaries, table, strict=True)
@@ -126,7 +130,13 @@ def _latency_of(title: str, group: list[LatencyRecord], series: list[str]) -> Ch
         f"{timing.rounds} rounds of at least {timing.predictions} predictions and {timing.seconds:g} s each, batch "
         f"{timing.batch_size}, {timing.concurrency} at a time. A line marks the median over rounds of their medians."
     )
-    return Charted([drawing], PageTable(title, note, table))
+    filters = [
+        Filtered(
+            record.package.network.title if record.package.network else None, series[named(_latency_series(record))]
+        )
+        for record in group
+    ]
+    return Charted([drawing], PageTable(title, note, table, filters=filters))
 
 
 def sensitivity_charts(found: Sensitivity) -> Charted:

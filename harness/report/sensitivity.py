@@ -64,7 +64,7 @@ def panels(sensitivity: Sensitivity) -> list[Drawing]:
     errors = dot_rows(lambda e: None if e.divergence is None else max(e.divergence, _LEAST_DRAWN))
     error = dots(f"{sensitivity.title}: error", errors, "divergence from dense, nats", logarithmic=True)
     top1 = dots("Top-1", dot_rows(lambda e: 100 * e.top1), f"%, dense {100 * sensitivity.dense_top1:.1f}")
-    return [legend([f"layer {level} sparse" for level in levels], error.width), error, top1]
+    return [legend({n: f"layer {level} sparse" for n, level in enumerate(levels)}, error.width), error, top1]
 
 
 def _details(effect: Effect) -> tuple[str, str]:

@@ -197,9 +197,18 @@ def test_verdicts_are_those_of_the_exact_test(off: int, images: int, verdict: st
         assert scipy.stats.binom.sf(least - 1, images, judged.detectable) == pytest.approx(0.8, abs=1e-6)
 
 
+@pytest.mark.parametrize(("runtime", "times", "off"), [("coreml", 5, 30), ("coreai", 5, 0), ("coreai", 33, 30)])
+def test_core_ai_may_be_further_off_since_it_adds_up_in_float16(runtime: str, times: float, off: int) -> None:
+    compared = Compared((0,) * 30, ((0,) * 30,) * 2, (0.1 * times,) * 30, (1.0,) * 30, (0.1,) * 30)
+    judged = judge(compared, runtime=runtime)
+    assert judged is not None
+    assert judged.off == off
+
+
 def test_scores_that_are_not_numbers_are_off() -> None:
     errors = (float("nan"),) * 30
-    judged = judge(Compared((0,) * 30, ((0,) * 30,) * 2, errors, (1.0,) * 30, (0.1,) * 30))
+    compared = Compared((0,) * 30, ((0,) * 30,) * 2, errors, (1.0,) * 30, (0.1,) * 30)
+    judged = judge(compared)
     assert judged is not None
     assert (judged.off, judged.verdict) == (30, "wrong")
 

@@ -59,7 +59,7 @@ def program_of_graphs(path: Path) -> Path:
 PROGRAMS: dict[str, Callable[[Path], Path]] = {"classifier": small_classifier, "graphs": program_of_graphs}
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", [pytest.param("classifier", marks=pytest.mark.slow), "graphs"])
 @pytest.mark.parametrize("examples", EXAMPLES)
 def test_changed_bytes(program: str, examples: int, tmp_path: Path) -> None:
     package = PROGRAMS[program](tmp_path / "m.aimodel")

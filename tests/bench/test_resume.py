@@ -73,6 +73,7 @@ def test_killed_and_built_again_it_is_the_same_package(cells, tiny_results, tmp_
     assert said == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["training", "pruning"])
 def test_a_package_says_with_how_many_threads_each_part_of_a_training_computed(
     cells, tiny_results, tmp_path, threads, what

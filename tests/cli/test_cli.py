@@ -98,6 +98,7 @@ def test_a_run_on_a_users_own_images(run_bench, suite, images, tmp_path):
     assert (code, table) == (0, output)
 
 
+@pytest.mark.slow
 def test_output_that_is_not_a_terminal_is_plain(suite, images, tmp_path):
     code = (
         "import tests.tiny_network, sys; from coreml_prune_bench.cli.app import main; "

@@ -176,6 +176,7 @@ def test_a_revision_is_asked_for_and_one_that_is_not_there_is_named(hub: Hub) ->
     opening_fails(f"hf:{NAME}@v2.0", f"data set {NAME} has no revision v2.0", "a commit, a branch or a tag")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_process")
 def test_a_download_that_trickles_is_given_up(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each byte comes in time for the next one to be waited for."""

@@ -2,47 +2,10 @@
 
 import json
 import re
-import shutil
-from pathlib import Path
 
 import pytest
 
-from coreml_prune_bench.bench.suite import shipped_suites
-from coreml_prune_bench.records.accuracy import read_records
 from coreml_prune_bench.report import charts
-from coreml_prune_bench.report.page import page
-from tests.report.samples import SAMPLE, latencies, sensitivity
-
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """A headless Chromium that shows the sample's page with latencies; skipped where there is none."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    binary = next(filter(None, map(shutil.which, _BROWSERS)), None)
-    if binary is None or shutil.which("chromedriver") is None:
-        pytest.skip("no Chromium with its chromedriver on this machine")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    measured = [latencies([1_000_000, 1_100_000, 1_050_000])]
-    path.write_text(page(read_records(SAMPLE), measured, [sensitivity()], shipped_suites=shipped_suites()))
-    driver.show = lambda width=1280, dark=False: _show(driver, path, width, dark)
-    yield driver
-    driver.quit()
-
-
-def _show(driver, path: Path, width: int, dark: bool) -> None:
-    device = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
-    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-    driver.get(path.as_uri())
 
 
 def _column(browser, table: int, name: str) -> list[str]:
@@ -118,11 +81,112 @@ def test_the_legend_hides_and_shows_an_algorithm_everywhere(browser):
         return [mark.is_displayed() for mark in marks]
 
     assert len(shown()) == 12
-    button = browser.find_element("xpath", "//ul[@class='legend']//button[contains(., 'SparseGPT')]")
+    button = browser.find_element("xpath", "//ul[@aria-label='Algorithms']//button[contains(., 'SparseGPT')]")
     button.click()
     assert (button.get_attribute("aria-pressed"), any(shown())) == ("false", False)
     button.click()
     assert (button.get_attribute("aria-pressed"), all(shown())) == ("true", True)
+
+
+def _toggle(browser, *names: str) -> None:
+    from selenium.webdriver import Keys
+
+    for name in names:
+        button = browser.find_element("xpath", f"//div[@class='show']//button[normalize-space()='{name}']")
+        browser.execute_script("arguments[0].focus()", button)
+        button.send_keys(Keys.SPACE)
+
+
+def _shown_rows(browser, table: int) -> list[tuple[str, str, float, float]]:
+    """Model, algorithm, MB and top-1."""
+    rows = browser.execute_script(
+        "const tables = document.querySelectorAll('section:not([aria-labelledby=answer-title]) table.sortable');"
+        "return [...tables[arguments[0]].tBodies[0].rows].filter((row) => row.checkVisibility())"
+        ".map((row) => [...row.cells].map((cell) => cell.textContent.trim()).concat(row.dataset.x, row.dataset.y))",
+        table,
+    )
+    return [(row[0], row[2], float(row[-2]), float(row[-1])) for row in rows]
+
+
+def test_tables_show_the_networks_and_algorithms_that_are_chosen_by_key(browser):
+    browser.show(375)
+    everything = _shown_rows(browser, 0)
+    assert len(everything) == 21
+    _toggle(browser, "MobileNetv2-1.0", "SparseGPT")
+    for table in (0, 1):
+        wanted = [row for row in everything if row[0] != "MobileNetv2-1.0" and row[1] != "SparseGPT"]
+        assert _shown_rows(browser, table) == wanted
+    assert browser.find_element("id", "count").text == f"{len(wanted)} of 21 rows"
+    assert browser.find_element("id", "answer-note").is_displayed()
+    headings = [one.text for one in browser.find_elements("css selector", "section[aria-labelledby=answer-title] h3")]
+    assert len(headings) > len([text for text in headings if text])
+    assert not any(text.startswith("MobileNetv2") for text in headings)
+    csv = browser.execute_script("return csvOf(document.querySelectorAll('section:nth-of-type(3) table.sortable')[0])")
+    assert len(csv.splitlines()) == 1 + len(wanted)
+    _toggle(browser, "MobileNetv2-1.0", "SparseGPT")
+    assert _shown_rows(browser, 0) == everything
+
+
+def _front(rows: list[tuple[str, str, float, float]]) -> set[tuple[str, str, float, float]]:
+    """By the definition: no other of the same network is at most as large and at least as good, and not the same."""
+    return {
+        one
+        for one in rows
+        if not any(
+            o[0] == one[0] and o[2] <= one[2] and o[3] >= one[3] and (o[2], o[3]) != (one[2], one[3]) for o in rows
+        )
+    }
+
+
+def test_the_front_is_found_anew_without_what_is_hidden(browser):
+    browser.show()
+    lines = "return [...document.querySelectorAll('polyline.front')].map((one) => one.getAttribute('points'))"
+    as_drawn = browser.execute_script(lines)
+    browser.execute_script("document.getElementById('only').focus()")
+    browser.find_element("id", "only").click()
+    whole = _shown_rows(browser, 0)
+    _toggle(browser, "SparseGPT")
+    rest = _shown_rows(browser, 0)
+    assert "SparseGPT" not in {row[1] for row in rest}
+    browser.find_element("id", "only").click()
+    without = _shown_rows(browser, 0)
+    assert set(rest) == _front(without)
+    moved = browser.execute_script(lines)
+    for before, after in zip(as_drawn, moved, strict=True):
+        assert before != after
+    for chart, line in zip(browser.find_elements("css selector", ".charts:not(.levels) svg"), moved, strict=False):
+        labels = [one for one in chart.find_elements("css selector", "text.label") if one.is_displayed()]
+        assert 0 < len(labels) <= (len(line.split()) + 1) // 2  # a corner lies between two packages
+    _toggle(browser, "SparseGPT")
+    assert set(whole) == _front(_shown_rows(browser, 0))
+    assert browser.execute_script(lines) == as_drawn  # as the charts alone have it, without a script
+
+
+def test_columns_are_chosen(browser):
+    browser.show(375)
+    tools = browser.find_element("css selector", "section:nth-of-type(3) .tools")
+    tools.find_element("css selector", "summary").send_keys("\n")
+    box = tools.find_element("xpath", ".//label[normalize-space()='Pruned Scope']/input")
+    box.send_keys(" ")
+    script = "return csvOf(document.querySelector('section:nth-of-type(3) table.sortable')).split('\\n')[0]"
+    assert "Pruned Scope" not in browser.execute_script(script)
+    head = "//section[3]//th[normalize-space()='Pruned Scope']"
+    assert not browser.find_element("xpath", head).is_displayed()
+    box.send_keys(" ")
+    assert browser.find_element("xpath", head).is_displayed()
+
+
+def test_without_a_script_everything_shows(browser):
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.show()
+        rows = browser.find_elements("css selector", "table.sortable tbody tr:not(details tr)")
+        marks = browser.find_elements("css selector", ".mark[data-x]")
+        dead = browser.find_elements("css selector", ".tools, .networks, .only")
+        assert all(one.is_displayed() for one in [*rows, *marks])
+        assert not any(one.is_displayed() for one in dead)
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
@@ -162,7 +226,7 @@ def test_text_and_marks_stand_out_in_the_light_and_in_the_dark(browser, dark):
 
     for selector, name in (("body", "color"), ("p", "color"), ("a", "color"), ("svg .tick", "fill"), ("td", "color")):
         assert contrast(color(selector, name)) >= 4.5, selector
-    for series in range(3):
+    for series in (0, 2, 3):
         assert contrast(color(f".charts .s{series} polygon", "fill")) >= 3, series
 
 

@@ -289,6 +289,7 @@ def test_interface_survives_its_file() -> None:
     assert Interface.from_json(interface.to_json()) == interface
 
 
+@pytest.mark.slow
 def test_coremltools_works_after_a_package_was_read() -> None:
     """Both have the same protobuf classes."""
     code = """

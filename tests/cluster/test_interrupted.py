@@ -87,7 +87,8 @@ def test_a_cluster_works_on_and_says_on_what(tmp_path, suite):
         assert {record.status for record in read_records(results)} == {"measured"}
     finally:
         cluster.end()
-    assert [path for path in (tmp_path / "scratch").rglob("*") if path.is_file()] == []
+    left = {path.name for path in (tmp_path / "scratch").rglob("*") if path.is_file()}
+    assert left <= {"global.lock", "purge.lock"}  # Dask's own, empty, for the workers of this machine that come next
 
 
 def test_processes_of_this_machine_end(tmp_path, suite):

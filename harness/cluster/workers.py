@@ -56,14 +56,12 @@ class Admission:
         self._waiting: dict[Future, Seen] = {}
         self._known: set[str] = set()
         self._fit: dict[str, Seen] = {}
-        self._is_told = False
         self.there: list[Seen] = []
         self.refused: dict[str, str] = {}
 
     def look(self) -> None:
         """Ask those that are new, and hear those that have answered. Raises BenchError for a bug in what they do."""
         self.there = workers_of(self._client)
-        self._tell_if_all_have_gone()
         there = {one.address: one for one in self.there}
         self._fit = {address: one for address, one in self._fit.items() if address in there}
         for address, seen in there.items():
@@ -82,12 +80,6 @@ class Admission:
     def is_asking(self) -> bool:
         """Whether a worker has not answered yet."""
         return bool(self._waiting)
-
-    def _tell_if_all_have_gone(self) -> None:
-        have_gone = bool(self._known) and not self.there
-        if have_gone and not self._is_told:
-            self._reporter.warn("no worker is left; what is queued waits for one that joins or starts anew")
-        self._is_told = have_gone
 
     def _ask(self, seen: Seen) -> None:
         # Before any of our code runs there: another version of it may not even understand the question.

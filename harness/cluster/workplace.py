@@ -7,6 +7,8 @@ and the next worker of the machine where that one was killed.
 import asyncio
 import os
 import shutil
+import signal
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -46,6 +48,9 @@ class Workplace(WorkerPlugin):
 
     def setup(self, worker: Worker) -> None:
         """Called by Dask in the worker's process."""
+        if threading.current_thread() is threading.main_thread():
+            # A terminal's Ctrl-C reaches every process of its own: who started this one ends it, after a word.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.loop = asyncio.get_running_loop()
         self.scratch = Path(worker.local_directory) / "store"
         worker.metrics[NAME] = self.told

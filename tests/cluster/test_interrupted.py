@@ -87,7 +87,8 @@ def test_a_cluster_works_on_and_says_on_what(tmp_path, suite):
         assert {record.status for record in read_records(results)} == {"measured"}
     finally:
         cluster.end()
-    assert [path for path in (tmp_path / "scratch").rglob("*") if path.is_file()] == []
+    left = {path.name for path in (tmp_path / "scratch").rglob("*") if path.is_file()}
+    assert left <= {"global.lock", "purge.lock"}  # Dask's own, empty, for the workers of this machine that come next
 
 
 def test_processes_of_this_machine_end(tmp_path, suite):
@@ -122,7 +123,10 @@ def test_processes_of_this_machine_end(tmp_path, suite):
     assert re.search(r"^what is queued is cancelled; ended with this run ", errors, re.MULTILINE), errors
     # (Behind it Python may tell of semaphores that it clears away, of processes that were ended at work.)
     assert re.search(r"^error: interrupted; what was finished is kept", errors, re.MULTILINE), errors
-    assert [pid for pid in below if psutil.pid_exists(pid)] == []
+    until = time.monotonic() + 10  # what watches over semaphores ends behind the others
+    while (left := [pid for pid in below if psutil.pid_exists(pid)]) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert left == []
     with pytest.raises(ProcessLookupError):
         os.killpg(client.pid, 0)
     assert list(temporary.iterdir()) == []

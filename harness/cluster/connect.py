@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import dask
 from distributed import Client, Nanny, Scheduler, SpecCluster
 
 from coreml_prune_bench.cluster.certificates import make_certificates, security_of
@@ -85,11 +86,12 @@ def _local(count: int, kind: Kind) -> Iterator[Client]:
         memory = memory_of_each(count)
         workers = {place.machine: worker_options(place, security, "127.0.0.1", folder, memory) for place in places}
         scheduler = {"host": "127.0.0.1", "protocol": "tls://", "port": 0, "security": security, **ONLY_HERE}
-        cluster = SpecCluster(
-            scheduler={"cls": Scheduler, "options": scheduler},
-            workers={name: {"cls": Nanny, "options": options} for name, options in workers.items()},
-            security=security,
-            silence_logs=logging.CRITICAL,
-        )
-        with cluster, Client(cluster, security=security) as client:
-            yield client
+        with dask.config.set({"temporary-directory": folder}):
+            cluster = SpecCluster(
+                scheduler={"cls": Scheduler, "options": scheduler},
+                workers={name: {"cls": Nanny, "options": options} for name, options in workers.items()},
+                security=security,
+                silence_logs=logging.CRITICAL,
+            )
+            with cluster, Client(cluster, security=security) as client:
+                yield client

@@ -8,6 +8,7 @@ import asyncio
 import os
 import shutil
 import signal
+import tempfile
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +54,8 @@ class Workplace(WorkerPlugin):
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.loop = asyncio.get_running_loop()
         self.scratch = Path(worker.local_directory) / "store"
+        # What converters leave there when the process is ended goes with the worker's folder.
+        tempfile.tempdir = os.environ["TMPDIR"] = worker.local_directory
         worker.metrics[NAME] = self.told
 
     def teardown(self, worker: Worker) -> None:

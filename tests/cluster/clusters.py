@@ -11,6 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+SUITE = """
+description = "a network that trains in a second"
+models = ["tiny"]
+weights = "none"
+[data]
+default = "digits"
+[training]
+epochs = 1
+[[configs]]
+algorithm = "post-training"
+sparsity = SPARSITY
+"""
 PROGRAM = [sys.executable, "-m", "tests.cluster.program"]
 ON_A_MAC = [sys.executable, "-m", "tests.cluster.mac_program"]
 _SECONDS = 240

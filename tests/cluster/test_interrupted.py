@@ -11,25 +11,13 @@ import psutil
 import pytest
 
 from coreml_prune_bench.records.accuracy import read_records
-from tests.cluster.clusters import PROGRAM, ROOT, Cluster, children
+from tests.cluster.clusters import PROGRAM, ROOT, SUITE, Cluster, children
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes where Linux tells of them"),
 ]
 
-SUITE = """
-description = "evaluates as it is, and pruned"
-models = ["tiny"]
-weights = "none"
-[data]
-default = "digits"
-[training]
-epochs = 1
-[[configs]]
-algorithm = "post-training"
-sparsity = [0.5, 0.6, 0.7, 0.8]
-"""
 CELLS = 5
 SECONDS = 300
 
@@ -37,7 +25,7 @@ SECONDS = 300
 @pytest.fixture
 def suite(tmp_path):
     path = tmp_path / "several.toml"
-    path.write_text(SUITE)
+    path.write_text(SUITE.replace("SPARSITY", "[0.5, 0.6, 0.7, 0.8]"))
     return path
 
 

@@ -22,23 +22,12 @@ from coreml_prune_bench.records.accuracy import read_records
 from coreml_prune_bench.records.latency import read_latency_records
 from coreml_prune_bench.records.store import Store
 from coreml_prune_bench.report.accuracy_tables import render
-from tests.cluster.clusters import ON_A_MAC, Cluster, children, kill
+from tests.cluster.clusters import ON_A_MAC, SUITE, Cluster, children, kill
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads are fixed on Linux alone")
 
-SMALL = """
-description = "a network that trains in a second"
-models = ["tiny"]
-weights = "none"
-[data]
-default = "digits"
-[training]
-epochs = 1
-[[configs]]
-algorithm = "post-training"
-sparsity = [0.5, 0.75]
-"""
-SMALLEST = SMALL.replace("[0.5, 0.75]", "0.5")
+SMALL = SUITE.replace("SPARSITY", "[0.5, 0.75]")
+SMALLEST = SUITE.replace("SPARSITY", "0.5")
 
 
 @pytest.fixture

@@ -25,12 +25,7 @@ def tabled(rows: Sequence[Mapping[str, object]], *, keep: Iterable[str] = ()) ->
 
     keep: columns that stay where they are the same in all rows.
     """
-    width = terminal_width()
-    if width is None:
-        return write_cells(rows)
-    from coreml_prune_bench.report.terminal import fitted
-
-    return fitted(rows, width, keep=keep)
+    return write_cells(rows, width=terminal_width(), keep=keep)
 
 
 def show_line(content: str) -> None:

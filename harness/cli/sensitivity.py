@@ -99,10 +99,13 @@ def sensitivity(
         except CellFailedError as error:
             raise BenchError(str(error)) from error
     layers = _allocation(subject, found, sparsity) if sparsity is not None else None
-    text = _as_json(found, layers) if as_json else _told(found, layers, sparsity)
-    show(text if as_json else _told(found, layers, sparsity, terminal_width()))
+
+    def text(width: int | None) -> str:
+        return _as_json(found, layers) if as_json else _told(found, layers, sparsity, width)
+
+    show(text(terminal_width()))
     if out is not None:
-        out.write_text(text + "\n", encoding="utf-8")
+        out.write_text(text(None) + "\n", encoding="utf-8")
     if plot is not None:
         _draw(found, plot)
 

@@ -89,17 +89,18 @@ def write_cells(
     caption: str = "",
     remarks: Sequence[str] = (),
     width: int | None = None,
+    keep: Iterable[str] = (),
 ) -> str:
     """Rows of the same headers as a table for readers, its caption above and its remarks below, a line each.
 
     Captions and remarks are lines of Markdown; in LaTeX they are comments. width: of a terminal, which has the table
-    in so many columns in the place of Markdown.
+    in so many columns in the place of Markdown; keep: columns that stay in it where they are the same in all rows.
     """
     if format == "md" and width:
         from coreml_prune_bench.report.terminal import fitted
 
         below = "\n".join(fitted([], width, caption=f"- {remark}") for remark in remarks)
-        return "\n\n".join(part for part in (fitted(rows, width, caption=caption), below) if part)
+        return "\n\n".join(part for part in (fitted(rows, width, caption=caption, keep=keep), below) if part)
     if format == "latex":
         flat = [{one_line(name): one_line(cell) for name, cell in row.items()} for row in rows]
         body = tabulate(flat, headers="keys", tablefmt="latex_booktabs", disable_numparse=True)

@@ -19,7 +19,7 @@ from coreml_prune_bench.core.errors import BenchError, CellFailedError
 from coreml_prune_bench.core.extras import extras_named
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.data.halves import PARTS, part_of
-from coreml_prune_bench.latency.statistics import summarize
+from coreml_prune_bench.latency.statistics import median_ms
 from coreml_prune_bench.models.preprocessing import Preprocessing
 from coreml_prune_bench.models.pruning.config import PruningConfig
 from coreml_prune_bench.models.pruning.coremltools_yaml import coremltools_yaml
@@ -169,7 +169,7 @@ def latencies(results: Path, runtime: RuntimeName = "coreml") -> dict[str, float
         for r in measured
         if (r.device.name, r.runtime, r.protocol) == (newest.device.name, newest.runtime, newest.protocol)
     ]
-    return {record.package.sha256: summarize(record).median_ns.value / 1e6 for record in alike}
+    return {record.package.sha256: median_ms(record) for record in alike}
 
 
 def _package(search: Search, advice: Advice, store: Store) -> tuple[Path | None, dict[str, str]]:

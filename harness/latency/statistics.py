@@ -93,6 +93,11 @@ def summarize(record: LatencyRecord) -> Summary:
     )
 
 
+def median_ms(record: LatencyRecord) -> float:
+    """Of a measured record, over its rounds: what tables call its latency."""
+    return summarize(record).median_ns.value / 1e6
+
+
 def durations(one: Round | Wake) -> Durations:
     """The samples: the model's where the runtime tells them, else the calls'."""
     return np.array(one.call_ns if one.model_ns is None else one.model_ns, np.int64)

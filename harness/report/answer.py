@@ -5,7 +5,7 @@ the best at each size; with the gate's intervals, paired by image.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -83,13 +83,13 @@ def choice_cells(choice: Choice, latencies: Mapping[str, Mapping[str, float]]) -
 
 def medians(records: Iterable[LatencyRecord]) -> dict[str, dict[str, float]]:
     """Median latencies in ms: by device and compute units in words, by the SHA-256 of the package."""
-    from coreml_prune_bench.latency.statistics import summarize
+    from coreml_prune_bench.latency.statistics import median_ms
 
     found: dict[str, dict[str, float]] = {}
     for record in records:
         if record.status == "measured":
             where = f"{record.device.name}, {record.runtime.compute_units}"
-            found.setdefault(where, {})[record.package.sha256] = summarize(record).median_ns.value / 1e6
+            found.setdefault(where, {})[record.package.sha256] = median_ms(record)
     return found
 
 
@@ -112,7 +112,7 @@ def _answer(rows: Sequence[ConfigRow]) -> Answer:
             best = min(within, key=lambda one: (one.row.weight_bytes or 0, one.loss or ()))
             sure = best.loss is not None and best.loss[2] <= points / 100
             told = "" if sure else ", perhaps more"
-            choices.append(_asked(best, f"smallest within {points} point{'s' * (points > 1)}{told}"))
+            choices.append(replace(best, asked=f"smallest within {points} point{'s' * (points > 1)}{told}"))
         elif any(one.loss for one in pruned):
             missing.append(f"No package loses at most {points} point{'s' * (points > 1)}.")
         else:
@@ -121,13 +121,9 @@ def _answer(rows: Sequence[ConfigRow]) -> Answer:
     for one in sorted(known, key=lambda one: (one.row.weight_bytes or 0, -one.top1.effect)):
         if not front or one.top1.effect > front[-1].top1.effect:
             front.append(one)
-    choices += [_asked(one, f"best up to {(one.row.weight_bytes or 0) / 1e6:.2f} MB") for one in front]
+    choices += [replace(one, asked=f"best up to {(one.row.weight_bytes or 0) / 1e6:.2f} MB") for one in front]
     first = rows[0]
     return Answer(f"{first.title} on {first.data}", first.title or "", choices, list(dict.fromkeys(missing)))
-
-
-def _asked(choice: Choice, asked: str) -> Choice:
-    return Choice(asked, choice.row, choice.top1, choice.loss)
 
 
 def _choice(row: ConfigRow) -> Choice:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.latency.statistics import summarize
+from coreml_prune_bench.latency.statistics import median_ms
 from coreml_prune_bench.records.accuracy import CORE_ML, Record
 from coreml_prune_bench.records.latency import LatencyRecord
 from coreml_prune_bench.records.latest import newest_trials
@@ -40,7 +40,7 @@ class FormatPair(Pair):
 
     def latency_ms(self, side: Literal[0, 1]) -> float | None:
         """The median over rounds."""
-        return summarize(self.latencies[side]).median_ns.value / 1e6 if self.latencies else None
+        return median_ms(self.latencies[side]) if self.latencies else None
 
     @property
     def compute_units(self) -> str | None:

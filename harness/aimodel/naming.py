@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from coreml_prune_bench.aimodel.operations import VALUES
-from coreml_prune_bench.aimodel.reader import METADATA, OWN_METADATA, read
+from coreml_prune_bench.aimodel.reader import DEFINED, METADATA, OWN_METADATA, read
 
 
 class Weight(Protocol):
@@ -54,5 +54,5 @@ def add_names(package: Path, image: str, weights: Iterable[Weight]) -> None:
     file = package / METADATA
     metadata = json.loads(file.read_text())
     metadata.pop("creationDate", None)
-    metadata["creatorDefinedMetadata"] = {OWN_METADATA: {"image": image, "weights": names}}
+    metadata[DEFINED] = {OWN_METADATA: {"image": image, "weights": names}}
     file.write_text(json.dumps(metadata, indent=2, sort_keys=True) + "\n")

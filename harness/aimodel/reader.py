@@ -29,13 +29,14 @@ from coreml_prune_bench.mlprogram.values import NamedType, numpy_name
 from coreml_prune_bench.mlprogram.weights import path_inside
 
 HASH, METADATA = "main.hash", "metadata.json"
+DEFINED = "creatorDefinedMetadata"
+"""In the metadata, what the package's author defines."""
 DEPLOYMENT_TARGET = "iOS27 / macOS27"
 OWN_METADATA = "coreml-prune-bench"
-"""Under it, in the metadata that a package's author defines: `image`, the input that takes pixels, and `weights`, the
+"""Under it, in what the author defines: `image`, the input that takes pixels, and `weights`, the
 name of each weight by the number of the constant that has it."""
 
 _MAIN = "main"
-_DEFINED = "creatorDefinedMetadata"
 _MOST_METADATA_BYTES = 4 << 20
 _MOST_BYTECODE_BYTES = 4 << 30
 
@@ -133,7 +134,7 @@ def _own_metadata(package: Path) -> dict[str, Any]:
         raise PackageError(f"{package}: {METADATA} has more than {_MOST_METADATA_BYTES >> 20} MiB; {DAMAGED}")
     try:
         found = json.loads(path.read_bytes())
-        defined = found.get(_DEFINED, {})
+        defined = found.get(DEFINED, {})
         own = dict(defined.get(OWN_METADATA, {}))
         names = dict(own.get("weights", {}))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:

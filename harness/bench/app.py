@@ -5,7 +5,7 @@ Imports neither torch nor coremltools.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -35,12 +35,7 @@ class AppContent:
     @property
     def inputs(self) -> dict[str, Any]:
         """What a key covers."""
-        return {
-            "labels": self.labels,
-            "softmax": self.softmax,
-            "texts": dict(self.texts),
-            "image_sizes": self.image_sizes,
-        }
+        return asdict(self)
 
     def label_of(self, classes: Sequence[str]) -> dict[str, str] | None:
         """By class of the data, its label; None where the package has none."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from coreml_prune_bench.aimodel.programs import is_core_ai, read_package
-from coreml_prune_bench.aimodel.reader import METADATA
+from coreml_prune_bench.aimodel.reader import DEFINED, METADATA
 from coreml_prune_bench.bench.app import AppContent
 from coreml_prune_bench.core.errors import CellFailedError, PackageError
 from coreml_prune_bench.core.files import write_atomically
@@ -19,6 +19,7 @@ from coreml_prune_bench.mlprogram.classifier import add_labels, add_softmax
 from coreml_prune_bench.mlprogram.flexible import open_sizes
 from coreml_prune_bench.mlprogram.reader import model_file, specification
 from coreml_prune_bench.mlprogram.reproducible import name_items_by_content
+from coreml_prune_bench.mlprogram.summary import PackageSummary
 
 PREFIX = "coreml-prune-bench."
 """Of what this project says in a package's metadata."""
@@ -36,9 +37,9 @@ def save_for_app(package: Path, out: Path, content: AppContent, told: Mapping[st
         _write_core_ai(out, content, told)
     else:
         _write_core_ml(out, content, told)
-    _check(package, out)
+    saved = _checked(package, out)
     if content.image_sizes:
-        _check_sizes(out, content.image_sizes)
+        _check_sizes(out, saved, content.image_sizes)
 
 
 def _write_core_ml(package: Path, content: AppContent, told: Mapping[str, str]) -> None:
@@ -80,12 +81,12 @@ def _write_core_ai(package: Path, content: AppContent, told: Mapping[str, str]) 
     own |= {name: content.texts[name] for name in ("name", "version") if name in content.texts}
     if content.labels:
         own["labels"] = list(content.labels)
-    metadata["creatorDefinedMetadata"] = metadata.get("creatorDefinedMetadata", {}) | own
+    metadata[DEFINED] = metadata.get(DEFINED, {}) | own
     write_atomically(file, json.dumps(metadata, indent=2, sort_keys=True) + "\n")
 
 
-def _check(package: Path, out: Path) -> None:
-    """Read back: the same weights, stored in the same form, and the same operations but for those at the end."""
+def _checked(package: Path, out: Path) -> PackageSummary:
+    """`out`, read back: the same weights, stored in the same form, and the same operations but for those at the end."""
     before, after = read_package(package), read_package(out)
     if before.weights != after.weights:
         raise CellFailedError(f"{out}: its weights are not those of {package}")
@@ -93,13 +94,14 @@ def _check(package: Path, out: Path) -> None:
         added = after.operations.get(name, 0) - before.operations.get(name, 0)
         if added < 0 or (added and name not in _ADDED):
             raise CellFailedError(f"{out}: it has {added:+} {name} operations than {package}")
+    return after
 
 
-def _check_sizes(package: Path, sizes: Sequence[int]) -> None:
+def _check_sizes(package: Path, saved: PackageSummary, sizes: Sequence[int]) -> None:
     """It predicts finite numbers for an image of each size."""
     from coreml_prune_bench.runtimes import portable
 
-    (image,) = read_package(package).inputs
+    (image,) = saved.inputs
     channels = image.shape[-1]
     model = portable.load(package)
     for size in sizes:

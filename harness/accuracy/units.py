@@ -2,7 +2,7 @@
 
 Core ML, and Core AI as well, computes most of a Float16 package in Float16, so its scores differ from Float32's. By
 how much rounding alone explains is measured on the same images: the portable runtime in Float16 beside itself in
-Float32. An image is off where Core ML's largest error of a score is more than the runtime's factor (`FACTORS`) times
+Float32. An image is off where Core ML's largest error of a score is more than the runtime's factor (`factor_of`) times
 that. A unit is wrong where more images are off than `ALLOWED` would be by chance, right where that many are excluded,
 and else nobody can tell.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from scipy import special
 
 from coreml_prune_bench.accuracy.parity import Compared
-from coreml_prune_bench.records.parity import FACTORS, ParityRecord, off_images, usual_rounding
+from coreml_prune_bench.records.parity import ParityRecord, factor_of, off_images, usual_rounding
 
 ALLOWED = 0.05
 """Of the images."""
@@ -48,7 +48,7 @@ def judge(record: Compared | ParityRecord, *, runtime: str = "coreml", units: in
     """
     if not record.rounding_error:
         return None
-    images, off = len(record.largest_error), off_images(record.largest_error, record.rounding_error, FACTORS[runtime])
+    images, off = len(record.largest_error), off_images(record.largest_error, record.rounding_error, factor_of(runtime))
     alpha = _ALPHA / units
     p_value = float(special.bdtrc(off - 1, images, ALLOWED)) if off else 1.0
     excluded = float(special.bdtr(off, images, ALLOWED)) <= alpha

@@ -167,10 +167,10 @@ def _told(record: "ParityRecord", found: "list[tuple[str, Agreement, UnitVerdict
     table = tabled([_row(*one) for one in found])
     if judged is None or judged.detectable is None:
         return f"{head}\n\n{table}"
-    from coreml_prune_bench.records.parity import FACTORS
+    from coreml_prune_bench.records.parity import factor_of
 
     power = (
-        f"Off: images further off than {FACTORS[record.runtimes[0].name]:g} times what rounding to Float16 makes of "
+        f"Off: images further off than {factor_of(record.runtimes[0].name):g} times what rounding to Float16 makes of "
         "them. Wrong: more than 5 % are. "
         f"{said.images:,} images find a unit that is off on {100 * judged.detectable:.1f} % with a power of 80 %."
     )

@@ -58,12 +58,12 @@ def session(
         assert place.scratch is not None, "set up"
         with TemporaryDirectory(dir=place.scratch.parent) as name:
             folder = Path(name)
-            for number, (path, parcel) in enumerate(packages.items()):
-                parcel.unpack(folder / str(number) / Path(path).name)
+            places = {path: folder / str(number) / Path(path).name for number, path in enumerate(packages)}
+            for path, parcel in packages.items():
+                parcel.unpack(places[path])
             (folder / "latency").mkdir()
             for file, content in known.items():
                 (folder / "latency" / file).write_text(content)
-            places = {path: folder / str(number) / Path(path).name for number, path in enumerate(packages)}
             targets = [
                 Target(places[str(one.path)], one.package, one.compute_units, one.batch_size) for one in asks.targets
             ]

@@ -43,7 +43,7 @@ class Store:
         What `fill` returns is kept in the manifest. An artifact is made again where it was made under another key, or a
         file that was written is gone or another now; files that the manifest does not name are no concern of it.
         """
-        folder = self._artifacts / key[:16]
+        folder = self._folder_of(key)
         self._artifacts.mkdir(parents=True, exist_ok=True)
         self._clear()
         with FileLock(self._artifacts / f".{key[:16]}.lock"):
@@ -62,8 +62,11 @@ class Store:
 
     def found(self, key: str) -> Path | None:
         """The folder of the artifact `key`, where it is there and whole."""
-        folder = self._artifacts / key[:16]
+        folder = self._folder_of(key)
         return folder if _is_whole(folder, key) else None
+
+    def _folder_of(self, key: str) -> Path:
+        return self._artifacts / key[:16]
 
     def manifest(self, folder: Path) -> dict[str, Any]:
         """What `fill` returned for this artifact."""

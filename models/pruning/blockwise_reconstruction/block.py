@@ -133,17 +133,17 @@ class Block:
         """Fit the weights that stay, and nothing else; yields the number of steps that are done.
 
         The block is fitted once with each learning rate. It keeps the weights with which it errs least on the images
-        held back: what it is not fitted with if no rate helps.
+        held back, class rows counted as in the fit: what it is not fitted with if no rate helps.
         """
         unfitted = best = self._copies()
-        least = self._before[1]
+        least = self._before[1] + self._rows_error(config)
         variance = _variance(self._targets[self._plain])
         # Zero: a dead block, or a head of zeros: the same for every image, and nothing to fit to.
         for number, rate in enumerate(config.learning_rates if variance else ()):
             self._set(unfitted)
             for step in self._walk(config, rate, variance, np.random.default_rng(order_seed)):
                 yield config.steps * number + step
-            held_back = self._error(self._held_back)
+            held_back = self._error(self._held_back) + self._rows_error(config)
             if held_back < least:
                 best, least = self._copies(), held_back
         self._set(best)
@@ -169,7 +169,7 @@ class Block:
             inputs, targets = (values[batch].to(self._run.device).float() for values in (self._inputs, self._targets))
             loss = functional.mse_loss(self._module(inputs), targets) / variance
             for name, rows in self._class_rows.items():
-                loss = loss + config.class_rows * rows.error(self._weights[name], order)
+                loss = loss + config.class_rows * rows.error(self._weights[name], rows.some(order))
             gradients = torch.autograd.grad(loss, list(self._weights.values()))
             for (name, weight), gradient in zip(self._weights.items(), gradients, strict=True):
                 weight.grad = gradient * self._keep[name] if name in self._keep else gradient
@@ -177,6 +177,12 @@ class Block:
             schedule.step()
             yield step + 1
         optimizer.zero_grad()
+
+    @torch.no_grad()
+    def _rows_error(self, config: ReconstructionConfig) -> float:
+        """Of all class rows, by the share that they count with."""
+        errors = (float(rows.error(self._weights[name])) for name, rows in self._class_rows.items())
+        return config.class_rows * sum(errors)
 
     def _copies(self) -> dict[str, Tensor]:
         return {name: weight.detach().clone() for name, weight in self._weights.items()}
@@ -201,13 +207,15 @@ class _ClassRows:
         self._rows = self._dense - self._dense.mean(dim=0)
         self._variance = float((self._dense @ self._rows.t()).var())
 
-    def error(self, weight: Tensor, order: np.random.Generator) -> Tensor:
-        """Mean squared difference over the variance of what is expected, of some of the rows."""
+    def some(self, order: np.random.Generator) -> Tensor:
+        """Numbers of the rows that a step sees."""
+        return torch.from_numpy(order.permutation(len(self._rows))[:_ROWS_AT_ONCE])
+
+    def error(self, weight: Tensor, chosen: Tensor | slice = slice(None)) -> Tensor:
+        """Mean squared difference over the variance of what is expected, of the rows that are chosen."""
         if not self._variance:
             return weight.new_zeros(())
-        some = torch.from_numpy(order.permutation(len(self._rows))[:_ROWS_AT_ONCE])
-        rows = self._rows[some.to(weight.device)]
-        return ((weight.flatten(1) - self._dense) @ rows.t()).square().mean() / self._variance
+        return ((weight.flatten(1) - self._dense) @ self._rows[chosen].t()).square().mean() / self._variance
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
@@ -233,7 +241,7 @@ def weights_of(stage: nn.Module) -> dict[str, Tensor]:
 
 def _size(weight: Tensor) -> float:
     """The root mean square of the weights that stay, the unit of their learning rate."""
-    kept = weight[weight != 0]
+    kept = weight.detach()[weight != 0]
     return float(kept.square().mean().sqrt()) if len(kept) else 0.0
 
 

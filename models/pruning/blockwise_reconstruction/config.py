@@ -41,8 +41,11 @@ class ReconstructionConfig(PruningConfig):
         "memory", description="where those of a block are kept, in Float16; disk: in the folder for temporary files"
     )
 
-    def start(self) -> SparseGPTConfig | PostTrainingConfig:
-        """What chooses the zeros. It does not see the images that are held back, unless there are too few of all."""
+    def start(self, views: int = 1) -> SparseGPTConfig | PostTrainingConfig:
+        """What chooses the zeros. It does not see the images that are held back, unless there are too few of all.
+
+        views: of each image, that it sees.
+        """
         shared = {name: getattr(self, name) for name in PruningConfig.model_fields if name != "algorithm"}
         if self.zeros == "magnitude":
             return PostTrainingConfig(**shared)
@@ -50,7 +53,7 @@ class ReconstructionConfig(PruningConfig):
         return SparseGPTConfig(
             **shared,
             calibration_samples=samples,
-            views=self.views,
+            views=views,
             hessian_dampening=self.hessian_dampening,
             class_rows=self.class_rows,
         )

@@ -63,7 +63,7 @@ def prune(config: ReconstructionConfig, task: PruningTask) -> Pruned:
     checkpoint, device = task.session.checkpoint, task.session.device
     dense = deepcopy(task.model)
     head = task.head() if config.class_rows else ()
-    state = (checkpoint.load() if checkpoint is not None else None) or task.once(lambda: _masked(config, task))
+    state = (checkpoint.load() if checkpoint is not None else None) or task.once(lambda: _masked(config, task, head))
     task.model.load_state_dict(state["model"])
     masks = masks_of(task.model, state["targets"])
     devices = list(dict.fromkeys([*state["devices"], describe(device)]))
@@ -179,9 +179,11 @@ def coremltools_yaml(
     return f"The zeros alone: Core ML Tools has nothing that fits the blocks afterwards. {note}", content
 
 
-def _masked(config: ReconstructionConfig, task: PruningTask) -> State:
+def _masked(config: ReconstructionConfig, task: PruningTask, head: Collection[str]) -> State:
     """The network with its zeros, before any block is fitted."""
-    start = config.start()
+    # Views take their time, and change which zeros are best in the head alone, which sees a number an image and input.
+    pruned = layer_sparsities(config, task.network, task.model) if config.coremltools is None else {}
+    start = config.start(views=config.views if any(name in pruned for name in head) else 1)
     if isinstance(start, SparseGPTConfig):
         targets, scope = sparse_gpt.sparsify(start, task)
     else:

@@ -140,11 +140,15 @@ def calibration_order(data: LabelledImages, samples: int) -> np.ndarray:
     return np.random.default_rng(0).permutation(len(data))[:samples]
 
 
-def calibration_batches(data: LabelledImages, samples: int, batch_size: int) -> Iterator[Tensor]:
-    """Normalized batches of `samples` training images (or all, if fewer), always the same ones in the same order."""
+def calibration_batches(data: LabelledImages, samples: int, batch_size: int, *, views: int = 1) -> Iterator[Tensor]:
+    """Normalized batches of `samples` training images (or all, if fewer), always the same ones in the same order.
+
+    views: of each image; as in evaluation, and then, after all images, augmented in one way after the other.
+    """
     chosen = calibration_order(data, samples)
-    for batch in np.array_split(chosen, math.ceil(len(chosen) / batch_size)):
-        yield normalize(data.images(batch, None))
+    for view in range(views):
+        for batch in np.array_split(chosen, math.ceil(len(chosen) / batch_size)):
+            yield normalize(data.images(batch, view or None))
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from torch import nn
 
 from coreml_prune_bench.models.checkpoints import State
 from coreml_prune_bench.models.errors import BenchError
+from coreml_prune_bench.models.heads import head_of
 from coreml_prune_bench.models.layers import PrunableLayer, is_depthwise, layers_in_scope
 from coreml_prune_bench.models.loading import LabelledImages
 from coreml_prune_bench.models.network import Network
@@ -47,6 +48,10 @@ class PruningTask:
     session: Session = field(default_factory=Session)
     say: Callable[[str], None] = lambda line: None
     once: Callable[[Callable[[], State]], State] = lambda make: make()
+
+    def head(self) -> tuple[str, ...]:
+        """The layers whose outputs are the classes, by dotted name: asked while the network is on the CPU."""
+        return head_of(self.model, self.image_size, self.network.name).layers
 
     def training_data(self) -> LabelledImages:
         assert self.data is not None, "an algorithm whose needs_data is true is given data"

@@ -17,7 +17,7 @@ from coreml_prune_bench.bench.suite import choose, load_suite
 from coreml_prune_bench.data import load_images, open_data
 from coreml_prune_bench.mlprogram.summary import read_package
 from coreml_prune_bench.models.conversion import to_coreml
-from coreml_prune_bench.models.pruning.blockwise_reconstruction.prune import relative_error
+from coreml_prune_bench.models.pruning.blockwise_reconstruction.block import relative_error
 from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.training import normalize
 from coreml_prune_bench.models.weights import untrained_model

@@ -15,14 +15,12 @@ from coreml_prune_bench.mlprogram.summary import read_package
 from coreml_prune_bench.models.checkpoints import Checkpoint
 from coreml_prune_bench.models.devices import CPU
 from coreml_prune_bench.models.pruning.algorithm import prune
+from coreml_prune_bench.models.pruning.blockwise_reconstruction.block import BlockError, Masks, relative_error
 from coreml_prune_bench.models.pruning.blockwise_reconstruction.config import ReconstructionConfig
 from coreml_prune_bench.models.pruning.blockwise_reconstruction.prune import (
-    BlockError,
-    Masks,
     calibration_images,
     fit_blocks,
     masks_of,
-    relative_error,
 )
 from coreml_prune_bench.models.pruning.coreml import to_sparse_coreml
 from coreml_prune_bench.models.pruning.sparse_gpt import prune as sparse_gpt
@@ -107,6 +105,26 @@ def test_only_the_weights_that_stay_are_changed():
         is_weight = is_layer and value.ndim > 1 and layer in helped
         is_statistic = name.endswith(("running_mean", "running_var", "num_batches_tracked"))
         assert torch.equal(value, before[name]) != (is_weight or is_statistic), name
+
+
+def test_the_rows_of_the_head_count_where_it_is_pruned_and_nowhere_else():
+    model = dense()
+    with_rows, without = (halved(model)[0] for _ in range(2))
+    _, masks = halved(model)
+    images = calibration_images(IMAGES, CONFIG)
+    for sparse, head in ((with_rows, ["classifier"]), (without, [])):
+        config = CONFIG.model_copy(update={"class_rows": 10.0, "learning_rates": (0.03,)})
+        blocks = fit_blocks(
+            TINY.sequential(sparse), TINY.sequential(model), masks, images, config, head=head, seed=0, device=CPU
+        )
+        assert "classifier" in [error.block for _, error in blocks]
+    rows = model.classifier.weight - model.classifier.weight.mean(0)
+
+    def off(sparse: nn.Module) -> float:
+        return float(((sparse.classifier.weight - model.classifier.weight) @ rows.t()).square().mean())
+
+    assert off(with_rows) < 0.9 * off(without)
+    assert torch.equal(with_rows.features[6].weight, without.features[6].weight)
 
 
 def test_where_nothing_is_pruned_nothing_changes():

@@ -3,6 +3,7 @@
 import re
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 from coremltools.optimize.torch.layerwise_compression import (
@@ -20,12 +21,12 @@ from coreml_prune_bench.models.devices import CPU, describe
 from coreml_prune_bench.models.layers import is_depthwise, prunable_layers
 from coreml_prune_bench.models.pruning.algorithm import prune
 from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
-from coreml_prune_bench.models.pruning.sparse_gpt.hessians import Hessian
+from coreml_prune_bench.models.pruning.sparse_gpt.hessians import Hessian, add_rows
 from coreml_prune_bench.models.pruning.sparse_gpt.surgery import operate
 from coreml_prune_bench.models.pruning.sparse_gpt.walk import prune_stages
 from coreml_prune_bench.models.pruning.task import PruningTask
 from coreml_prune_bench.models.stages import sequential_view, split_at
-from coreml_prune_bench.models.training import Session
+from coreml_prune_bench.models.training import Session, calibration_batches
 from tests.latency.noise import Noise
 from tests.models.tiny import SIZE, dense
 from tests.tiny_network import TINY
@@ -239,3 +240,29 @@ def test_the_device_of_the_session_is_taken_and_told(monkeypatch):
         assert prune(config, task).devices == (describe(device),)
     assert asked == [CPU, torch.device("cpu", 0)]
     assert "session" in config.takes
+
+
+def test_rows_of_a_weight_count_as_inputs_by_a_share_of_what_came_in():
+    rows = torch.tensor([[3.0, 0.0], [1.0, 0.0], [2.0, 6.0]])  # their mean: 2, 2
+    hessian = 5 * torch.eye(2)
+    add_rows(hessian, rows, 0.5)
+    # [1, -2], [-1, -2], [0, 4]: squares add up to 26, half of the trace of 10
+    assert torch.allclose(hessian, torch.tensor([[5 + 2 * 5 / 26, 0.0], [0.0, 5 + 24 * 5 / 26]]))
+    assert float(hessian.trace()) == pytest.approx(15)
+    add_rows(hessian, torch.ones(3, 2), 0.5)  # rows that do not differ tell nothing
+    assert float(hessian.trace()) == pytest.approx(15)
+
+
+def test_views_come_after_the_images_as_they_are():
+    class Named:
+        def __len__(self) -> int:
+            return 3
+
+        def images(self, indices, epoch):
+            return np.stack([np.full((1, 1, 3), 10 * (epoch or 0) + i, np.uint8) for i in indices])
+
+    found = torch.cat(list(calibration_batches(Named(), 3, 2, views=2)))[:, 0, 0, 0]
+    plain = torch.cat(list(calibration_batches(Named(), 3, 2)))[:, 0, 0, 0]
+    assert len(found) == 6
+    assert torch.equal(found[:3], plain)
+    assert torch.allclose(found[3:] - found[:3], torch.full((3,), 10 / 255 / 0.229), atol=1e-6)

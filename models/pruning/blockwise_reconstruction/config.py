@@ -31,17 +31,32 @@ class ReconstructionConfig(PruningConfig):
         "step, in units of a tensor's root mean square and the error's root",
     )
     hessian_dampening: float = Field(0.1, gt=0, description="SparseGPT's, ten times its default")
+    class_rows: float = Field(
+        0.3,
+        ge=0,
+        description="SparseGPT's; and in the fit of the layer that gives the classes, how much the error on its own "
+        "rows counts beside that on images",
+    )
     activations: Literal["memory", "disk"] = Field(
         "memory", description="where those of a block are kept, in Float16; disk: in the folder for temporary files"
     )
 
-    def start(self) -> SparseGPTConfig | PostTrainingConfig:
-        """What chooses the zeros. It does not see the images that are held back, unless there are too few of all."""
+    def start(self, views: int = 1) -> SparseGPTConfig | PostTrainingConfig:
+        """What chooses the zeros. It does not see the images that are held back, unless there are too few of all.
+
+        views: of each image, that it sees.
+        """
         shared = {name: getattr(self, name) for name in PruningConfig.model_fields if name != "algorithm"}
         if self.zeros == "magnitude":
             return PostTrainingConfig(**shared)
         samples = self.calibration_samples - self.held_back_samples
-        return SparseGPTConfig(**shared, calibration_samples=samples, hessian_dampening=self.hessian_dampening)
+        return SparseGPTConfig(
+            **shared,
+            calibration_samples=samples,
+            views=views,
+            hessian_dampening=self.hessian_dampening,
+            class_rows=self.class_rows,
+        )
 
     def _extras(self) -> list[str]:
         return ["zeros by magnitude"] if self.zeros == "magnitude" else []

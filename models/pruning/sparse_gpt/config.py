@@ -21,7 +21,14 @@ class SparseGPTConfig(RatioConfig):
         "float32", description="uint8: pruned and quantized to 8 bits in one, rounding made up for as well"
     )
     calibration_samples: int = Field(128, ge=1, description="training images the layers are fitted to")
+    views: int = Field(1, ge=1, description="of each of them: as in evaluation, the others augmented")
     hessian_dampening: float = Field(0.01, gt=0)
+    class_rows: float = Field(
+        0,
+        ge=0,
+        description="where the layer that gives the classes is pruned: how much its own rows, one for each class, "
+        "count as inputs beside the images, which show few of the classes",
+    )
     batchnorm_samples: int = Field(
         0, ge=0, description="training images on which BatchNorm statistics are measured again afterwards; 0: not"
     )

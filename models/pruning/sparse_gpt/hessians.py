@@ -55,6 +55,18 @@ class Hessian:
         return None if self._sum is None else _mirrored(self._sum)
 
 
+def add_rows(hessian: Tensor, weight: Tensor, share: float) -> None:
+    """Count the rows of a layer's weight as inputs, too, by `share` of what came in: in place, the trace `1 + share`.
+
+    What speaks for a class lies along its row, less the mean of all rows, so that it stands for images of the class.
+    """
+    rows = weight.flatten(1).float()
+    rows = rows - rows.mean(dim=0)
+    size = float(rows.square().sum())
+    if size:
+        hessian.addmm_(rows.t(), rows, alpha=share * float(hessian.trace()) / size)
+
+
 class _Pair(NamedTuple):
     """Two rows of a kernel, the upper one first."""
 

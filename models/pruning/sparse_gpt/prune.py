@@ -62,10 +62,18 @@ def sparsify(config: SparseGPTConfig, task: PruningTask) -> tuple[Targets, str]:
     targets = _targets(own_config, task.model)
     layers = {name: layer for name, layer in prunable_layers(task.model).items() if name in targets}
     configs = {name: own_config.get_module_config(name, layer) for name, layer in layers.items()}
-    batches = list(calibration_batches(task.training_data(), samples, _BATCH_SIZE))
+    batches = list(calibration_batches(task.training_data(), samples, _BATCH_SIZE, views=config.views))
     dense = {name: layer.weight.detach().clone() for name, layer in layers.items()}
     _break_ties(layers.values())
-    prune_stages(list(view), batches, layers, configs, device=task.session.device, progress=task.progress)
+    prune_stages(
+        list(view),
+        batches,
+        layers,
+        configs,
+        class_rows=dict.fromkeys(task.head(), config.class_rows) if config.class_rows else {},
+        device=task.session.device,
+        progress=task.progress,
+    )
     for name, layer in layers.items():
         ratio = configs[name].n_m_ratio
         zeros, size = ratio or (round((targets[name] or 0.0) * layer.weight.numel()), layer.weight.numel())

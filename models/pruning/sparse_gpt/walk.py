@@ -8,6 +8,7 @@ first time nothing is needed behind the last one.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from types import MappingProxyType
 
 import torch
 from coremltools.optimize.torch.layerwise_compression import ModuleSparseGPTConfig
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from coreml_prune_bench.models.devices import CPU, exact
 from coreml_prune_bench.models.layers import PrunableLayer
 from coreml_prune_bench.models.memory import kept_memory
-from coreml_prune_bench.models.pruning.sparse_gpt.hessians import Hessian
+from coreml_prune_bench.models.pruning.sparse_gpt.hessians import Hessian, add_rows
 from coreml_prune_bench.models.pruning.sparse_gpt.surgery import operate
 from coreml_prune_bench.models.stages import split_at
 from coreml_prune_bench.models.training import Progress
@@ -32,12 +33,14 @@ def prune_stages(
     layers: Mapping[str, PrunableLayer],
     configs: Mapping[str, ModuleSparseGPTConfig],
     *,
+    class_rows: Mapping[str, float] = MappingProxyType({}),
     device: torch.device = CPU,
     progress: Progress = lambda done, total: None,
 ) -> None:
     """Prune `layers` in place, each as its config says, from the first stage on.
 
     batches: what the first stage takes; between two stages all batches' values are kept, in memory of the device.
+    class_rows: by layer, how much its own rows count as inputs beside what comes in; not at all if it is not named.
     """
     total, done = 2 * len(stages) * len(batches), 0
 
@@ -56,7 +59,10 @@ def prune_stages(
             if own:
                 hessians = _hessians(rest, values, own, advance)
                 for name, layer in own.items():
-                    _prune(layer, hessians[name].clone(), configs[name])
+                    hessian = hessians[name].clone()
+                    if name in class_rows:
+                        add_rows(hessian, layer.weight, class_rows[name])
+                    _prune(layer, hessian, configs[name])
                 del hessians
             else:
                 done += len(batches)

@@ -189,11 +189,11 @@ def _told(
 
 
 def _draw(found: "Sensitivity", path: Path) -> None:
-    from coreml_prune_bench.report.charts import png, svg
+    from coreml_prune_bench.report.drawn import png, svg
     from coreml_prune_bench.report.sensitivity import chart
 
-    drawing = chart(found)
+    drawn = chart(found)
     if path.suffix == ".svg":
-        path.write_text(svg(drawing, alone=True), encoding="utf-8")
+        path.write_text(svg(drawn), encoding="utf-8")
     else:
-        path.write_bytes(png(drawing))
+        path.write_bytes(png(drawn))

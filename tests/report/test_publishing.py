@@ -113,9 +113,15 @@ def test_a_plot_is_shown_and_saved(results: Path, tmp_path: Path) -> None:
 # --- what is no part of the development extra
 
 
+def skip_without(module: str, package: str) -> Any:
+    """The module; without it a line that `make test-slow` shows."""
+    return pytest.importorskip(module, reason=f"no {package} here: .venv/bin/pip install {package}")
+
+
 @pytest.fixture
 def tracking_server(tmp_path: Path) -> Iterator[str]:
-    """MLflow's own server on SQLite."""
+    """MLflow's own server on SQLite, which the extra leaves out."""
+    skip_without("mlflow.server", "mlflow")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -141,7 +147,7 @@ def tracking_server(tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_mlflows_client_reads_the_runs(results: Path, tracking_server: str, run_bench: Any) -> None:
-    mlflow = pytest.importorskip("mlflow")
+    mlflow = skip_without("mlflow", "mlflow")
     arguments = ["--to", "mlflow", "--tracking-uri", tracking_server, "--results", results]
     code, _, errors = run_bench("publish", *arguments)
     assert code == 0, errors
@@ -156,7 +162,7 @@ def test_mlflows_client_reads_the_runs(results: Path, tracking_server: str, run_
 
 @pytest.mark.slow
 def test_an_mlflow_server_that_is_not_there(results: Path, refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("mlflow")
+    skip_without("mlflow", "mlflow")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     line = refused("publish", "--to", "mlflow", "--tracking-uri", "http://127.0.0.1:9", "--results", results)
     assert "MLflow: " in line
@@ -178,7 +184,7 @@ def records_in(file: Path) -> Iterator[bytes]:
 
 @pytest.mark.slow
 def test_offline_files_of_weights_and_biases(results: Path, tmp_path: Path, run_bench: Any) -> None:
-    pytest.importorskip("wandb")
+    skip_without("wandb", "wandb")
     from wandb.proto.wandb_internal_pb2 import Record
 
     code, _, errors = run_bench("publish", "--to", "wandb", "--out", tmp_path / "out", "--results", results)

@@ -79,6 +79,10 @@ def sensitivity(
     for option, file in (("--out", out), ("--plot", plot)):
         if file is not None:
             refuse_file(file, f"{option} {file}", replace=True)
+    if plot is not None:
+        from coreml_prune_bench.report.drawn import refuse_undrawn
+
+        refuse_undrawn()
     chosen = _levels(levels)
 
     from coreml_prune_bench.bench.contention import tell_if_busy

@@ -9,6 +9,7 @@ import functools
 import json
 from typing import TYPE_CHECKING
 
+from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.extras import extras_named
 
 if TYPE_CHECKING:
@@ -17,12 +18,18 @@ if TYPE_CHECKING:
 _PIXELS_A_UNIT = 2
 
 
+@extras_named()
+def refuse_undrawn() -> None:
+    """Raise BenchError, which names the extra, where `charts` is not installed."""
+    import altair  # noqa: F401
+    import vl_convert  # noqa: F401
+
+
 def can_draw() -> bool:
     """Whether the extra `charts` is installed."""
     try:
-        import altair  # noqa: F401
-        import vl_convert  # noqa: F401
-    except ModuleNotFoundError:
+        refuse_undrawn()
+    except BenchError:
         return False
     return True
 

@@ -1,6 +1,7 @@
 """The `sensitivity` command and cells with an allocation: what is kept, resumed, told and drawn."""
 
 import json
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -122,6 +123,12 @@ def test_the_chart_has_a_mark_for_each_layer_level_and_measure(run_bench, comman
     told = [one.get("aria-label") or "" for one in drawn if one.get("aria-roledescription") == "point"]
     assert len(told) == 2 * 2 * len(LAYERS)
     assert told[0].startswith("features.0 at 50 %\nerror ")
+
+
+def test_without_the_library_that_draws_it_is_refused_before_it_is_measured(refused, command, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "altair", None)
+    assert "coreml-prune-bench[charts]" in refused(*command, "--plot", tmp_path / "x.svg")
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_cell_with_an_allocation_is_as_large_as_the_uniform_one_and_is_named_for_it(

@@ -8,7 +8,7 @@
 
 FROM python:3.12-slim AS light
 COPY . /opt/coreml-prune-bench
-RUN pip install --no-cache-dir /opt/coreml-prune-bench
+RUN pip install --no-cache-dir '/opt/coreml-prune-bench[charts]'
 WORKDIR /data
 ENTRYPOINT ["coreml-prune-bench"]
 CMD ["--help"]

@@ -31,7 +31,7 @@ test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow --log-cli-level=INFO
+	$(BIN)/python -m pytest -m slow -rs --log-cli-level=INFO
 
 lint: setup
 	$(BIN)/ruff check .

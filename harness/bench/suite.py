@@ -153,6 +153,8 @@ def load_suite(name: str, *, keeping: Collection[str] | None = None) -> Suite:
     """
     path = Path(name) if name.endswith(".toml") else _SHIPPED / f"{name}.toml"
     if not path.is_file():
+        if name.endswith(".toml"):
+            raise SuiteError(f"no suite {name!r}: no such file; docs/suites.md has one to begin with{_meant(name)}")
         raise SuiteError(
             f"no suite {name!r}: give one of {', '.join(shipped_suites())}, or the path of a .toml file{_meant(name)}"
         )

@@ -12,8 +12,11 @@ from coreml_prune_bench.cli.output import show
 def report(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write, such as report.html.")],
     format: Annotated[
-        Literal["html", "png", "svg"], typer.Option("--format", help="html: the page. png, svg: its charts alone.")
-    ] = "html",
+        Literal["html", "png", "svg"] | None,
+        typer.Option(
+            "--format", help="html: the page. png, svg: its charts alone.  [as the name of OUT ends, or html]"
+        ),
+    ] = None,
     results: ResultsOption = RESULTS,
     history: Annotated[
         str | None,
@@ -29,21 +32,28 @@ def report(
 ) -> None:
     """One self-contained page of a results folder: charts, sortable tables, layers, and how to reproduce each row.
 
-    For example: `report out.html --results results/local`, or over commits: `report history.html --history main`
+    For example: `report out.html --results results/local`; its charts alone: `report charts.svg`, or .png; over
+    commits: `report history.html --history main`
 
     The page needs no network. Nothing is measured.
     """
+    named: dict[str, Literal["html", "png", "svg"]] = {".png": "png", ".svg": "svg"}
+    wanted: Literal["html", "png", "svg"] = format or named.get(out.suffix.lower(), "html")
     if history is not None:
         from coreml_prune_bench.core.errors import BenchError
         from coreml_prune_bench.gating.history import write_history
 
-        if format != "html":
-            raise BenchError(f"--history writes a page, no {format}: leave --format out")
+        if wanted != "html":
+            raise BenchError(f"--history writes a page, no {wanted}: give OUT a name such as history.html, no --format")
         write_history(history, out, force=force)
         show(out)
         return
     from coreml_prune_bench.bench.suite import shipped_suites
+    from coreml_prune_bench.core.progress import say
+    from coreml_prune_bench.report.drawn import can_draw
     from coreml_prune_bench.report.page import write_report
 
-    write_report(results, out, format, shipped_suites=shipped_suites(), force=force)
+    if wanted == "html" and not can_draw():
+        say("no charts: pip install 'coreml-prune-bench[charts]' brings what draws them")
+    write_report(results, out, wanted, shipped_suites=shipped_suites(), force=force)
     show(out)

@@ -79,6 +79,10 @@ def sensitivity(
     for option, file in (("--out", out), ("--plot", plot)):
         if file is not None:
             refuse_file(file, f"{option} {file}", replace=True)
+    if plot is not None:
+        from coreml_prune_bench.report.drawn import refuse_undrawn
+
+        refuse_undrawn()
     chosen = _levels(levels)
 
     from coreml_prune_bench.bench.contention import tell_if_busy
@@ -189,11 +193,11 @@ def _told(
 
 
 def _draw(found: "Sensitivity", path: Path) -> None:
-    from coreml_prune_bench.report.charts import png, svg
+    from coreml_prune_bench.report.drawn import png, svg
     from coreml_prune_bench.report.sensitivity import chart
 
-    drawing = chart(found)
+    drawn = chart(found)
     if path.suffix == ".svg":
-        path.write_text(svg(drawing, alone=True), encoding="utf-8")
+        path.write_text(svg(drawn), encoding="utf-8")
     else:
-        path.write_bytes(png(drawing))
+        path.write_bytes(png(drawn))

@@ -17,6 +17,8 @@ EXTRAS = {
     "huggingface-hub": "hub",
     "huggingface_hub": "hub",
     "timm": "timm",
+    "altair": "charts",
+    "vl_convert": "charts",
     "mlflow-skinny": "mlflow",
     "mlflow": "mlflow",
     "wandb": "wandb",

@@ -25,6 +25,8 @@ _BESIDE = 2 + 1 + _BAR + 1 + 15 + 1 + 9 + 1 + 6
 """Columns that spinner, bar, count (such as 50,000/50,000), speed and time left take."""
 _LEAST = 12
 _A_LINE_SECONDS = 60.0
+_LEAST_SPENT_SECONDS = 5.0
+"""Before it nobody knows how long the rest takes: a first step that comes at once would mean none at all."""
 
 Watch = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""
@@ -146,7 +148,8 @@ class Steps:
             return
         self._told = now
         outer = f"{self._title} {self._done}/{self._total}, " if self._total > 1 else ""
-        left = (now - self._started) / done * (total - done) if done else None
+        spent = now - self._started
+        left = spent / done * (total - done) if done and spent >= _LEAST_SPENT_SECONDS else None
         rest = "" if left is None else f", about {_duration(left)} left of it"
         self._say(f"{outer}{self._description} {done:,}/{total:,}{rest}")
 

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import jinja2
@@ -70,7 +71,7 @@ class Series:
     points: tuple[Point, ...]
     since: Point
 
-    @property
+    @cached_property
     def measured(self) -> list[tuple[int, float]]:
         return [(point.place, point.value) for point in self.points if point.value is not None]
 

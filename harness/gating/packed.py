@@ -1,6 +1,7 @@
 """What was right, a bit an image, as text."""
 
 import base64
+import functools
 
 import numpy as np
 
@@ -12,6 +13,9 @@ def packed(correct: Bits) -> str:
     return base64.b64encode(np.packbits(correct).tobytes()).decode()
 
 
+@functools.lru_cache(maxsize=256)  # a gate asks for each row several times
 def unpacked(text: str, images: int) -> Bits:
-    """bool [images]. Raises ValueError for what is no base64, or too short."""
-    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=images).astype(bool)
+    """bool [images], not to be written to. Raises ValueError for what is no base64, or too short."""
+    correct = np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=images).astype(bool)
+    correct.flags.writeable = False
+    return correct

@@ -4,6 +4,7 @@
 NumPy; anything else, such as half a file, is left to `read_record` and its messages.
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,12 @@ _END = b"]]}\n}\n"
 _STAND_IN = b'"predictions": {"labels": [0], "top5": [[0]]}}'
 """What is checked in place of the predictions, so that a measured record has some."""
 
-_NO_NUMBERS = (b",,", b"[,", b",]", b"[]")
 _LONGEST_NUMBER = 9
 """Digits; longer ones are no classes, and `read_record` says so."""
 
 _OPEN = ord("[")
 _COMMA = ord(",")
+_BETWEEN_LISTS = (b"],", b",[")
 
 
 def read_scored(path: Path) -> tuple[Record, Bits | None]:
@@ -59,21 +60,34 @@ def right(predictions: Predictions) -> Bits:
 
 def _bits(labels: bytes, top5: bytes) -> Bits | None:
     """From ",7,7,12" and "[7,1,2],[1,7,2],[12,3,4]"; None unless that is their form, and of one length."""
-    if any(wrong in text for wrong in _NO_NUMBERS for text in (labels[1:], top5)):
-        return None
-    known = _after(labels, _COMMA, b"0123456789,")
-    best = _after(top5, _OPEN, b"0123456789,[]")
+    known, best = _known_labels(labels), _after(top5, _OPEN, _BETWEEN_LISTS)
     if known is None or best is None or not len(known) == len(best) == top5.count(b"],[") + 1:
         return None
     return known == best
 
 
-def _after(text: bytes, mark: int, alphabet: bytes) -> NDArray[np.int64] | None:
-    """The numbers that follow each mark; None if there is another character, no number, or one too long."""
+@functools.lru_cache(maxsize=2)
+def _known_labels(labels: bytes) -> NDArray[np.int64] | None:
+    """Those of a data set are the same in all of its records."""
+    return _after(labels, _COMMA, ())
+
+
+def _after(text: bytes, mark: int, together: tuple[bytes, ...]) -> NDArray[np.int64] | None:
+    """The numbers that follow each mark; None if there is another character, no number, or one too long.
+
+    together: what may stand side by side without a number between.
+    """
     characters = np.frombuffer(text + b",", np.uint8)
+    between = characters - ord("0") > 9
     allowed = np.zeros(256, bool)
-    allowed[list(alphabet)] = True
-    if not allowed[characters].all():
+    allowed[[_COMMA, *b"".join(together)]] = True
+    if not allowed[characters[between]].all():
+        return None
+    pairs = np.flatnonzero(between[:-1] & between[1:])
+    alike = np.zeros(len(pairs), bool)
+    for first, second in together:
+        alike |= (characters[pairs] == first) & (characters[pairs + 1] == second)
+    if not alike.all():
         return None
     places = np.flatnonzero(characters == mark) + 1
     places = places[places < len(characters)]

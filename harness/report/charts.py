@@ -1,105 +1,71 @@
-"""Charts of a report: laid out once as shapes, drawn as SVG for a page or a file, or as PNG.
+"""Charts of a report as altair describes them: what is shown of the points, and nothing of the records behind them.
 
-A shape says what it is part of, and each drawer how that looks. A series is told by the form of its marks first, and by
-their colour second. Nothing here knows of records, and no plotting library is needed.
+Each is a chart of Vega-Lite that a page draws as wide as it is, or a file at a fixed width. A page hides series of it
+by the parameter `hidden`; the front is found by the chart itself, of what is left. altair comes with the extra
+`charts`, and is imported where a chart is made.
 """
 
-import io
-import itertools
+from __future__ import annotations
+
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
-from PIL import Image, ImageDraw, ImageFont
+from coreml_prune_bench.core.escaping import one_line, printable
+from coreml_prune_bench.core.extras import extras_named
+from coreml_prune_bench.report.looks import color, form
 
-from coreml_prune_bench.core.escaping import one_line, xml_attribute, xml_text
+if TYPE_CHECKING:
+    import altair as alt
 
-XY = tuple[float, float]
+    Chart = alt.LayerChart
 
-WIDTH = 400
-FONT_SIZE = 12
+HIDDEN, MARKS, LABELS = "hidden", "points", "labels"
+"""What a page's script asks a chart for: the parameter with the numbers of series that are not shown, and layers."""
 
-# After Okabe and Ito, whom most colour-blind readers can follow; dark enough for white. Seven, beside eight forms of
-# marks, so that no two of 56 series look the same.
-_COLORS = ("#222222", "#0072b2", "#c65300", "#00845f", "#b4588d", "#7a6200", "#6a3d9a")
-_COLORS_ON_BLACK = ("#e6e6e6", "#56b4e9", "#f0883e", "#3fcf9f", "#e79ac6", "#e0c24a", "#b79ae8")
-_LOOKS = {  # style: (colour, line width)
-    "axis": ("#444444", 1.0),
-    "grid": ("#e3e3e3", 1.0),
-    "front": ("#777777", 1.5),
-    "leader": ("#999999", 0.75),
-    "error": ("", 1.0),
-    "median": ("#000000", 2.0),
-}
-_INK = "#222222"
-
-_HEIGHT = 310
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 30, 42
-_MARK_RADIUS = 5.5
-_TICKS = 5
+_WIDTH = 440
+_HEIGHT = 320
+_LETTER = 6.5
+"""About the width of one in a label, in pixels."""
+_MARK_SIZE = 110
+_REACH = 600
+"""A finger is wider than a mark; square pixels."""
 _ROW_HEIGHT = 58
-_BINS = 60
 _DOTS_ROW_HEIGHT = 17
+_BINS = 60
 _LONGEST_NAME = 160
-
-_PNG_SCALE = 2
-_OVERSAMPLING = 2
-
-
-@dataclass(frozen=True)
-class Line:
-    points: tuple[XY, ...]
-    style: Literal["axis", "grid", "front", "leader", "error", "median"]
-    series: int | None = None
-    of: int | None = None
+_LEGEND_COLUMNS = 5
+_DETAILS = "details"
 
 
 @dataclass(frozen=True)
-class Mark:
-    """A point of a series. details: what is told of it when it is pointed at, in lines. value: what it stands for, of
-    those of which a page finds the front anew. of: which point of its chart it is; so of its label."""
+class Look:
+    """The colours of what is not a series, and of each series. width: in pixels, or that of what holds the chart."""
 
-    at: XY
-    series: int
-    details: tuple[str, ...] = ()
-    value: XY | None = None
-    of: int | None = None
-
-
-@dataclass(frozen=True)
-class Area:
-    points: tuple[XY, ...]
-    series: int
-    details: tuple[str, ...] = ()
+    ink: str
+    soft: str
+    line: str
+    paper: str
+    font: str
+    color: Callable[[int], str]
+    width: int | str
+    legend: bool = False
+    """Whether charts say what their series are; a page says it once, of algorithms."""
+    labels_move: bool = False
+    """Whether a page finds places for labels; else those are left out that would cover another."""
 
 
-@dataclass(frozen=True)
-class Text:
-    at: XY
-    text: str
-    anchor: Literal["start", "middle", "end"] = "start"
-    style: Literal["tick", "label", "title"] = "tick"
-    series: int | None = None
-    of: int | None = None
-
-
-Shape = Line | Mark | Area | Text
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """Shapes on a canvas; y grows downwards. title: what it shows, for those who do not see it."""
-
-    title: str
-    width: float
-    height: float
-    shapes: tuple[Shape, ...]
+IN_FILE = Look("#222222", "#555555", "#e3e3e3", "#ffffff", "sans-serif", color, _WIDTH, legend=True)
+_IN_COLORS_OF_PAGE = ("var(--ink)", "var(--soft)", "var(--line)", "var(--paper)", "system-ui, sans-serif")
+ON_PAGE = Look(*_IN_COLORS_OF_PAGE, lambda series: f"var(--s{series})", "container", labels_move=True)
+WITHOUT_SCRIPT = Look(*_IN_COLORS_OF_PAGE, lambda series: f"var(--s{series})", 2 * _WIDTH)
 
 
 @dataclass(frozen=True)
 class Point:
-    """One measured thing of a scatter chart. error: of y, to either side. label: a word or two beside the mark."""
+    """One measured thing of a scatter chart. error: of y, to either side. label: a word or two beside the mark.
+    details: what is told of it when it is pointed at, in lines."""
 
     x: float
     y: float
@@ -129,241 +95,212 @@ class DotRow:
     details: tuple[tuple[str, ...], ...]
 
 
-# --- layout
+Draw = Callable[[Look], "Chart"]
+"""What draws a chart once its look is known."""
 
 
-def pareto_front(points: Iterable[Point]) -> list[Point]:
-    """The points than which none is both at most as large and better, from small to large."""
-    front: list[Point] = []
-    for point in sorted(points, key=lambda point: (point.x, -point.y)):
-        if not front or point.y > front[-1].y:
-            front.append(point)
-    return front
+@extras_named()
+def scatter(
+    title: str, points: Sequence[Point], x_label: str, y_label: str, names: Mapping[int, str], look: Look
+) -> Chart:
+    """Points with their errors, and the front of those that are small in x and high in y, with their labels.
 
-
-def scatter(title: str, points: Sequence[Point], x_label: str, y_label: str) -> Drawing:
-    """Points with their errors, the front of those that are small in x and high in y, and a label beside each."""
-    x_low, x_high = _padded([p.x for p in points], 0.12)
-    y_low, y_high = _padded([p.y + side * p.error for p in points for side in (-1, 1)], 0.06)
-
-    def place(x: float, y: float) -> XY:
-        return (
-            _LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - _LEFT - _RIGHT),
-            _HEIGHT - _BOTTOM - (y - y_low) / (y_high - y_low) * (_HEIGHT - _TOP - _BOTTOM),
-        )
-
-    shapes: list[Shape] = [Text((_LEFT, 18), title, style="title")]
-    for value in _ticks(x_low, x_high):
-        x, _ = place(value, 0)
-        shapes += [
-            Line(((x, _TOP), (x, _HEIGHT - _BOTTOM)), "grid"),
-            Text((x, _HEIGHT - _BOTTOM + 16), f"{value:g}", "middle"),
-        ]
-    for value in _ticks(y_low, y_high):
-        _, y = place(0, value)
-        shapes += [Line(((_LEFT, y), (WIDTH - _RIGHT, y)), "grid"), Text((_LEFT - 6, y + 4), f"{value:g}", "end")]
-    corner = (_LEFT, _HEIGHT - _BOTTOM)
-    shapes += [
-        Line(((_LEFT, _TOP), corner, (WIDTH - _RIGHT, _HEIGHT - _BOTTOM)), "axis"),
-        Text((WIDTH - _RIGHT, _HEIGHT - 8), x_label, "end"),
-        Text((_LEFT + 6, _TOP + 12), y_label),
-    ]
-    front = pareto_front(points)
-    steps = [place(front[0].x, front[0].y)]
-    for before, after in itertools.pairwise(front):
-        steps += [place(after.x, before.y), place(after.x, after.y)]
-    shapes.append(Line(tuple(steps), "front"))
-    for point in points:
-        low, high = place(point.x, point.y - point.error), place(point.x, point.y + point.error)
-        shapes.append(Line((low, high), "error", point.series))
-    places = [place(point.x, point.y) for point in points]
-    shapes += _labels(points, places)
-    shapes += [
-        Mark(at, point.series, point.details, (point.x, point.y), number)
-        for number, (at, point) in enumerate(zip(places, points, strict=True))
-    ]
-    return Drawing(title, WIDTH, _HEIGHT, tuple(shapes))
-
-
-def distributions(title: str, rows: Sequence[Distribution], x_label: str) -> Drawing:
-    """A histogram a row over one axis. What lies beyond the slowest row's 99th percentile is left out, and counted."""
-    low = min(min(row.samples) for row in rows)
-    low, high = _padded([low, max(_percentile(row.samples, 0.99) for row in rows)], 0.04)
-    height = _TOP + _ROW_HEIGHT * len(rows) + _BOTTOM
-    left = _RIGHT
-
-    def place(x: float) -> float:
-        return left + (x - low) / (high - low) * (WIDTH - left - _RIGHT)
-
-    shapes: list[Shape] = [Text((left, 18), title, style="title")]
-    for value in _ticks(low, high):
-        shapes += [
-            Line(((place(value), _TOP), (place(value), height - _BOTTOM)), "grid"),
-            Text((place(value), height - _BOTTOM + 16), f"{value:g}", "middle"),
-        ]
-    for number, row in enumerate(rows):
-        floor = _TOP + _ROW_HEIGHT * (number + 1) - 6
-        beyond = sum(sample > high for sample in row.samples)
-        remark = f" ({beyond:,} slower than shown)" if beyond else ""
-        name = _fitting(row.name, WIDTH - left - _RIGHT - _text_width(remark)) + remark
-        counts = [0] * _BINS
-        for sample in row.samples:
-            if sample <= high:
-                counts[min(_BINS - 1, int((sample - low) / (high - low) * _BINS))] += 1
-        outline: list[XY] = [(left, floor)]
-        for position, count in enumerate(counts):
-            y = floor - count / max(counts) * (_ROW_HEIGHT - 26)
-            outline += [(place(low + (high - low) * side / _BINS), y) for side in (position, position + 1)]
-        outline.append((WIDTH - _RIGHT, floor))
-        typical = place(row.typical)
-        at_end = typical > WIDTH - 90
-        shapes += [
-            Area(tuple(outline), row.series, row.details),
-            Line(((typical, floor + 3), (typical, floor - _ROW_HEIGHT + 24)), "median", row.series),
-            Text((left, floor - _ROW_HEIGHT + 20), name, style="label", series=row.series),
-            Text(
-                (typical + (-5 if at_end else 5), floor - 4), f"{row.typical:#.3g}", "end" if at_end else "start",
-                "label", row.series,
-            ),
-        ]  # fmt: skip
-    shapes += [
-        Line(((left, height - _BOTTOM), (WIDTH - _RIGHT, height - _BOTTOM)), "axis"),
-        Text((WIDTH - _RIGHT, height - 8), x_label, "end"),
-    ]
-    return Drawing(title, WIDTH, height, tuple(shapes))
-
-
-def dots(title: str, rows: Sequence[DotRow], x_label: str, *, logarithmic: bool = False) -> Drawing:
-    """A row a name, a mark a series along one axis (Cleveland 1984). logarithmic: zeros stand at the low end."""
-    known = [value for row in rows for value in row.values if value is not None and (value > 0 or not logarithmic)]
-    values = [math.log10(value) for value in known] if logarithmic else known
-    low, high = _padded(values or [0.0], 0.05)
-    left = _RIGHT + min(max(_text_width(row.name) for row in rows), _LONGEST_NAME)
-    height = _TOP + _DOTS_ROW_HEIGHT * len(rows) + _BOTTOM
-    floor = height - _BOTTOM
-
-    def place(value: float) -> float:
-        return left + 10 + (max(value, low) - low) / (high - low) * (WIDTH - left - 10 - _RIGHT)
-
-    shapes: list[Shape] = [Text((_RIGHT, 18), title, style="title")]
-    for tick in _ticks(low, high):
-        if logarithmic and tick != round(tick):
-            continue
-        label = f"{10.0**tick:g}" if logarithmic else f"{tick:g}"
-        shapes += [
-            Line(((place(tick), _TOP), (place(tick), floor)), "grid"),
-            Text((place(tick), floor + 16), label, "middle"),
-        ]
-    marks: list[Shape] = []
-    for number, row in enumerate(rows):
-        y = _TOP + _DOTS_ROW_HEIGHT * (number + 0.5)
-        shapes += [
-            Line(((left + 10, y), (WIDTH - _RIGHT, y)), "grid"),
-            Text((left, y + 4), _fitting(row.name, _LONGEST_NAME), "end"),
-        ]
-        for series, (value, details) in enumerate(zip(row.values, row.details, strict=True)):
-            if value is not None:
-                at = place(value if not logarithmic else math.log10(value) if value > 0 else low)
-                marks.append(Mark((at, y), series, details))
-    shapes += [
-        Line(((left + 10, floor), (WIDTH - _RIGHT, floor)), "axis"),
-        Text((WIDTH - _RIGHT, height - 8), x_label, "end"),
-    ]
-    return Drawing(title, WIDTH, height, (*shapes, *marks))
-
-
-def mark(series: int) -> Drawing:
-    """A series' mark alone, for a legend in a page."""
-    return Drawing("", 16, 16, (Mark((8, 8), series),))
-
-
-def legend(names: Mapping[int, str], width: float) -> Drawing:
-    """Each series' mark and name, in as many lines as it takes."""
-    shapes: list[Shape] = []
-    x, y = float(_RIGHT), 16.0
-    for series, name in names.items():
-        needed = 22 + _text_width(name)
-        if x > _RIGHT and x + needed > width:
-            x, y = float(_RIGHT), y + 20
-        shapes += [Mark((x + _MARK_RADIUS, y), series), Text((x + 18, y + 4), name)]
-        x += needed + 16
-    return Drawing("Legend", width, y + 14, tuple(shapes))
-
-
-def beside(drawings: Sequence[Drawing], columns: int) -> Drawing:
-    """Drawings in rows of `columns`, as one."""
-    shapes: list[Shape] = []
-    y = 0.0
-    for start in range(0, len(drawings), columns):
-        row = drawings[start : start + columns]
-        x = 0.0
-        for drawing in row:
-            shapes += [_moved(shape, x, y) for shape in drawing.shapes]
-            x += drawing.width
-        y += max(drawing.height for drawing in row)
-    width = max(sum(d.width for d in drawings[start : start + columns]) for start in range(0, len(drawings), columns))
-    return Drawing("; ".join(dict.fromkeys(d.title for d in drawings)), width, y, tuple(shapes))
-
-
-def _moved(shape: Shape, x: float, y: float) -> Shape:
-    if isinstance(shape, Line | Area):
-        return replace(shape, points=tuple((px + x, py + y) for px, py in shape.points))
-    return replace(shape, at=(shape.at[0] + x, shape.at[1] + y))
-
-
-def _labels(points: Sequence[Point], places: Sequence[XY]) -> list[Shape]:
-    """A label beside each point where it covers nothing else, with a line to it where that is not close by.
-
-    Those of the front find their places first.
+    names: what each series is called. Of a front no point lies above and to the left of another, so labels go there.
     """
-    taken = [_box(x, y, 2 * _MARK_RADIUS, 2 * _MARK_RADIUS) for x, y in places]
-    shapes: list[Shape] = []
-    front = pareto_front(points)
-    by_need = sorted(range(len(points)), key=lambda number: points[number] not in front)
-    for number, point, (x, y) in ((number, points[number], places[number]) for number in by_need):
-        half = _text_width(point.label) / 2
-        for distance, angle in itertools.product(range(0, 120, 12), range(0, 360, 30)):
-            reach = _MARK_RADIUS + 5 + distance
-            along, up = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-            centre = (x + along * (reach + half), y - up * (reach + 4))
-            box = _box(*centre, 2 * half, FONT_SIZE)
-            if _inside(box) and not any(_overlap(box, other) for other in taken):
-                break
-        else:
-            continue  # hover tells it
-        taken.append(box)
-        if distance > 12:
-            edge = centre[0] - math.copysign(half, along) if abs(along) > 0.1 else centre[0]
-            shapes.append(Line(((x, y), (edge, centre[1])), "leader", point.series, number))
-        shapes.append(Text((centre[0], centre[1] + 4), point.label, "middle", "label", point.series, number))
-    return shapes
+    import altair as alt
+
+    x_range = _padded([p.x for p in points], 0.12)
+    y_range = _padded([p.y + side * p.error for p in points for side in (-1, 1)], 0.06)
+    values = [
+        {
+            "x": p.x, "y": p.y, "low": p.y - p.error, "high": p.y + p.error, "series": p.series,
+            "name": names[p.series], "label": one_line(p.label), _DETAILS: _told(p.details),
+        }
+        for p in points
+    ]  # fmt: skip
+    x = alt.X("x:Q", title=x_label, scale=alt.Scale(domain=x_range, nice=False, zero=False))
+    y = alt.Y("y:Q", title=y_label, scale=alt.Scale(domain=y_range, nice=False, zero=False))
+    shown = _of_shown_series(alt.Chart())
+    order = [alt.SortField("x", order="ascending"), alt.SortField("y", order="descending")]
+    front = (
+        shown.transform_window(best="max(y)", sort=order, frame=[None, 0])
+        .transform_window(before="lag(best)", x_before="lag(x)", sort=order)
+        .transform_filter("!isValid(datum.before) || datum.y > datum.before")
+    )
+    labelled = front
+    if not look.labels_move:  # a letter is 11 pixels high
+        high, wide = ((span[1] - span[0]) / side for span, side in ((y_range, _HEIGHT), (x_range, _pixels(look))))
+        labelled = front.transform_window(lag_y="lag(y)", lag_x="lag(x)", sort=order).transform_filter(
+            f"!isValid(datum.lag_y) || datum.y - datum.lag_y > {11 * high!r} || "
+            f"datum.x - datum.lag_x > {_LETTER * wide!r} * length(datum.label)"
+        )
+    told = alt.Description(f"{_DETAILS}:N")
+    beside = {} if look.labels_move else {"dx": -5, "dy": -4}
+    layers = [
+        front.mark_line(interpolate="step-after", color=look.soft, strokeWidth=1.5, aria=False).encode(x=x, y=y),
+        shown.mark_rule(aria=False).encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=_colors(names, look, look.legend)),
+        shown.mark_point(size=_REACH, filled=True, opacity=0, aria=False).encode(x=x, y=y),
+        shown.mark_point(size=_MARK_SIZE, filled=True, opacity=1, stroke=look.paper, strokeWidth=1)
+        .encode(x=x, y=y, color=_colors(names, look, look.legend), shape=_shapes(names, look.legend), description=told)
+        .properties(name=MARKS),
+        labelled.mark_text(align="right", baseline="bottom", color=look.ink, aria=False, **beside)
+        .encode(x=x, y=y, text="label:N")
+        .properties(name=LABELS),
+    ]
+    return _layered(layers, values, title, _HEIGHT, look)
 
 
-Box = tuple[float, float, float, float]
+@extras_named()
+def distributions(
+    title: str, rows: Sequence[Distribution], x_label: str, names: Mapping[int, str], look: Look
+) -> Chart:
+    """A histogram a row over one axis. What lies beyond the slowest row's 99th percentile is left out, and counted."""
+    import altair as alt
+
+    low, high = _padded(
+        [min(min(row.samples) for row in rows), max(_percentile(row.samples, 0.99) for row in rows)], 0.04
+    )
+    outlines: list[dict[str, Any]] = []
+    typical: list[dict[str, Any]] = []
+    for number, row in enumerate(rows):
+        floor = len(rows) - 1 - number
+        own = {"row": number, "series": row.series, "name": names[row.series], "floor": floor}
+        outlines += [{**own, "x": x, "y": floor + 0.55 * share} for x, share in _histogram(row.samples, low, high)]
+        outlines[-_BINS - 1][_DETAILS] = _told(row.details)  # the first of an outline speaks for all of it
+        beyond = sum(sample > high for sample in row.samples)
+        typical.append(
+            {
+                **own, "x": row.typical, "top": floor + 0.65, "left": low, "above": floor + 0.68,
+                "text": one_line(row.name) + (f" ({beyond:,} slower than shown)" if beyond else ""),
+                "value": f"{row.typical:#.3g}",
+            }
+        )  # fmt: skip
+    x = alt.X("x:Q", title=x_label, scale=alt.Scale(domain=[low, high], nice=False, zero=False))
+    heights = alt.Scale(domain=[0, len(rows)], nice=False)
+    y = alt.Y("y:Q", axis=None, scale=heights)
+    shown = _of_shown_series(alt.Chart(alt.Data(values=outlines)))
+    marked = _of_shown_series(alt.Chart())
+    layers = [
+        shown.mark_area(interpolate="step-after", opacity=0.5, line=False).encode(
+            x=x, y=y, y2="floor:Q", detail="row:N", color=_colors(names, look, look.legend),
+            description=alt.Description(f"{_DETAILS}:N"),
+        ),
+        marked.mark_rule(strokeWidth=2, color=look.ink, aria=False).encode(
+            x=x, y=alt.Y("floor:Q", axis=None, scale=heights), y2="top:Q"
+        ),
+        marked.mark_text(align="left", baseline="bottom", dx=2, color=look.ink, limit=_pixels(look), aria=False).encode(
+            x=alt.X("left:Q"), y=alt.Y("above:Q", axis=None, scale=heights), text="text:N"
+        ),
+        marked.mark_text(align="left", baseline="bottom", dx=5, dy=-2, color=look.ink, aria=False).encode(
+            x=x, y=alt.Y("floor:Q", axis=None, scale=heights), text="value:N"
+        ),
+    ]  # fmt: skip
+    return _layered(layers, typical, title, _ROW_HEIGHT * len(rows), look)
 
 
-def _box(x: float, y: float, width: float, height: float) -> Box:
-    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+@extras_named()
+def dots(
+    title: str,
+    rows: Sequence[DotRow],
+    x_label: str,
+    names: Mapping[int, str],
+    look: Look,
+    *,
+    logarithmic: bool = False,
+) -> Chart:
+    """A row a name, a mark a series along one axis (Cleveland 1984). logarithmic: of values above 0."""
+    import altair as alt
+
+    values = [
+        {"row": printable(row.name), "x": value, "series": series, "name": names[series], _DETAILS: _told(details)}
+        for row in rows
+        for series, (value, details) in enumerate(zip(row.values, row.details, strict=True))
+        if value is not None
+    ]
+    scale = alt.Scale(type="log", nice=False, padding=8) if logarithmic else alt.Scale(zero=False, padding=8)
+    order = [printable(row.name) for row in rows]
+    axis = alt.Axis(title=None, labelLimit=_LONGEST_NAME, grid=True)
+    marks = (
+        alt.Chart()
+        .mark_point(size=_MARK_SIZE, filled=True, opacity=1, stroke=look.paper, strokeWidth=1)
+        .encode(
+            x=alt.X("x:Q", title=x_label, scale=scale),
+            y=alt.Y("row:N", sort=order, scale=alt.Scale(domain=order), axis=axis),
+            color=_colors(names, look, True),
+            shape=_shapes(names, True),
+            description=alt.Description(f"{_DETAILS}:N"),
+        )
+    )
+    return _layered([marks], values, title, _DOTS_ROW_HEIGHT * len(rows), look, hides=False)
 
 
-def _inside(box: Box) -> bool:
-    return box[0] > _LEFT and box[1] > _TOP and box[2] < WIDTH - 4 and box[3] < _HEIGHT - _BOTTOM
+@extras_named()
+def finished(panels: Sequence[Chart], look: Look, *, columns: int = 1) -> alt.TopLevelMixin:
+    """Panels in rows of `columns`, with the colours and fonts of the look; a page has them one by one."""
+    import altair as alt
+
+    whole = panels[0] if len(panels) == 1 else alt.concat(*panels, columns=columns)
+    text = {"labelColor": look.soft, "titleColor": look.soft, "titleFontWeight": "normal"}
+    return (
+        whole.configure(font=look.font, background="transparent" if look is not IN_FILE else look.paper)
+        .configure_axis(
+            **text, gridColor=look.line, domainColor=look.soft, tickColor=look.soft, labelFontSize=12, titleFontSize=12
+        )
+        .configure_title(color=look.ink, fontSize=14, anchor="start")
+        .configure_text(fontSize=12)
+        .configure_legend(
+            **text, orient="bottom", columns=_LEGEND_COLUMNS if columns > 1 else 2, labelFontSize=12, symbolOpacity=1
+        )
+        .configure_view(stroke=None)
+    )
 
 
-def _overlap(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def _layered(
+    layers: Sequence[Any], values: list[dict[str, Any]], title: str, height: int, look: Look, *, hides: bool = True
+) -> Chart:
+    """values: the data of those layers that have none of their own."""
+    import altair as alt
+
+    parameters = [alt.param(name=HIDDEN, value=[])] if hides else []
+    whole = {"title": one_line(title), "width": look.width, "height": height}
+    chart = alt.layer(*layers, data=alt.Data(values=values), **whole)
+    return cast("Chart", chart.add_params(*parameters))
 
 
-def _text_width(text: str) -> float:
-    """About what a sans-serif takes; no drawer needs it exactly."""
-    return 0.56 * FONT_SIZE * len(text)
+def _of_shown_series(chart: Any) -> Any:
+    return chart.transform_filter(f"indexof({HIDDEN}, datum.series) < 0")
 
 
-def _fitting(text: str, width: float) -> str:
-    kept = text
-    while _text_width(kept) > width:
-        kept = f"{kept[:-2]}…"
-    return kept
+def _colors(names: Mapping[int, str], look: Look, legend: bool) -> alt.Color:
+    import altair as alt
+
+    scale = alt.Scale(domain=[*names.values()], range=[look.color(series) for series in names])
+    return alt.Color("name:N", scale=scale, legend=alt.Legend(title=None) if legend else None)
+
+
+def _shapes(names: Mapping[int, str], legend: bool) -> alt.Shape:
+    import altair as alt
+
+    scale = alt.Scale(domain=[*names.values()], range=[form(series) for series in names])
+    return alt.Shape("name:N", scale=scale, legend=alt.Legend(title=None) if legend else None)
+
+
+def _pixels(look: Look) -> int:
+    return look.width if isinstance(look.width, int) else _WIDTH
+
+
+def _told(details: Iterable[str]) -> str:
+    return "\n".join(map(printable, details))
+
+
+def _histogram(samples: Sequence[float], low: float, high: float) -> list[tuple[float, float]]:
+    """Where each bin begins, and how full it is beside the fullest; at last where the axis ends."""
+    counts = [0] * _BINS
+    for sample in samples:
+        if sample <= high:
+            counts[min(_BINS - 1, int((sample - low) / (high - low) * _BINS))] += 1
+    edges = [low + (high - low) * number / _BINS for number in range(_BINS + 1)]
+    return list(zip(edges, [*(count / max(counts) for count in counts), 0.0], strict=True))
 
 
 def _padded(values: Sequence[float], share: float) -> tuple[float, float]:
@@ -372,166 +309,6 @@ def _padded(values: Sequence[float], share: float) -> tuple[float, float]:
     return low - padding, high + padding
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Round values between the two, about five of them."""
-    rough = (high - low) / _TICKS
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
-    return [round(n * step, 10) for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
-
-
 def _percentile(values: Sequence[float], share: float) -> float:
     """The nearest rank."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
-
-
-# --- marks
-
-
-def _form(series: int) -> list[XY]:
-    """The outline of a series' mark around (0, 0), of about the same area each."""
-    kinds = (
-        _regular(24, 0.0, 1.0),  # circle
-        _regular(4, 45, 1.2),  # square
-        _regular(3, 90, 1.35),  # triangle
-        _regular(4, 0, 1.3),  # diamond
-        _regular(3, 270, 1.35),  # triangle on its head
-        _plus(),
-        _regular(5, 90, 1.2),
-        _star(),
-    )
-    return kinds[series % len(kinds)]
-
-
-def _regular(corners: int, turn: float, radius: float) -> list[XY]:
-    angles = [math.radians(turn + 360 * corner / corners) for corner in range(corners)]
-    return [(radius * math.cos(angle), -radius * math.sin(angle)) for angle in angles]
-
-
-def _plus() -> list[XY]:
-    arm, half = 1.25, 0.42
-    quarter = [(half, -half), (half, -arm), (-half, -arm), (-half, -half)]
-    turned = [[(x, y), (y, -x), (-x, -y), (-y, x)] for x, y in quarter]
-    return [corner[turn] for turn in range(4) for corner in turned]
-
-
-def _star() -> list[XY]:
-    outer, inner = _regular(5, 90, 1.5), _regular(5, 126, 0.62)
-    return [corner for pair in zip(outer, inner, strict=True) for corner in pair]
-
-
-def _outline(mark: Mark) -> list[XY]:
-    return [(mark.at[0] + _MARK_RADIUS * x, mark.at[1] + _MARK_RADIUS * y) for x, y in _form(mark.series)]
-
-
-# --- SVG
-
-
-def svg(drawing: Drawing, *, alone: bool = False) -> str:
-    """An <svg> element. alone: a file with looks of its own on white, where a page would give them by class."""
-    style = f"<style>{_own_style({s.series for s in drawing.shapes if s.series is not None})}</style>" if alone else ""
-    paper = '<rect width="100%" height="100%" fill="#fff"/>' if alone else ""
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {drawing.width:g} {drawing.height:g}" role="group" '
-        f"aria-label={xml_attribute(drawing.title)}"
-        + (f' width="{drawing.width:g}" height="{drawing.height:g}">' if alone else ">")
-    )
-    return "\n".join([head, style + paper, *map(_svg_of, drawing.shapes), "</svg>"])
-
-
-def _svg_of(shape: Shape) -> str:
-    if isinstance(shape, Line):
-        looks = f'class="{_class(shape.style, shape.series)}"{_of(shape.of)}'
-        return f'<polyline {looks} points="{_svg_points(shape.points)}"/>'
-    if isinstance(shape, Text):
-        at = f'x="{shape.at[0]:.1f}" y="{shape.at[1]:.1f}" text-anchor="{shape.anchor}"'
-        return f'<text class="{_class(shape.style, shape.series)}"{_of(shape.of)} {at}>{xml_text(shape.text)}</text>'
-    if isinstance(shape, Mark):
-        # A finger is wider than a mark.
-        reach = f'<circle class="reach" cx="{shape.at[0]:.1f}" cy="{shape.at[1]:.1f}" r="12"/>'
-        return _svg_group("mark", shape, (reach if shape.details else "") + _svg_polygon(_outline(shape)))
-    return _svg_group("area", shape, _svg_polygon(shape.points))
-
-
-def _svg_group(kind: str, shape: Mark | Area, content: str) -> str:
-    told = ""
-    if shape.details:
-        label, details = (xml_attribute(end.join(shape.details)) for end in (", ", "\n"))
-        told = f' tabindex="0" role="img" aria-label={label} data-details={details}'
-    if isinstance(shape, Mark) and shape.value:
-        x, y = shape.value
-        told += f' data-series="{shape.series}" data-x="{x!r}" data-y="{y!r}"{_of(shape.of)}'
-    return f'<g class="{_class(kind, shape.series)}"{told}>{content}</g>'
-
-
-def _svg_polygon(points: Iterable[XY]) -> str:
-    return f'<polygon points="{_svg_points(points)}"/>'
-
-
-def _of(point: int | None) -> str:
-    return "" if point is None else f' data-of="{point}"'
-
-
-def _class(style: str, series: int | None) -> str:
-    return style if series is None else f"{style} s{series}"
-
-
-def _svg_points(points: Iterable[XY]) -> str:
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-
-
-def _own_style(series: set[int]) -> str:
-    lines = [f".{style}{{fill:none;stroke:{ink};stroke-width:{width}}}" for style, (ink, width) in _LOOKS.items()]
-    colors = [f".s{n} polygon{{fill:{color(n)}}}.error.s{n}{{stroke:{color(n)}}}" for n in sorted(series)]
-    return (
-        f"text{{font:{FONT_SIZE}px system-ui,sans-serif;fill:{_INK}}}.title{{font-weight:600;font-size:14px}}"
-        ".label{paint-order:stroke;stroke:#fff;stroke-width:3px}.reach{fill:none}.mark polygon{stroke:#fff}"
-        ".area polygon{fill-opacity:.45}" + "".join(lines) + "".join(colors)
-    )
-
-
-# --- PNG
-
-
-def png(drawing: Drawing) -> bytes:
-    """The drawing on white, two pixels a unit."""
-    scale = _PNG_SCALE * _OVERSAMPLING  # drawn larger, because Pillow does not smooth edges
-    canvas = Image.new("RGB", (round(drawing.width * scale), round(drawing.height * scale)), "white")
-    pen = ImageDraw.Draw(canvas)
-    for shape in drawing.shapes:
-        _draw(pen, shape, scale)
-    size = (canvas.width // _OVERSAMPLING, canvas.height // _OVERSAMPLING)
-    file = io.BytesIO()
-    canvas.resize(size, Image.Resampling.LANCZOS).save(file, "PNG")
-    return file.getvalue()
-
-
-def _draw(pen: ImageDraw.ImageDraw, shape: Shape, scale: float) -> None:
-    def scaled(points: Iterable[XY]) -> list[XY]:
-        return [(x * scale, y * scale) for x, y in points]
-
-    if isinstance(shape, Line):
-        ink, width = _LOOKS[shape.style]
-        pen.line(scaled(shape.points), ink or color(shape.series or 0), round(width * scale), joint="curve")
-    elif isinstance(shape, Text):
-        size = 14 if shape.style == "title" else FONT_SIZE
-        anchor = {"start": "ls", "middle": "ms", "end": "rs"}[shape.anchor]
-        font = ImageFont.load_default(size * scale)
-        halo = round(1.5 * scale) if shape.style == "label" else 0
-        told = one_line(shape.text)  # Pillow places no other by an anchor
-        pen.text(scaled([shape.at])[0], told, _INK, font, anchor, stroke_width=halo, stroke_fill="white")
-    elif isinstance(shape, Mark):
-        pen.polygon(scaled(_outline(shape)), color(shape.series), "white", round(scale))
-    else:
-        pen.polygon(scaled(shape.points), _faint(color(shape.series)))
-
-
-def color(series: int, *, on_black: bool = False) -> str:
-    """A series' colour, as #rrggbb."""
-    return (_COLORS_ON_BLACK if on_black else _COLORS)[series % len(_COLORS)]
-
-
-def _faint(ink: str) -> str:
-    """Half way to white."""
-    parts = [int(ink[start : start + 2], 16) for start in (1, 3, 5)]
-    return "#" + "".join(f"{(part + 255) // 2:02x}" for part in parts)

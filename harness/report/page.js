@@ -2,9 +2,13 @@
 const tip = document.getElementById("tip");
 let told = null;  // the mark that the tip is about
 
+// What is told of a mark: Vega keeps with each what it was drawn from.
+function detailsOf(one) {
+  return one?.__data__?.datum?.details;
+}
 function show(target) {
   told = target;
-  tip.textContent = target.dataset.details;
+  tip.textContent = detailsOf(target);
   tip.hidden = false;
   const at = target.getBoundingClientRect(), own = tip.getBoundingClientRect(), gap = 8;
   const left = at.left + at.width / 2 - own.width / 2;
@@ -15,12 +19,9 @@ function hide() {
   told = null;
   tip.hidden = true;
 }
-function markOf(event) {
-  return event.target.closest?.("[data-details]");
-}
 for (const [on, off] of [["pointerover", "pointerout"], ["focusin", "focusout"]]) {
-  document.addEventListener(on, (event) => { if (markOf(event)) show(markOf(event)); });
-  document.addEventListener(off, (event) => { if (told && markOf(event) === told) hide(); });
+  document.addEventListener(on, (event) => { if (detailsOf(event.target)) show(event.target); });
+  document.addEventListener(off, (event) => { if (told && event.target === told) hide(); });
 }
 document.addEventListener("scroll", () => { if (told) show(told); }, { capture: true, passive: true });  // Tab scrolls
 document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
@@ -43,17 +44,6 @@ function frontOf(points) {
 function pointOf(one) {
   return { one, x: Number(one.dataset.x), y: Number(one.dataset.y) };
 }
-function drawFront(line) {
-  const marks = Array.from(line.parentElement.querySelectorAll(".mark[data-x]")).filter((one) => !isOff(one));
-  const steps = [], front = frontOf(marks.map(pointOf)), labelled = new Set(front.map(({ one }) => one.dataset.of));
-  for (const label of line.parentElement.querySelectorAll(".label, .leader")) label.classList.toggle("beaten", !labelled.has(label.dataset.of));
-  for (const { one } of front) {
-    const reach = one.querySelector(".reach"), x = reach.getAttribute("cx"), y = reach.getAttribute("cy");
-    if (steps.length) steps.push(`${x},${steps.at(-1).split(",")[1]}`);
-    steps.push(`${x},${y}`);
-  }
-  line.setAttribute("points", steps.join(" "));
-}
 function beatenRows(table) {
   const rows = Array.from(table.tBodies[0].rows).filter((row) => row.dataset.group !== undefined && !isOff(row));
   const groups = Array.from(new Set(rows.map((row) => row.dataset.group)), (name) => rows.filter((row) => row.dataset.group === name));
@@ -61,12 +51,8 @@ function beatenRows(table) {
   return (row) => !best.has(row);
 }
 function filter() {
-  for (const button of document.querySelectorAll(".algorithms button")) {
-    const { value } = button.dataset;
-    for (const charts of document.querySelectorAll(".charts:not(.levels)")) charts.classList.toggle(`off-${value}`, off.series.has(value));
-  }
   for (const one of document.querySelectorAll("[data-network]")) one.hidden = isOff(one);
-  for (const line of document.querySelectorAll("polyline.front")) drawFront(line);
+  for (const chart of views.keys()) redraw(chart);
   const tables = Array.from(document.querySelectorAll("table.sortable")).filter((table) => table.querySelector("tr[data-group]"));
   for (const table of only.checked ? tables : []) {
     const beaten = beatenRows(table);
@@ -86,6 +72,34 @@ for (const button of document.querySelectorAll(".legend button")) {
   });
 }
 only.addEventListener("change", filter);
+
+// Charts: drawn as soon as they have a width, and again where that changes.
+const views = new Map();
+async function draw(chart) {
+  views.set(chart, null);
+  const specification = JSON.parse(chart.querySelector("script").textContent), place = chart.appendChild(document.createElement("div"));
+  const options = { ast: true, actions: false, defaultStyle: false, renderer: "svg", tooltip: () => {}, patch: placeLabels };
+  views.set(chart, (await vegaEmbed(place, specification, options)).view);
+  redraw(chart);
+}
+function placeLabels(vega) {
+  const size = { signal: "[width, height]" }, anchor = ["top-left", "top", "left", "top-right", "bottom-right", "right"];
+  for (const mark of vega.marks.filter(({ name }) => name === "labels_marks")) {
+    mark.transform = [{ type: "label", size, anchor, offset: [8], avoidMarks: ["points_marks"] }];
+  }
+  return vega;
+}
+async function redraw(chart) {
+  const view = views.get(chart);
+  if (!view || !chart.clientWidth) return;
+  if (!chart.classList.contains("levels")) view.signal("hidden", Array.from(off.series, Number));
+  await view.signal("width", chart.clientWidth).runAsync();
+  for (const mark of chart.querySelectorAll("path[aria-label]")) if (detailsOf(mark)) mark.tabIndex = 0;
+}
+const widths = new ResizeObserver((entries) => {
+  for (const { target } of entries) if (target.clientWidth) views.has(target) ? redraw(target) : draw(target);
+});
+for (const chart of document.querySelectorAll(".chart")) widths.observe(chart);
 
 // What the table shows, as the command writes CSV: a text that a spreadsheet would compute has an apostrophe before it.
 function csvOf(table) {

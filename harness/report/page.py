@@ -1,13 +1,15 @@
 """One page that shows what the records of a results folder say: an answer, charts, tables, layers, latency, and how
 each row was made.
 
-The page needs no network and no other file. Like tables, it reads records and never models.
+The page needs no network and no other file. Like tables, it reads records and never models. Without the extra `charts`
+it is a page without charts, which says so.
 """
 
 import os
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 import jinja2
@@ -19,16 +21,20 @@ from coreml_prune_bench.records.accuracy import Record, read_records
 from coreml_prune_bench.records.latency import LatencyRecord, read_latency_records
 from coreml_prune_bench.records.latest import newest_trials
 from coreml_prune_bench.records.sensitivity import Sensitivity
-from coreml_prune_bench.report import charts
 from coreml_prune_bench.report.accuracy_tables import COLUMNS, caption, comparison_caption, rows
 from coreml_prune_bench.report.answer import Answer, answers, choice_cells, latency_cells, medians
-from coreml_prune_bench.report.charts import Drawing
+from coreml_prune_bench.report.charts import IN_FILE, ON_PAGE, WITHOUT_SCRIPT, Draw, finished
 from coreml_prune_bench.report.config_rows import ConfigRow, beside_published, config_rows
+from coreml_prune_bench.report.drawn import can_draw, png, specification, svg, vega
 from coreml_prune_bench.report.formats import number, values
+from coreml_prune_bench.report.looks import color, form
 from coreml_prune_bench.report.made import how_made, name_of, row_key
 from coreml_prune_bench.report.page_charts import latency_charts, pareto, sensitivity_charts, series_of
 from coreml_prune_bench.report.page_tables import Linked, PageTable, layers_of, page_table
 from coreml_prune_bench.report.sensitivity import kept_sensitivities
+
+if TYPE_CHECKING:
+    import altair as alt
 
 Format = Literal["html", "png", "svg"]
 
@@ -52,23 +58,35 @@ def write_report(
         sensitivities = kept_sensitivities(results)
         content = page(records, latencies, sensitivities, shipped_suites=shipped_suites, linked=linked).encode()
     else:
-        drawing = figure(records, latencies)
-        content = charts.png(drawing) if format == "png" else charts.svg(drawing, alone=True).encode()
+        drawn = figure(records, latencies)
+        content = png(drawn) if format == "png" else svg(drawn).encode()
     write_atomically(out, content)
 
 
-def figure(records: list[Record], latencies: list[LatencyRecord]) -> Drawing:
-    """All charts and their legend as one drawing. Raises BenchError where nothing was measured."""
+def figure(records: list[Record], latencies: list[LatencyRecord]) -> "alt.TopLevelMixin":
+    """All charts and their legend as one. Raises BenchError where nothing was measured, or the extra is missing."""
     table = rows(records)
     series = series_of([row for row in table if row["top1_mean"] is not None], latencies)
-    drawings = [
-        *(drawing for _, drawing in pareto(table, series)),
-        *(drawing for one in latency_charts(latencies, series) for drawing in one.drawings),
+    draws = [
+        *(draw for _, draw in pareto(table, series)),
+        *(draw for one in latency_charts(latencies, series) for draw in one.draw),
     ]
-    if not drawings:
+    if not draws:
         raise BenchError("no row was measured: there is nothing to draw")
-    panels = charts.beside(drawings, _COLUMNS_OF_CHARTS)
-    return charts.beside([panels, charts.legend({number: name for name, number in series.items()}, panels.width)], 1)
+    return finished([draw(IN_FILE) for draw in draws], IN_FILE, columns=_COLUMNS_OF_CHARTS)
+
+
+@dataclass(frozen=True)
+class _PageChart:
+    """What the page's script draws, and what shows where scripts are off."""
+
+    specification: str
+    still: str
+
+
+def _on_page(draw: Draw) -> _PageChart:
+    live, still = (finished([draw(look)], look) for look in (ON_PAGE, WITHOUT_SCRIPT))
+    return _PageChart(specification(live), svg(still))
 
 
 def page(
@@ -88,6 +106,9 @@ def page(
     series = series_of(table, latencies)
     timed = medians(latencies)
     sensitivities = list(sensitivities)
+    drawn = can_draw()
+    fronts = pareto(table, series)
+    timings = latency_charts(latencies, series)
     levels = max((len(one.layers[0].effects) for one in sensitivities), default=0)
 
     def sized(row: ConfigRow) -> dict[str, str]:
@@ -116,17 +137,19 @@ def page(
         newest=newest,
         measured=sum(row["top1_mean"] is not None for row in table),
         portable=any(row["runtime"] == "portable" for row in table),
-        series=[(number, name, charts.svg(charts.mark(number))) for name, number in series.items()],
+        series=[(number, name, form(number)) for name, number in series.items()],
         answers=[(one.network, _answer_table(one, timed, linked)) for one in answers(found)],
         colors=_colors([*series.values(), *range(levels)]),
-        pareto=[(network, charts.svg(drawing)) for network, drawing in pareto(table, series)],
+        drawn=drawn,
+        vega=vega() if drawn and (fronts or timings or sensitivities) else "",
+        pareto=[(network, _on_page(draw)) for network, draw in fronts if drawn],
         tables=tables,
         layers=layers_of(trials_of.values()),
         sensitivity=[
-            (found.title, one, list(map(charts.svg, one.drawings)))
+            (found.title, one, [_on_page(draw) for draw in one.draw if drawn])
             for found, one in ((found, sensitivity_charts(found)) for found in sensitivities)
         ],
-        latency=[(one, list(map(charts.svg, one.drawings))) for one in latency_charts(latencies, series)],
+        latency=[(one, [_on_page(draw) for draw in one.draw if drawn]) for one in timings],
         made=made,
         failures=[
             (f"{name_of(r)}, trial {r.trial + 1}", r.brief_reason)
@@ -139,7 +162,7 @@ def page(
 
 def _colors(series: Iterable[int]) -> list[tuple[int, str, str]]:
     """The colours of each series, on white and on black."""
-    return [(one, charts.color(one), charts.color(one, on_black=True)) for one in sorted(set(series))]
+    return [(one, color(one), color(one, on_black=True)) for one in sorted(set(series))]
 
 
 def _answer_table(answer: Answer, timed: dict[str, dict[str, float]], linked: Linked) -> PageTable:

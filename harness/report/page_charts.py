@@ -1,12 +1,14 @@
 """What the page draws: accuracy against size, distributions of latencies, sensitivities."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from coreml_prune_bench.core.escaping import one_line
 from coreml_prune_bench.records.latency import LatencyRecord
 from coreml_prune_bench.records.sensitivity import Sensitivity
 from coreml_prune_bench.report import charts
-from coreml_prune_bench.report.charts import Distribution, Drawing, Point
+from coreml_prune_bench.report.charts import Distribution, Draw, Point
 from coreml_prune_bench.report.looks import OTHER_PACKAGES, series_of_names
 from coreml_prune_bench.report.made import named
 from coreml_prune_bench.report.page_tables import Filtered, PageTable, brief, short
@@ -24,7 +26,7 @@ Series = dict[str, int]
 class Charted:
     """Charts and the table of what they show."""
 
-    drawings: list[Drawing]
+    draw: list[Draw]
     table: PageTable
 
 
@@ -34,7 +36,11 @@ def series_of(table: list[_Values], latencies: list[LatencyRecord]) -> Series:
     return series_of_names(map(named, [*titles, *map(_latency_series, latencies)]))
 
 
-def pareto(table: list[_Values], series: Series) -> list[tuple[str, Drawing]]:
+def _names(series: Series) -> dict[int, str]:
+    return {number: one_line(name) for name, number in series.items()}
+
+
+def pareto(table: list[_Values], series: Series) -> list[tuple[str, Draw]]:
     """One chart a network and data set, with the network's title: suites that measured the same stand in the same."""
     measured = [row for row in table if row["top1_mean"] is not None]
     several = len({row["data"] for row in measured}) > len({row["model_title"] for row in measured})
@@ -44,11 +50,13 @@ def pareto(table: list[_Values], series: Series) -> list[tuple[str, Drawing]]:
     return [
         (
             model,
-            charts.scatter(
+            partial(
+                charts.scatter,
                 f"{model} on {data}" if several else model,
                 [_point(row, series) for row in group],
                 "weight.bin (MB)",
                 "top-1 (%)",
+                _names(series),
             ),
         )
         for (model, data), group in groups.items()
@@ -111,7 +119,8 @@ def _latency_of(title: str, group: list[LatencyRecord], series: Series) -> Chart
         }
         for record, summary, more in zip(group, summaries, besides(group), strict=True)
     ]
-    drawing = charts.distributions(
+    draw = partial(
+        charts.distributions,
         title,
         [
             Distribution(
@@ -124,6 +133,7 @@ def _latency_of(title: str, group: list[LatencyRecord], series: Series) -> Chart
             for record, summary, row in zip(group, summaries, table, strict=True)
         ],
         "ms a prediction",
+        _names(series),
     )
     timing = group[0].protocol
     note = (
@@ -136,7 +146,7 @@ def _latency_of(title: str, group: list[LatencyRecord], series: Series) -> Chart
         )
         for record in group
     ]
-    return Charted([drawing], PageTable(title, note, table, filters=filters))
+    return Charted([draw], PageTable(title, note, table, filters=filters))
 
 
 def sensitivity_charts(found: Sensitivity) -> Charted:

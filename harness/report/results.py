@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.core.files import write_atomically
 from coreml_prune_bench.records.accuracy import Record, read_records
 from coreml_prune_bench.records.latest import newest_trials
 from coreml_prune_bench.report import accuracy_tables
@@ -26,9 +25,8 @@ from coreml_prune_bench.report.config_rows import config_rows
 from coreml_prune_bench.report.formats import Column, values
 
 if TYPE_CHECKING:
+    import altair as alt
     import pandas as pd
-
-    from coreml_prune_bench.report.charts import Drawing
 
 Level = Literal["row", "trial", "image"]
 
@@ -105,14 +103,15 @@ class Results:
                 return self._by_image()
         raise BenchError(f"level {level!r}: expected 'row', 'trial' or 'image'")
 
-    def plot(self) -> Plot:
-        """Accuracy against size, a panel a network and data set, as `report --format svg`; a notebook shows it.
+    def plot(self) -> alt.TopLevelMixin:
+        """Accuracy against size, a panel a network and data set, as `report front.svg`: a chart of altair, which a
+        notebook shows, and whose `save("front.png")` writes what the name ends with.
 
-        Raises BenchError where nothing was measured.
+        Raises BenchError where nothing was measured, or where the extra `charts` is missing.
         """
         from coreml_prune_bench.report.page import figure
 
-        return Plot(figure(list(self.records), []))
+        return figure(list(self.records), [])
 
     def _by_image(self) -> pd.DataFrame:
         import pandas as pd
@@ -128,27 +127,6 @@ class Results:
         frame["predicted"] = np.fromiter((top[0] for _, p in told for top in p.top5), np.int64, sum(images))
         frame["correct"] = frame["predicted"] == frame["label"]
         return frame
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A chart that notebooks show."""
-
-    drawing: Drawing
-
-    def _repr_svg_(self) -> str:
-        from coreml_prune_bench.report.charts import svg
-
-        return svg(self.drawing, alone=True)
-
-    def save(self, path: str | Path) -> None:
-        """Write it, as PNG or SVG as the name ends. Raises BenchError for another ending."""
-        from coreml_prune_bench.report.charts import png
-
-        out = Path(path)
-        if out.suffix not in (".png", ".svg"):
-            raise BenchError(f"{out}: expected a name that ends in .png or .svg")
-        write_atomically(out, png(self.drawing) if out.suffix == ".png" else self._repr_svg_().encode())
 
 
 def load_records(folder: str | Path) -> Results:

@@ -1,15 +1,19 @@
 """The sensitivity of a network's layers, as a results folder holds it, told and drawn."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from coreml_prune_bench.records.sensitivity import Effect, Sensitivity
 from coreml_prune_bench.records.store import Store
-from coreml_prune_bench.report.charts import DotRow, Drawing, beside, dots, legend
+from coreml_prune_bench.report.charts import IN_FILE, DotRow, Draw, dots, finished
 from coreml_prune_bench.report.formats import write_cells
+
+if TYPE_CHECKING:
+    import altair as alt
 
 _LEAST_DRAWN = 1e-4
 """Nats; what is less stands there in a chart."""
@@ -38,15 +42,13 @@ def caption(sensitivity: Sensitivity) -> str:
     )
 
 
-def chart(sensitivity: Sensitivity) -> Drawing:
-    """Error and top-1 beside each other, with what the marks mean."""
-    key, *both = panels(sensitivity)
-    panel = beside(both, columns=2)
-    return beside([replace(key, width=panel.width), panel], columns=1)
+def chart(sensitivity: Sensitivity) -> "alt.TopLevelMixin":
+    """Error and top-1 beside each other, for a file."""
+    return finished([draw(IN_FILE) for draw in panels(sensitivity)], IN_FILE, columns=2)
 
 
-def panels(sensitivity: Sensitivity) -> list[Drawing]:
-    """What the marks mean, error, and top-1: a row a layer, a mark a level."""
+def panels(sensitivity: Sensitivity) -> list[Draw]:
+    """Error, and top-1: a row a layer, a mark a level."""
     levels = [f"{100 * effect.sparsity:g} %" for effect in sensitivity.layers[0].effects]
 
     def dot_rows(value: Callable[[Effect], float | None]) -> list[DotRow]:
@@ -61,10 +63,13 @@ def panels(sensitivity: Sensitivity) -> list[Drawing]:
             for layer in sensitivity.layers
         ]
 
+    names = {number: f"layer {level} sparse" for number, level in enumerate(levels)}
     errors = dot_rows(lambda e: None if e.divergence is None else max(e.divergence, _LEAST_DRAWN))
-    error = dots(f"{sensitivity.title}: error", errors, "divergence from dense, nats", logarithmic=True)
-    top1 = dots("Top-1", dot_rows(lambda e: 100 * e.top1), f"%, dense {100 * sensitivity.dense_top1:.1f}")
-    return [legend({n: f"layer {level} sparse" for n, level in enumerate(levels)}, error.width), error, top1]
+    told = f"%, dense {100 * sensitivity.dense_top1:.1f}"
+    return [
+        partial(dots, f"{sensitivity.title}: error", errors, "divergence from dense, nats", names, logarithmic=True),
+        partial(dots, "Top-1", dot_rows(lambda e: 100 * e.top1), told, names),
+    ]
 
 
 def _details(effect: Effect) -> tuple[str, str]:

@@ -35,5 +35,11 @@ def test_the_extras_are_the_projects_and_bring_what_they_are_named_for():
         for extra in re.findall(r"extra == [\"']([\w-]+)", marker):
             brought.setdefault(extra, set()).add(re.split(r"[<>=\[ ]", name)[0])
     assert set(brought) <= set(metadata("coreml-prune-bench").get_all("Provides-Extra") or ())
-    others = {"sklearn", "huggingface_hub", "mlflow", "dask"}  # modules that distributions of other names bring
+    others = {
+        "sklearn",
+        "huggingface_hub",
+        "mlflow",
+        "dask",
+        "vl_convert",
+    }  # modules that distributions of other names bring
     assert {name for name in EXTRAS if name not in brought[EXTRAS[name]]} == others

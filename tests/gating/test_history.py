@@ -129,5 +129,5 @@ def test_what_git_has_of_a_baseline_file_and_of_a_folder_of_records(tmp_path, mo
     assert run_bench("report", "h.html", "--history", "main")[0] == 0
     assert "no commit of it" in refused("report", "i.html", "--history", "main:nothing.json")
     assert "git says: " in refused("report", "i.html", "--history", "nowhere")
-    assert "leave --format out" in refused("report", "i.svg", "--format", "svg", "--history", "main")
+    assert "a name such as history.html" in refused("report", "i.svg", "--history", "main")
     assert not Path("i.html").exists()

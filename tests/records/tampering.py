@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.gating.baseline import read_results
@@ -15,6 +16,7 @@ from coreml_prune_bench.records.accuracy import Record, read_records
 from coreml_prune_bench.records.latency import LatencyRecord, read_latency_records
 from coreml_prune_bench.report import accuracy_tables, latency_tables
 from coreml_prune_bench.report.benchmark_json import to_benchmark_json
+from coreml_prune_bench.report.drawn import svg
 from coreml_prune_bench.report.page import figure, page
 from coreml_prune_bench.report.paired_tables import render_pairs
 from coreml_prune_bench.report.results import Results
@@ -49,8 +51,11 @@ def _places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
         yield from _places(one, (*above, step))
 
 
-def tell_everything(results: Path, good: Path) -> list[str]:
-    """Every table, page, chart, frame and gate of a folder; returns what was warned of or refused, each in a line."""
+def tell_everything(results: Path, good: Path, *, draw: bool) -> list[str]:
+    """Every table, page, frame and gate of a folder; returns what was warned of or refused, each in a line.
+
+    draw: charts too, which take half a second.
+    """
     said: list[str] = []
     records = _attempt(said, lambda: read_records(results, said.append)) or []
     latencies = _attempt(said, lambda: read_latency_records(results, said.append)) or []
@@ -63,8 +68,10 @@ def tell_everything(results: Path, good: Path) -> list[str]:
         _attempt(said, lambda form=form: render_pairs(records, "dense", form))
         _attempt(said, lambda form=form: latency_tables.render(latencies, form, published=True))
         _attempt(said, lambda form=form: [latency_tables.render_operations(one, form) for one in latencies])
-    _attempt(said, lambda: page(records, latencies, shipped_suites=()))
-    _attempt(said, lambda: figure(records, latencies))
+    with patch("coreml_prune_bench.report.page.can_draw", lambda: draw):
+        _attempt(said, lambda: page(records, latencies, shipped_suites=()))
+    if draw:
+        _attempt(said, lambda: svg(figure(records, latencies)))
     for level in ("row", "trial", "image"):
         _attempt(said, lambda level=level: Results(tuple(records)).latest().to_frame(level))
     if any(one.status == "measured" for one in latencies):

@@ -325,9 +325,9 @@ def test_no_record_that_was_changed_by_hand_is_a_traceback(tmp_path):
     for one, where in ((record, results / "records" / "x.json"), (latency, results / "latency" / "x.json")):
         texts = list(tampered(one))
         assert len(texts) > 1000
-        for text in draw.sample(texts, 30):
+        for number, text in enumerate(draw.sample(texts, 30)):
             where.write_text(text)
-            assert not any("\n" in line for line in tell_everything(results, good))
+            assert not any("\n" in line for line in tell_everything(results, good, draw=number % 10 == 0))
         where.unlink()
 
 

@@ -13,6 +13,19 @@ from tests.report.samples import SAMPLE, latencies, sensitivity
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
+_SETTLE = """
+const done = arguments[0], frame = () => new Promise(requestAnimationFrame);
+(async () => {
+  const charts = Array.from(document.querySelectorAll(".chart"));
+  do { await frame(); } while (charts.some((one) => one.checkVisibility() && !views.get(one)));
+  for (const one of charts) await views.get(one)?.runAsync();
+  await frame();
+  await frame();
+})().then(done);
+"""
+"""Waits until every chart in sight or below is drawn as it is to be."""
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """A headless Chromium that shows the sample's page with latencies; skipped where there is none."""
@@ -29,7 +42,9 @@ def browser(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
     measured = [latencies([1_000_000, 1_100_000, 1_050_000])]
     path.write_text(page(read_records(SAMPLE), measured, [sensitivity()], shipped_suites=shipped_suites()))
+    driver.set_script_timeout(60)
     driver.show = lambda width=1280, dark=False, page=path: _show(driver, page, width, dark)
+    driver.settle = lambda: driver.execute_async_script(_SETTLE)
     yield driver
     driver.quit()
 
@@ -40,3 +55,4 @@ def _show(driver, path: Path, width: int, dark: bool) -> None:
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
     driver.get(path.as_uri())
+    driver.settle()

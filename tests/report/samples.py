@@ -1,7 +1,9 @@
 """What the tests of the page show, and a reader for it."""
 
+import json
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 from coreml_prune_bench.records.latency import (
     LatencyRecord,
@@ -15,14 +17,16 @@ SAMPLE = ROOT / "results" / "imagenet-sample"
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, tables as rows of texts, and all text."""
+    """Tags with their attributes, tables as rows of texts, charts as Vega-Lite has them, and all text but scripts'."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.tables: list[list[list[str]]] = []
+        self.charts: list[dict[str, Any]] = []
         self.text = ""
         self._cell = False
+        self._script: str | None = None
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
@@ -34,18 +38,36 @@ class Page(HTMLParser):
         elif tag in ("td", "th"):
             self.tables[-1][-1].append("")
             self._cell = True
+        elif tag == "script":
+            self._script = dict(attrs).get("type") or "text/javascript"
 
     def handle_endtag(self, tag):
+        if tag == "script":
+            self._script = None
         if tag in ("td", "th"):
             self._cell = False
 
     def handle_data(self, data):
+        if self._script:
+            if self._script == "application/json":
+                self.charts.append(json.loads(data))
+            return
         self.text += data
         if self._cell:
             self.tables[-1][-1][-1] += data
 
+    def details(self) -> list[str]:
+        """What is told of the marks of charts."""
+        return [row["details"] for chart in self.charts for row in charted(chart) if "details" in row]
+
     def commands(self) -> list[str]:
         return [line for line in self.text.splitlines() if "run_bench.py" in line]
+
+
+def charted(chart: dict[str, Any]) -> list[dict[str, Any]]:
+    """The data of a chart and of its layers, as Vega-Lite has them."""
+    own = chart.get("data", {}).get("values", [])
+    return own + [row for layer in chart.get("layer", []) for row in charted(layer)]
 
 
 def latencies(medians: list[int], *, units: str = "all") -> LatencyRecord:

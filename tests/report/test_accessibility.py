@@ -25,6 +25,7 @@ def axe() -> str:
 
 def _violations(browser, axe: str) -> list[str]:
     browser.execute_script("document.querySelectorAll('details').forEach((one) => one.open = true)")
+    browser.settle()
     browser.execute_script(axe)
     browser.set_script_timeout(300)
     passed, violations = browser.execute_async_script(_RUN)

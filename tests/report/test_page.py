@@ -25,9 +25,10 @@ from coreml_prune_bench.records.latency import (
     write_latency_record,
 )
 from coreml_prune_bench.records.statistics import score_interval
-from coreml_prune_bench.report import charts
+from coreml_prune_bench.report import drawn
 from coreml_prune_bench.report.answer import answers
 from coreml_prune_bench.report.config_rows import config_rows
+from coreml_prune_bench.report.looks import color
 from coreml_prune_bench.report.page import figure, page
 from tests.factories import accuracy_record, four_images, four_images_dense, write_records
 from tests.report.samples import ROOT, SAMPLE, Page, latencies, sensitivity
@@ -55,8 +56,10 @@ def test_the_page_needs_nothing_from_outside(sample_page):
     assert addresses
     assert all(address.startswith("#") for address in addresses)
     assert not {tag for tag, _ in parsed.tags} & {"link", "img", "iframe", "object"}
-    assert "url(" not in sample_page
-    assert "@import" not in sample_page
+    without_scripts = re.sub(r"<script.*?</script>", "", sample_page, flags=re.DOTALL)
+    assert re.findall(r"url\((?!#)", without_scripts) == []
+    assert "@import" not in without_scripts
+    assert len(sample_page.encode()) < 2_000_000
     policy = next(a["content"] for _, a in parsed.tags if a.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'")
 
@@ -76,9 +79,7 @@ def test_the_pages_tables_are_those_of_the_command(run_bench, sample_page):
 
 
 def test_every_measured_row_is_a_mark_with_its_numbers(sample_page):
-    told = [
-        attributes["data-details"] or "" for _, attributes in Page(sample_page).tags if "data-details" in attributes
-    ]
+    told = Page(sample_page).details()
     records = [r for r in read_records(SAMPLE) if r.predictions]
     assert len(told) == len(records)
     for one in records:
@@ -104,8 +105,7 @@ def test_sensitivity_by_layer_is_charted_and_tabled():
     (table,) = [table for table in parsed.tables if "75 %: error" in table[0]]
     assert table[1] == ["features.0.0", "1,000", "0.5000", "0.7500", "-", "75.0", "62.5", "55.0"]
     assert len(table) == 21
-    told = [attributes.get("data-details") or "" for _, attributes in parsed.tags]
-    assert "features.19.0 at 75 %\nerror 0.0375\ntop-1 62.5 %" in told
+    assert "features.19.0 at 75 %\nerror 0.0375\ntop-1 62.5 %" in parsed.details()
 
 
 def test_each_row_leads_to_the_commands_that_make_it(sample_page):
@@ -142,10 +142,10 @@ def test_names_that_look_like_markup_stay_text():
     network = four_images().network.model_copy(update={"title": evil}).model_dump()
     pruning = four_images().pruning.model_copy(update={"config": evil, "title": evil}).model_dump()
     parsed = Page(page([four_images(network=network, pruning=pruning)], [], shipped_suites=()))
-    assert [tag for tag, _ in parsed.tags].count("script") == 1
+    assert [tag for tag, _ in parsed.tags].count("script") == 2 + len(parsed.charts)
     assert parsed.tables[0][1][1:3] == [evil, evil]
     assert parsed.tables[1][1][:2] == [evil, evil]
-    ET.fromstring(charts.svg(figure([four_images(network=network, pruning=pruning)], []), alone=True))
+    ET.fromstring(drawn.svg(figure([four_images(network=network, pruning=pruning)], [])))
 
 
 def test_a_foreign_records_commands_do_what_they_say_and_nothing_else(tmp_path):
@@ -160,7 +160,7 @@ def test_a_foreign_records_commands_do_what_they_say_and_nothing_else(tmp_path):
         four_images(suite=evil, network=network, data=data, pruning=pruning, provenance=there | {"git_commit": None}),
         four_images(suite=f"--{evil}", network=other, provenance=there | {"git_commit": f"--{evil}"}),
     ]
-    shells = re.findall("<pre[^>]*>(.*?)</pre>", page(shown, [], shipped_suites=()), re.DOTALL)
+    shells = re.findall("<pre tabindex[^>]*>(.*?)</pre>", page(shown, [], shipped_suites=()), re.DOTALL)
     lines = [line for shell in shells for line in html.unescape(shell).split("\n")]
     assert all(line.isprintable() for line in lines)
     tell = "".join(f'{name}() {{ printf "%s\\0" "$@"; }}\n' for name in ("git", "pip", "python", "coreml-prune-bench"))
@@ -179,8 +179,10 @@ def test_a_label_of_several_lines_is_drawn(tmp_path):
     pruning = four_images().pruning.model_copy(update={"config": "two\nlines\x0c|<b>"}).model_dump()
     records = [four_images(network=network, pruning=pruning)]
     drawing = figure(records, [])
-    assert charts.png(drawing).startswith(b"\x89PNG")
-    assert "two\nlines\\x0c|<b>" in " ".join(ET.fromstring(charts.svg(drawing, alone=True)).itertext())
+    assert drawn.png(drawing).startswith(b"\x89PNG")
+    svg = ET.fromstring(drawn.svg(drawing))
+    assert "a b\\x00\\x1b[31m\\ud83d" in set(svg.itertext())
+    assert any("two\nlines\\x0c|<b>" in (one.get("aria-label") or "") for one in svg.iter())
     assert "\x1b" not in page(records, [], shipped_suites=())
 
 
@@ -225,7 +227,7 @@ def results(tmp_path) -> Path:
 
 def test_charts_alone_as_svg_and_png(run_bench, results, tmp_path):
     for format in ("svg", "png"):
-        code, output, errors = run_bench("report", tmp_path / f"c.{format}", "--format", format, "--results", results)
+        code, output, errors = run_bench("report", tmp_path / f"c.{format}", "--results", results)
         assert (code, output.strip()) == (0, str(tmp_path / f"c.{format}")), errors
     drawing = ET.parse(tmp_path / "c.svg").getroot()
     text = " ".join(drawing.itertext())
@@ -233,10 +235,11 @@ def test_charts_alone_as_svg_and_png(run_bench, results, tmp_path):
     assert "not pruned" in text
     assert "a Mac, macOS 15, coreml, all" in text
     with PIL.Image.open(tmp_path / "c.png") as image:
-        assert image.size == tuple(2 * round(float(drawing.get(name) or 0)) for name in ("width", "height"))
-        colors = {color for _, color in image.getcolors(1 << 24)}
+        size = tuple(2 * float(drawing.get(name) or 0) for name in ("width", "height"))
+        assert image.size == pytest.approx(size, abs=2)
+        colors = {ink for _, ink in image.convert("RGB").getcolors(1 << 24)}
     for series in range(2):  # marks are there, in the middle of their smoothed edges
-        assert tuple(bytes.fromhex(charts.color(series)[1:])) in colors
+        assert tuple(bytes.fromhex(color(series)[1:])) in colors
 
 
 def test_an_existing_file_is_kept(run_bench, refused, results, tmp_path):
@@ -258,9 +261,24 @@ def test_nothing_measured_is_nothing_to_draw(refused, run_bench, tmp_path):
     failed = four_images(status="failed", reason="r", package=None, predictions=None, runtime=None)
     (tmp_path / "records").mkdir()
     (tmp_path / "records" / "one.json").write_text(failed.to_json())
-    assert "there is nothing to draw" in refused("report", tmp_path / "c.svg", "--format", "svg", "--results", tmp_path)
+    assert "there is nothing to draw" in refused("report", tmp_path / "c.svg", "--results", tmp_path)
     assert run_bench("report", tmp_path / "r.html", "--results", tmp_path)[0] == 0
     assert "What failed" in (tmp_path / "r.html").read_text()
+
+
+def test_without_the_library_that_draws_it_is_a_page_of_tables_that_says_so(
+    run_bench, refused, results, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    code, _, errors = run_bench("report", tmp_path / "r.html", "--results", results)
+    assert (code, errors.count("\n")) == (0, 1)
+    assert "pip install 'coreml-prune-bench[charts]'" in errors
+    parsed = Page((tmp_path / "r.html").read_text())
+    assert "pip install\n'coreml-prune-bench[charts]'" in parsed.text
+    assert (parsed.charts, "Accuracy against size" in parsed.text) == ([], False)
+    assert len(parsed.tables) >= 3
+    assert (tmp_path / "r.html").stat().st_size < 100_000
+    assert "coreml-prune-bench[charts]" in refused("report", tmp_path / "r.svg", "--results", results)
 
 
 def test_a_report_imports_neither_torch_nor_coremltools(results, tmp_path):

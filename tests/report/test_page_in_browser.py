@@ -1,11 +1,14 @@
 """The page works in a browser: phone, dark mode, without colour."""
 
+import itertools
 import json
 import re
 
 import pytest
 
-from coreml_prune_bench.report import charts
+from coreml_prune_bench.report.looks import color as color_of
+
+_MARKS = ".chart:not(.levels) path[aria-roledescription=point]"
 
 
 def _column(browser, table: int, name: str) -> list[str]:
@@ -52,11 +55,13 @@ def test_pointing_at_a_mark_or_going_there_by_key_tells_what_it_is(browser):
     browser.show()
     tip = browser.find_element("id", "tip")
     assert not tip.is_displayed()
-    mark = browser.find_element("css selector", ".mark[data-details]")
+    mark = browser.find_element("css selector", _MARKS)
+    details = "return arguments[0].__data__.datum.details"
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", mark)
     ActionChains(browser).move_to_element(mark).perform()
     assert tip.is_displayed()
-    assert tip.text == mark.get_attribute("data-details")
+    assert tip.text == browser.execute_script(details, mark)
+    assert mark.get_attribute("aria-label") == tip.text
     assert "top-1 80.57 ± 1.50 %" in tip.text
     inside = browser.execute_script(
         "const box = arguments[0].getBoundingClientRect();"
@@ -66,26 +71,36 @@ def test_pointing_at_a_mark_or_going_there_by_key_tells_what_it_is(browser):
     assert inside
     ActionChains(browser).send_keys("\ue00c").perform()  # Escape
     assert not tip.is_displayed()
-    last = browser.find_elements("css selector", ".charts:not(.levels) .mark[data-details]")[-1]
+    last = browser.find_elements("css selector", ".chart:not(.levels) path[tabindex]")[-1]
     browser.execute_script("scrollTo(0, document.body.scrollHeight); arguments[0].focus()", last)
     browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")  # it has scrolled
     assert tip.is_displayed()
-    assert tip.text == last.get_attribute("data-details")
+    assert tip.text == browser.execute_script(details, last)
+
+
+def _charted(browser) -> list[list[tuple[int, float, float, str]]]:
+    """Of each chart of accuracy against size the marks that show: series, MB, top-1 and label."""
+    found = browser.execute_script(
+        "return [...document.querySelectorAll('[data-network] .chart:not(.levels)')].map((chart) =>"
+        "[...chart.querySelectorAll('path[aria-roledescription=point]')].filter((one) => one.checkVisibility())"
+        ".map((one) => one.__data__.datum).map((one) => [one.series, one.x, one.y, one.label]))"
+    )
+    return [[tuple(one) for one in chart] for chart in found]
 
 
 def test_the_legend_hides_and_shows_an_algorithm_everywhere(browser):
     browser.show()
 
-    def shown() -> list[bool]:
-        marks = browser.find_elements("css selector", ".charts:not(.levels) .mark.s2")
-        return [mark.is_displayed() for mark in marks]
+    def shown() -> int:
+        browser.settle()
+        return sum(series == 2 for chart in _charted(browser) for series, *_ in chart)
 
-    assert len(shown()) == 12
+    assert shown() == 12
     button = browser.find_element("xpath", "//ul[@aria-label='Algorithms']//button[contains(., 'SparseGPT')]")
     button.click()
-    assert (button.get_attribute("aria-pressed"), any(shown())) == ("false", False)
+    assert (button.get_attribute("aria-pressed"), shown()) == ("false", 0)
     button.click()
-    assert (button.get_attribute("aria-pressed"), all(shown())) == ("true", True)
+    assert (button.get_attribute("aria-pressed"), shown()) == ("true", 12)
 
 
 def _toggle(browser, *names: str) -> None:
@@ -140,8 +155,7 @@ def _front(rows: list[tuple[str, str, float, float]]) -> set[tuple[str, str, flo
 
 def test_the_front_is_found_anew_without_what_is_hidden(browser):
     browser.show()
-    lines = "return [...document.querySelectorAll('polyline.front')].map((one) => one.getAttribute('points'))"
-    as_drawn = browser.execute_script(lines)
+    as_drawn = _labels(browser)
     browser.execute_script("document.getElementById('only').focus()")
     browser.find_element("id", "only").click()
     whole = _shown_rows(browser, 0)
@@ -151,15 +165,43 @@ def test_the_front_is_found_anew_without_what_is_hidden(browser):
     browser.find_element("id", "only").click()
     without = _shown_rows(browser, 0)
     assert set(rest) == _front(without)
-    moved = browser.execute_script(lines)
-    for before, after in zip(as_drawn, moved, strict=True):
+    browser.settle()
+    moved = _labels(browser)
+    for before, after, marks in zip(as_drawn, moved, _charted(browser), strict=True):
         assert before != after
-    for chart, line in zip(browser.find_elements("css selector", ".charts:not(.levels) svg"), moved, strict=False):
-        labels = [one for one in chart.find_elements("css selector", "text.label") if one.is_displayed()]
-        assert 0 < len(labels) <= (len(line.split()) + 1) // 2  # a corner lies between two packages
+        rows = [("", "", x, y) for _, x, y, _ in marks]
+        assert {(x, y) for *_, x, y in _front(rows)} == {(x, y) for _, x, y in after}
     _toggle(browser, "SparseGPT")
     assert set(whole) == _front(_shown_rows(browser, 0))
-    assert browser.execute_script(lines) == as_drawn  # as the charts alone have it, without a script
+    browser.settle()
+    assert _labels(browser) == as_drawn
+
+
+def _labels(browser) -> list[list[tuple[str, float, float]]]:
+    """Of each chart the labels of its front, those that find no place too."""
+    found = browser.execute_script(
+        "return [...document.querySelectorAll('[data-network] .chart:not(.levels)')].map((chart) =>"
+        "[...chart.querySelectorAll('.labels_marks text')].map((one) => one.__data__.datum)"
+        ".map((one) => [one.label, one.x, one.y]))"
+    )
+    return [[tuple(one) for one in chart] for chart in found]
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_labels_cover_neither_each_other_nor_a_mark(browser, width):
+    browser.show(width)
+    boxes = """
+    const box = (one) => { const at = one.getBoundingClientRect(); return [at.left, at.top, at.right, at.bottom]; };
+    const shown = (one) => one.getAttribute("opacity") !== "0" && one.style.opacity !== "0";
+    return [...document.querySelectorAll('[data-network] .chart:not(.levels)')].map((chart) => [
+      [...chart.querySelectorAll('.labels_marks text')].filter(shown).map(box),
+      [...chart.querySelectorAll('path[aria-roledescription=point]')].map(box)]);
+    """
+    for labels, marks in browser.execute_script(boxes):
+        assert labels
+        for one, other in [*itertools.combinations(labels, 2), *itertools.product(labels, marks)]:
+            across, along = min(one[2], other[2]) - max(one[0], other[0]), min(one[3], other[3]) - max(one[1], other[1])
+            assert min(across, along) < 3  # pixels: a line of text is higher than its letters
 
 
 def test_columns_are_chosen(browser):
@@ -177,11 +219,13 @@ def test_columns_are_chosen(browser):
 
 
 def test_without_a_script_everything_shows(browser):
+    browser.show()
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
-        browser.show()
+        browser.get(browser.current_url)
         rows = browser.find_elements("css selector", "table.sortable tbody tr:not(details tr)")
-        marks = browser.find_elements("css selector", ".mark[data-x]")
+        marks = browser.find_elements("css selector", ".chart:not(.levels) noscript path[aria-roledescription=point]")
+        assert len(marks) >= 21
         dead = browser.find_elements("css selector", ".tools, .networks, .only")
         assert all(one.is_displayed() for one in [*rows, *marks])
         assert not any(one.is_displayed() for one in dead)
@@ -193,9 +237,10 @@ def test_without_a_script_everything_shows(browser):
 def test_no_width_makes_the_page_scroll_sideways(browser, width):
     browser.show(width)
     browser.execute_script("document.querySelectorAll('details').forEach(one => one.open = true)")
+    browser.settle()
     assert browser.execute_script("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     small = browser.execute_script(
-        "return [...document.querySelectorAll('.charts text')].map(one => "
+        "return [...document.querySelectorAll('.chart svg text')].map(one => "
         "parseFloat(getComputedStyle(one).fontSize) * one.ownerSVGElement.getScreenCTM().a)"
     )
     assert min(small) > 8  # pixels
@@ -224,16 +269,25 @@ def test_text_and_marks_stand_out_in_the_light_and_in_the_dark(browser, dark):
         bright, dim = sorted((paper, _luminance(rgb)), reverse=True)
         return (bright + 0.05) / (dim + 0.05)
 
-    for selector, name in (("body", "color"), ("p", "color"), ("a", "color"), ("svg .tick", "fill"), ("td", "color")):
+    for selector, name in (
+        ("body", "color"),
+        ("p", "color"),
+        ("a", "color"),
+        (".role-axis-label text", "fill"),
+        ("td", "color"),
+    ):
         assert contrast(color(selector, name)) >= 4.5, selector
-    for series in (0, 2, 3):
-        assert contrast(color(f".charts .s{series} polygon", "fill")) >= 3, series
+    fills = browser.execute_script(
+        "return [...document.querySelectorAll(arguments[0])].map((one) => getComputedStyle(one).fill)", _MARKS
+    )
+    assert len(set(fills)) == 3
+    assert all(contrast(fill) >= 3 for fill in fills)
 
 
 def test_every_colour_of_a_series_stands_out_on_its_paper():
     for series in range(7):
         for on_black in (False, True):
-            ink = charts.color(series, on_black=on_black)
+            ink = color_of(series, on_black=on_black)
             own = _luminance(str(tuple(bytes.fromhex(ink[1:]))))
             paper = _luminance("22, 24, 27") if on_black else 1.0
             assert (max(own, paper) + 0.05) / (min(own, paper) + 0.05) >= 3, ink

@@ -46,3 +46,14 @@ TaskTimeLimitOption = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+WaitLimitOption = Annotated[
+    float | None,
+    typer.Option(
+        "--wait-limit",
+        metavar="SECONDS",
+        min=0,
+        help="How long a run waits for a worker that can go on with it, before it ends.  [until one joins]",
+        callback=finite,
+        rich_help_panel=_PANEL,
+    ),
+]

@@ -12,6 +12,7 @@ from coreml_prune_bench.cli.cluster_options import (
     ClusterOption,
     TaskTimeLimitOption,
     ThreadsOption,
+    WaitLimitOption,
 )
 from coreml_prune_bench.cli.options import (
     RESULTS,
@@ -70,6 +71,7 @@ def run(
     certificates: CertificatesOption = CERTIFICATES,
     threads: ThreadsOption = None,
     task_time_limit: TaskTimeLimitOption = None,
+    wait_limit: WaitLimitOption = None,
     wide: WideOption = False,
     format: FormatOption = "md",
     as_json: JsonOption = False,
@@ -89,8 +91,8 @@ def run(
     from coreml_prune_bench.records.store import Store
     from coreml_prune_bench.report.accuracy_tables import render
 
-    if cluster is None and (threads or task_time_limit):
-        raise BenchError("--threads and --task-time-limit belong to --cluster")
+    if cluster is None and (threads or task_time_limit or wait_limit is not None):
+        raise BenchError("--threads, --task-time-limit and --wait-limit belong to --cluster")
     models, own = named_networks(model)
     formats = split_commas(package_format)
     chosen = SuiteChoice(suite, data, weights, models, own, split_commas(algorithms), trials, formats, limit)
@@ -114,7 +116,7 @@ def run(
             from coreml_prune_bench.cluster.connect import Where
             from coreml_prune_bench.cluster.run import measured_at
 
-            how = HowOnCluster(threads, task_time_limit)
+            how = HowOnCluster(threads, task_time_limit, wait_limit)
             measure = measured_at(Where(cluster, certificates.expanduser()), chosen, cells, evaluation, how)
         outcome = run_cells(cells, options, measure)
     for line in chance_levels(outcome.records):

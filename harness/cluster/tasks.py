@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -50,10 +51,11 @@ class Order:
 
 @dataclass(frozen=True)
 class Result:
-    """record: a cell's, as JSON. package: what was built for it; None where it had been given."""
+    """record: a cell's, as JSON. package: what was built for it; None where it had been given. seconds: it took."""
 
     record: bytes
     package: Parcel | None
+    seconds: float
 
 
 def fits(asked: Asked, topic: str) -> str | None:
@@ -113,6 +115,7 @@ def make(order: Order, part: Part, needs: dict[Part, Parcel | None]) -> Parcel |
 
 def measure(order: Order, needs: dict[Part, Parcel | None], own: Parcel | None) -> Result:
     """Build and evaluate a cell. own: its package, where it is built already."""
+    began_s = time.perf_counter()
     with at_work(order.topic, order.task, order.name, order.limit_s) as (place, teller):
         cell, options = _ready(order, place, teller, needs)
         store = options.store
@@ -124,7 +127,7 @@ def measure(order: Order, needs: dict[Part, Parcel | None], own: Parcel | None) 
         package = pack(store, folder) if folder and own is None and cell.config else None
         if folder and cell.config:  # others need the dense one
             shutil.rmtree(folder)
-        return Result(record.to_json().encode(), package)
+        return Result(record.to_json().encode(), package, time.perf_counter() - began_s)
 
 
 def _ready(order: Order, place: Workplace, teller: Teller, needs: dict[Part, Parcel | None]) -> tuple[Cell, RunOptions]:

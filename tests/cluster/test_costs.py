@@ -108,8 +108,7 @@ def test_memory_of_client_and_scheduler_does_not_grow_with_the_cells(
                 sizes[len(self.landed)] = resident()
             return super()._received(cell, future, options)
 
-    for name in ("NETWORK_S", "PACKAGE_S", "CELL_S"):
-        monkeypatch.setattr(test_scheduling, name, 0)
+    monkeypatch.setattr(test_scheduling, "MINUTE_S", 0)
     monkeypatch.setattr(test_scheduling, "OnSleepers", Watched)
     cells = suite_of(1, 100, 100, tiny_suite, monkeypatch)
     assert len(cells) == MANY + 1

@@ -287,6 +287,7 @@ class OnCluster:
         except Exception as error:
             record = failed(cell, error)
         finally:
+            future.release()  # else Dask would measure it again when the worker dies that has its result
             self._let_go(self._part_keys(cell))
         tried = self._tried.pop(flew.task)
         where = tried.machines[-1] if tried.machines else None

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from coreml_prune_bench.cluster.worker_process import START_SECONDS
 from coreml_prune_bench.records.accuracy import read_records
 from tests.cluster.clusters import SUITE, Cluster, children, kill
 from tests.cluster.test_run import in_process, json_of, one_processor  # noqa: F401  (a fixture)
@@ -67,7 +68,7 @@ def hit(cluster: Cluster, sweep: Sweep, victim: str, draw: random.Random) -> Non
     else:
         cluster.kill("scheduler")
         for name in MACHINES:
-            cluster.processes[name].wait(120)
+            cluster.processes[name].wait(4 * START_SECONDS)  # where its worker was just starting anew
         sweep.client.wait(120)
         cluster.start()
         for name in MACHINES:

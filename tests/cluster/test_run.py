@@ -4,23 +4,30 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
 import dask
+import distributed  # noqa: F401  (its defaults have to be there before a setting is made inside them)
 import pytest
+import torch
 
 from coreml_prune_bench.bench.cells import lay_out
 from coreml_prune_bench.bench.run import RunOptions, run
 from coreml_prune_bench.bench.suite import load_suite
 from coreml_prune_bench.cluster.certificates import make_certificates
+from coreml_prune_bench.cluster.parcel import pack
+from coreml_prune_bench.core.files import tree_hash
 from coreml_prune_bench.models.processors import processors
+from coreml_prune_bench.models.weights import untrained_model
 from coreml_prune_bench.records.accuracy import read_records
 from coreml_prune_bench.records.latency import read_latency_records
 from coreml_prune_bench.records.store import Store
 from coreml_prune_bench.report.accuracy_tables import render
 from tests.cluster.clusters import ON_A_MAC, SUITE, Cluster, children
+from tests.tiny_network import TINY
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads are fixed on Linux alone")
 
@@ -91,6 +98,66 @@ def test_on_processes_of_this_machine_the_table_is_the_same_and_nothing_is_left(
     assert [pid for pid in children(os.getpid()) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()] == []
 
 
+@pytest.mark.slow
+def test_build_finds_what_a_cluster_built_and_builds_nothing_itself(run_bench, tiny_known, one_processor, tmp_path):
+    suite = tmp_path / "small.toml"
+    suite.write_text(SMALLEST)
+    command = ("build", "--suite", suite, "--json", "--results")
+    code, here, errors = run_bench(*command, tmp_path / "here")
+    assert code == 0, errors
+    code, there, errors = run_bench(*command, tmp_path / "there", "--cluster", "local:1", "--threads", 1)
+    assert code == 0, errors
+    assert there == here.replace(str(tmp_path / "here"), str(tmp_path / "there"))
+    for one in json.loads(there):
+        path = Path(one["package"])
+        assert tree_hash(path) == tree_hash(tmp_path / "here" / path.relative_to(tmp_path / "there"))
+    # Nothing is missing now, and no cluster is looked for.
+    code, again, _ = run_bench(*command, tmp_path / "there", "--cluster", "tls://127.0.0.1:9")
+    assert (code, again) == (0, there)
+
+
+@pytest.mark.slow
+def test_sensitivities_are_those_of_this_process(run_bench, tiny_known, one_processor, tmp_path):
+    (tmp_path / "weights").mkdir()
+    torch.save(untrained_model(TINY, 10).state_dict(), tmp_path / "weights" / "tiny.pth")
+    command = ("sensitivity", "tiny", "--data", "digits", "--weights", tmp_path / "weights", "--samples", 4)
+    code, here, errors = run_bench(*command, "--results", tmp_path / "here", "--json")
+    assert code == 0, errors
+    there = ("--results", tmp_path / "there", "--json", "--cluster", "local:1", "--threads", 1)
+    code, output, errors = run_bench(*command, *there)
+    assert code == 0, errors
+    assert json.loads(output)["layers"] == json.loads(here)["layers"]
+    assert names(tmp_path / "there") >= names(tmp_path / "here")
+
+
+@pytest.mark.slow
+def test_advice_is_that_of_this_process(run_bench, tiny_known, one_processor, tmp_path):
+    suite = tmp_path / "small.toml"
+    suite.write_text(SMALLEST)
+    command = (
+        "advise",
+        "tiny",
+        "--data",
+        "digits",
+        "--suite",
+        suite,
+        "--max-drop",
+        50,
+        "--min-ratio",
+        1.2,
+        "--float16",
+    )
+    code, here, errors = run_bench(*command, "--results", tmp_path / "here", "--json")
+    assert code in (0, 1), errors
+    there = ("--results", tmp_path / "there", "--json", "--cluster", "local:1", "--threads", 1)
+    found, output, errors = run_bench(*command, *there)
+    assert found == code, errors
+    assert json.loads(output)["tried"] == json.loads(here)["tried"]
+    assert {record.key for record in read_records(tmp_path / "there")} == {
+        record.key for record in read_records(tmp_path / "here")
+    }
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """Three machines in one: two that build, one of which is taken for one with a GPU, and a scripted Mac."""
@@ -105,7 +172,7 @@ def cluster(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_on_a_cluster_of_three_over_tls_the_table_is_the_same(cluster, one_processor, tiny_suite, tmp_path):
+def test_on_a_cluster_of_three_over_tls_the_table_is_the_same(cluster, run_bench, one_processor, tiny_suite, tmp_path):
     expected = in_process(tiny_suite, tmp_path / "here")
     command = ("run", "--suite", tiny_suite, "--results", tmp_path / "there", "--threads", 1, "--device", "cpu")
     code, _, errors = cluster.call(*command)
@@ -116,6 +183,18 @@ def test_on_a_cluster_of_three_over_tls_the_table_is_the_same(cluster, one_proce
     assert set(done.values()) == {1}
     assert {machine for _, machine in done} <= {"box", "big"}  # nothing but Core ML on a Mac
     assert "0 of 6 cells measured now" in cluster.call(*command)[2]
+    # What workers sent: every artifact once to here, and the network and its dense package once from one to the other.
+    store, cells = Store(tmp_path / "there"), lay_out(load_suite(str(tiny_suite)), None)
+    keys = {cells[0].subject.dense_key, *(cell.build_key for cell in cells)}
+    sizes = {key: len(pack(store, folder).files) for key in keys if (folder := store.found(key))}
+    assert sizes.keys() == keys
+    least = sum(sizes.values()) + sum(path.stat().st_size for path in (tmp_path / "there").glob("records/*.json"))
+    most = least + sizes[cells[0].subject.dense_key] + sizes[cells[0].build_key]
+    status = ("cluster", "status", cluster.address, "--certificates", cluster.certificates, "--json")
+    until = time.monotonic() + 30
+    while (sent := sum(one["sent_bytes"] for one in json.loads(run_bench(*status)[1]))) < least:
+        assert time.monotonic() < until, (sent, least)
+    assert sent < 1.1 * most
     # And on the Mac, where nothing else runs, the time that its packages take: once, then it is known.
     quick = ("--rounds", 2, "--predictions", 20, "--seconds", 0, "--compute-units", "all")
     command = ("latency", "--suite", "tiny", "--results", tmp_path / "there", *quick)

@@ -52,7 +52,7 @@ def sleep_and_make(order, part, needs):
     time.sleep(PACKAGE * MINUTE_S)
 
 
-def sleep_and_measure(order, needs, own):
+def sleep_and_measure(order, wanted, needs, own):
     STARTED.append(order.position)
     time.sleep(minutes_of(order.name) * MINUTE_S)
     return order.position
@@ -69,7 +69,7 @@ class OnSleepers(OnCluster):
     def _part_keys(self, cell):
         return {part: key for part, key in super()._part_keys(cell).items() if part != "network"}
 
-    def _received(self, cell, future, options):
+    def _received(self, cell, future, wanted, options):
         self.landed.append(future.result())
         return self._nothing, minutes_of(f"{cell.name},") * MINUTE_S
 

@@ -18,6 +18,7 @@ from tests.cluster.test_run import in_process, json_of, one_processor  # noqa: F
 
 KILLS = int(os.environ.get("CLUSTER_KILLS", 50))
 MACHINES = ("one", "two")
+CELLS = 5
 LOG = logging.getLogger(__name__)
 
 
@@ -39,6 +40,12 @@ class Sweep:
         if self.client.poll() is not None:
             self.heard()
             self.client = self._start()
+
+    def wait_for(self, count: int, then_s: float) -> None:
+        """Until so many cells are measured and then some seconds, or until the client has ended."""
+        while len(self.measured()) < count and self.client.poll() is None:
+            time.sleep(0.1)
+        time.sleep(then_s)
 
     def heard(self) -> str:
         """What the client said until its end. What had a record before it was not measured again."""
@@ -96,16 +103,20 @@ def test_killed_at_random_and_resumed_the_table_is_the_same_and_nothing_is_left(
             results = tmp_path / f"results{sweeps}"
             sweep = Sweep(cluster, suite, results)
             for _ in range(draw.randint(1, 4)):
-                time.sleep(draw.uniform(2, 20))
+                sweep.wait_for(draw.randint(0, CELLS - 1), draw.uniform(0, 4))
+                if sweep.client.poll() is not None:
+                    break
                 victim = draw.choice(["worker", "machine", "scheduler", "client"])
                 hit(cluster, sweep, victim, draw)
                 victims[victim] += 1
                 LOG.info(
-                    f"kill {victims.total()} of {KILLS}: {victim}; {len(sweep.measured())} of 5 cells are measured"
+                    f"kill {victims.total()} of {KILLS}: {victim}; {len(sweep.measured())} of {CELLS} cells are measured"
                 )
                 sweep.go_on()
             errors = sweep.heard()
-            while len(sweep.measured()) < 5:  # a task whose worker was killed three times has failed until the next run
+            while (
+                len(sweep.measured()) < CELLS
+            ):  # a task whose worker was killed three times has failed until the next run
                 sweep.go_on()
                 errors = sweep.heard()
             assert json_of(read_records(results)) == expected, (sweeps, errors)

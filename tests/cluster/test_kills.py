@@ -110,7 +110,7 @@ def test_killed_at_random_and_resumed_the_table_is_the_same_and_nothing_is_left(
                 hit(cluster, sweep, victim, draw)
                 victims[victim] += 1
                 LOG.info(
-                    f"kill {victims.total()} of {KILLS}: {victim}; {len(sweep.measured())} of {CELLS} cells are measured"
+                    f"kill {victims.total()} of {KILLS}: {victim}; {len(sweep.measured())} of {CELLS} cells measured"
                 )
                 sweep.go_on()
             errors = sweep.heard()

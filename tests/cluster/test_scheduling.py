@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import cache
 from types import SimpleNamespace
 
 import dask
@@ -24,6 +25,7 @@ from coreml_prune_bench.cluster.asked import Asked, facts_of
 from coreml_prune_bench.cluster.client import HowOnCluster, OnCluster
 from coreml_prune_bench.cluster.dask_settings import dask_settings
 from coreml_prune_bench.cluster.versions import versions
+from coreml_prune_bench.core import keys
 from coreml_prune_bench.core.errors import CellFailedError
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.models import registry
@@ -89,6 +91,7 @@ class Welcome:
 
 def suite_of(networks: int, configs: int, trials: int, tiny_suite, monkeypatch) -> list[Cell]:
     base = load_suite(str(tiny_suite))
+    monkeypatch.setattr(keys, "version", cache(keys.version))  # which takes longer than a step here
     names = [f"sleeper{number}" for number in range(networks)]
     for name in names:
         monkeypatch.setitem(registry._REGISTRY, name, replace(TINY, name=name))

@@ -66,6 +66,10 @@ class Result:
     made: Parcel | None
     seconds: float
 
+    def __sizeof__(self) -> int:
+        """As of a parcel."""
+        return object.__sizeof__(self) + len(self.record or b"") + (self.made.__sizeof__() if self.made else 0)
+
 
 def fits(asked: Asked, topic: str) -> str | None:
     """See whether this worker has what the suite asks for, and tag it if so; else why not."""

@@ -1,5 +1,6 @@
 """How tasks find workers: simulated suites, whose steps sleep for a small part of what real ones take."""
 
+import hashlib
 import logging
 import random
 import re
@@ -24,6 +25,7 @@ from coreml_prune_bench.cluster import client as of_client
 from coreml_prune_bench.cluster.asked import Asked, facts_of
 from coreml_prune_bench.cluster.client import HowOnCluster, OnCluster
 from coreml_prune_bench.cluster.dask_settings import dask_settings
+from coreml_prune_bench.cluster.parcel import Parcel
 from coreml_prune_bench.cluster.versions import versions
 from coreml_prune_bench.core import keys
 from coreml_prune_bench.core.errors import CellFailedError
@@ -40,6 +42,7 @@ PACKAGE = 1
 MINUTE_S = 0.01
 """That one of them sleeps."""
 WORKERS = 2
+PARCEL_BYTES = 102_400
 STARTED: list[int] = []
 """The places of cells that workers began, all of which are in this process."""
 
@@ -52,6 +55,12 @@ def minutes_of(name: str) -> int:
 
 def sleep_and_make(order, part, needs):
     time.sleep(PACKAGE * MINUTE_S)
+
+
+def sleep_and_make_a_parcel(order, part, needs):
+    sleep_and_make(order, part, needs)
+    files = bytes(PARCEL_BYTES)
+    return Parcel({}, files, hashlib.sha256(files).hexdigest())
 
 
 def sleep_and_measure(order, wanted, needs, own):
@@ -207,3 +216,22 @@ def test_workers_that_die_and_others_that_join_cost_what_was_in_flight(tiny_suit
     assert deaths > 3
     assert set(STARTED) == set(range(len(cells)))
     assert all(places[key] not in STARTED[when:] for key, when in landed_at.items())
+
+
+def test_a_package_comes_to_each_worker_and_to_the_client_at_most_once(tiny_suite, tmp_path, monkeypatch):
+    """Also where a worker has cells of other networks in between."""
+    networks, workers = 3, 3
+    monkeypatch.setattr(f"{__name__}.MINUTE_S", 0.002)
+    cells = suite_of(networks, 4, 2, tiny_suite, monkeypatch)
+    options = RunOptions(Store(tmp_path))
+    with (
+        sleepers(workers, cells, tiny_suite, monkeypatch) as (cluster, new_run),
+        options.reporter.steps("cells", len(cells)) as steps,
+    ):
+        monkeypatch.setattr(of_client, "make", sleep_and_make_a_parcel)
+        assert len(list(new_run()(cells, options, steps))) == len(cells)
+        came = [sum(one["total"] for one in worker.transfer_incoming_log) for worker in cluster.workers.values()]
+        sent = sum(worker.transfer_outgoing_bytes_total for worker in cluster.workers.values())
+    assert all(bytes_ < 1.1 * networks * PARCEL_BYTES for bytes_ in came), came
+    to_client = networks * PARCEL_BYTES
+    assert to_client <= sent < 1.1 * (sum(came) + to_client)

@@ -2,24 +2,13 @@
 
 from types import SimpleNamespace
 
-import dask
-import psutil
 import pytest
 
 from coreml_prune_bench.bench.cells import lay_out
-from coreml_prune_bench.bench.run import RunOptions, run
 from coreml_prune_bench.bench.suite import load_suite
-from coreml_prune_bench.bench.suite_choice import SuiteChoice
-from coreml_prune_bench.bench.training_options import TrainingOptions
 from coreml_prune_bench.cluster import at_work
-from coreml_prune_bench.cluster.client import HowOnCluster
-from coreml_prune_bench.cluster.connect import Where
-from coreml_prune_bench.cluster.run import Elsewhere
 from coreml_prune_bench.cluster.tasks import Order, make
 from coreml_prune_bench.cluster.workplace import NAME, Workplace
-from coreml_prune_bench.core.progress import Reporter
-from coreml_prune_bench.records.store import Store
-from tests.cluster.clusters import SUITE
 
 OFTEN = 1e-6
 """Minutes between checkpoints: at every step."""
@@ -74,35 +63,3 @@ def test_without_a_shared_folder_it_starts_again(train_on, threads):
     with pytest.raises(DiedError):
         train_on("one", None, dies_at=20)
     assert train_on("two", None)[0] == 1
-
-
-@pytest.mark.slow
-def test_a_worker_of_two_is_killed_in_its_training(tmp_path):
-    path = tmp_path / "long.toml"
-    path.write_text(SUITE.replace("epochs = 1", "epochs = 40").replace("SPARSITY", "0.5"))
-    cells = lay_out(load_suite(str(path)), None)
-    seen: list[tuple[str, int, int]] = []
-    killed_at: list[int] = []
-
-    def watch(description: str, done: int, total: int) -> None:
-        if not description.endswith("training"):
-            return
-        seen.append((description, done, total))
-        if not killed_at and done > total / 2:
-            workers = [one for one in psutil.Process().children(recursive=True) if "spawn_main" in str(one.cmdline())]
-            max(workers, key=lambda one: one.cpu_times().user).kill()  # the one that trains
-            killed_at.append(len(seen))
-
-    options = RunOptions(
-        Store(tmp_path / "results"), Reporter(watch), training=TrainingOptions("cpu", checkpoint_minutes=0.001)
-    )
-    with (
-        dask.config.set({"distributed.worker.preload": ["tests.tiny_network"]}),
-        Elsewhere(Where("local:2", tmp_path), HowOnCluster(threads=1), "cpu") as others,
-    ):
-        outcome = run(cells, options, others.on(SuiteChoice(str(path)), cells).measure)
-    assert [record.status for record in outcome.records] == ["measured"] * 2
-    (when,) = killed_at
-    after = [done for _, done, _ in seen[when:]]
-    assert after, "it ended before it was killed"
-    assert min(after) > seen[when][2] / 3  # it began where the checkpoint was, half-way, and not at 0

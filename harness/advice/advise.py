@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coreml_prune_bench.advice.advice import Advice, Goal
 from coreml_prune_bench.advice.budget import Budget, read_duration
+from coreml_prune_bench.advice.elsewhere import measured_elsewhere
 from coreml_prune_bench.advice.output import check_folder, write_advice
 from coreml_prune_bench.advice.search import Search
 from coreml_prune_bench.bench.build.builder import Builder
@@ -13,7 +15,7 @@ from coreml_prune_bench.bench.contention import tell_if_busy
 from coreml_prune_bench.bench.formats.mlpackage import MLPACKAGE
 from coreml_prune_bench.bench.formats.protocol import get_format
 from coreml_prune_bench.bench.run import RunOptions, run
-from coreml_prune_bench.bench.suite import DEFAULT_DATA, load_suite
+from coreml_prune_bench.bench.suite import DEFAULT_DATA, Suite, load_suite
 from coreml_prune_bench.bench.training_options import TrainingOptions
 from coreml_prune_bench.core.errors import BenchError, CellFailedError
 from coreml_prune_bench.core.extras import extras_named
@@ -30,6 +32,9 @@ from coreml_prune_bench.records.accuracy import Record
 from coreml_prune_bench.records.latency import read_latency_records
 from coreml_prune_bench.records.store import Store
 from coreml_prune_bench.runtimes.protocol import RuntimeName
+
+if TYPE_CHECKING:
+    from coreml_prune_bench.cluster.run import Elsewhere
 
 
 @extras_named()
@@ -50,6 +55,7 @@ def advise(
     device: str = "auto",
     checkpoint_minutes: float = 1,
     preprocessing: Preprocessing | None = None,
+    elsewhere: "Elsewhere | None" = None,
 ) -> Advice:
     """Find the smallest package of a network that loses no more than `max_drop` points of top-1, and write it.
 
@@ -57,7 +63,8 @@ def advise(
     small as the budget allows. eight_bits: packages may need iOS18; a .aimodel has no such
     weights. package_format: "mlpackage" or "aimodel". budget: such as "30m". suite: says how the network
     is trained, if it is. preprocessing: how images come to be what the network was trained with, in place of what the
-    suite or the network says. out: the folder that the package goes to; None: RESULTS/advice/NETWORK.
+    suite or the network says. elsewhere: a cluster that builds and measures; None for this process.
+    out: the folder that the package goes to; None: RESULTS/advice/NETWORK.
     Raises BenchError of one line for what the user can mend.
     """
     form = get_format(package_format)
@@ -67,7 +74,8 @@ def advise(
     store = Store(results)
     if out:
         check_folder(Path(out))
-    selection, final = _subjects(model, data, suite, weights, reporter, preprocessing)
+    own = _suite(model, data, suite, preprocessing)
+    selection, final = _subjects(own, data, suite, weights, reporter)
     folder = Path(out) if out else results / "advice" / selection.network.name
     check_folder(folder)
     options = RunOptions(
@@ -78,7 +86,8 @@ def advise(
     )
 
     def measure(cell: Cell) -> Record:
-        (record,) = run([cell], options).records
+        there = measured_elsewhere(elsewhere, own, weights, cell, reporter) if elsewhere else None
+        (record,) = run([cell], options, there).records
         return record
 
     search = Search(
@@ -92,7 +101,8 @@ def advise(
         budget=limit,
         say=reporter.say,
     )
-    tell_if_busy(reporter.say)
+    if elsewhere is None:
+        tell_if_busy(reporter.say)
     advice = search.run()
     package, yaml = _package(search, advice, store)
     write_advice(folder, advice, search.attempts, selection, form, package, yaml)
@@ -106,20 +116,17 @@ class _Silent(Reporter):
         pass
 
 
-def _subjects(
-    model: str,
-    spec: str,
-    suite: str,
-    weights: Path | None,
-    reporter: Reporter,
-    preprocessing: Preprocessing | None,
-) -> tuple[Subject, Subject]:
-    """The network on the images to choose by, and on those that judge."""
+def _suite(model: str, spec: str, suite: str, preprocessing: Preprocessing | None) -> Suite:
+    """The suite that is named, with this network and these images in place of its own, and no configs."""
     given = load_suite(suite, keeping=())
     if given.packages:
         raise BenchError(f"--suite {suite} measures packages as they are; expected one that builds networks")
     own = given.model_copy(update={"models": (get_network(model).spec,), "data": {DEFAULT_DATA: spec}, "configs": ()})
-    own = own.model_copy(update={"preprocessing": preprocessing}) if preprocessing else own
+    return own.model_copy(update={"preprocessing": preprocessing}) if preprocessing else own
+
+
+def _subjects(own: Suite, spec: str, suite: str, weights: Path | None, reporter: Reporter) -> tuple[Subject, Subject]:
+    """The network on the images to choose by, and on those that judge."""
     (cell,) = lay_out(own, weights, say=reporter.say)
     _check_classes(cell.subject, spec, suite)
     whole = cell.subject.data

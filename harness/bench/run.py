@@ -118,16 +118,38 @@ def _measure_here(cells: list[Cell], options: RunOptions, steps: Steps) -> Itera
         yield Measured(cell, record, time.perf_counter() - started, new)
 
 
-def build_all(cells: list[Cell], options: RunOptions) -> tuple[list[tuple[Cell, Path]], list[str]]:
-    """Build every cell's package; returns those that are there, and why others are not."""
+Build = Callable[[list[Cell], RunOptions, Steps], Iterator[tuple[Cell, Exception | None]]]
+"""Builds packages and keeps them in the store, in any order; tells of each cell as it ends why it has none, if so."""
+
+
+def build_all(
+    cells: list[Cell], options: RunOptions, build: Build | None = None
+) -> tuple[list[tuple[Cell, Path]], list[str]]:
+    """Build every cell's package; returns those that are there, and why others are not.
+
+    build: what builds those that are missing; this process where it is None.
+    """
     built: list[tuple[Cell, Path]] = []
     problems: list[str] = []
     _refuse_impossible(cells)
-    tell_if_busy(options.reporter.say)
+    failures: dict[str, Exception] = {}
+    if build is None:
+        tell_if_busy(options.reporter.say)
+    else:
+        missing = [cell for cell in cells if options.store.found(cell.build_key) is None]
+        with options.reporter.steps("packages elsewhere", len(missing)) as steps:
+            for cell, failure in build(missing, options, steps):
+                if failure is not None:
+                    failures[cell.build_key] = failure
+                steps.advance()
     with options.reporter.steps("packages", len(cells)) as steps:
         for cell in cells:
             try:
-                built.append((cell, _build(cell, options, steps).path))
+                if failure := failures.get(cell.build_key):
+                    raise failure
+                folder = options.store.found(cell.build_key) if build else None
+                path = folder / cell.package_name if folder else _build(cell, options, steps).path
+                built.append((cell, path))
             except _STOPS_THE_RUN:
                 raise
             except Exception as error:

@@ -5,6 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from coreml_prune_bench.cli.cluster_options import (
+    CERTIFICATES,
+    CertificatesOption,
+    ClusterOption,
+    TaskTimeLimitOption,
+    ThreadsOption,
+    WaitLimitOption,
+    elsewhere,
+)
 from coreml_prune_bench.cli.options import (
     RESULTS,
     CheckpointOption,
@@ -78,6 +87,11 @@ def advise(
     skip_bad_images: SkipOption = False,
     device: DeviceOption = "auto",
     checkpoint_minutes: CheckpointOption = 1,
+    cluster: ClusterOption = None,
+    certificates: CertificatesOption = CERTIFICATES,
+    threads: ThreadsOption = None,
+    task_time_limit: TaskTimeLimitOption = None,
+    wait_limit: WaitLimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the smallest package of a network that loses no more than you allow, and say why it is that one.
@@ -94,23 +108,25 @@ def advise(
     """
     from coreml_prune_bench.advice.advise import advise as find
 
-    advice = find(
-        model,
-        data,
-        preprocessing=asked if asked.changes() else None,
-        max_drop=max_drop,
-        min_ratio=min_ratio,
-        eight_bits=not float16,
-        package_format=package_format,
-        budget=budget,
-        suite=suite,
-        weights=weights,
-        results=results,
-        out=out,
-        skip_bad_images=skip_bad_images,
-        device=device,
-        checkpoint_minutes=checkpoint_minutes,
-    )
+    with elsewhere(cluster, certificates, threads, task_time_limit, wait_limit, device) as others:
+        advice = find(
+            model,
+            data,
+            preprocessing=asked if asked.changes() else None,
+            max_drop=max_drop,
+            min_ratio=min_ratio,
+            eight_bits=not float16,
+            package_format=package_format,
+            budget=budget,
+            suite=suite,
+            weights=weights,
+            results=results,
+            out=out,
+            skip_bad_images=skip_bad_images,
+            device=device,
+            checkpoint_minutes=checkpoint_minutes,
+            elsewhere=others,
+        )
     folder = out or results / "advice" / advice.network
     if as_json:
         show_json(advice.model_dump_json(indent=1))

@@ -96,6 +96,15 @@ def join(
         Path | None,
         typer.Option("--scratch", metavar="DIR", help="For what is being worked on.  [in the cache folder]"),
     ] = None,
+    shared: Annotated[
+        Path | None,
+        typer.Option(
+            "--shared",
+            metavar="DIR",
+            help="A folder that other workers have, too, such as a network share: a training goes on there from the "
+            "checkpoint of a worker that died.  [none]",
+        ),
+    ] = None,
 ) -> None:
     """Work for a cluster until it ends, with this machine's own data and weights.
 
@@ -112,7 +121,12 @@ def join(
         raise BenchError("--as mac: one worker, so that nothing disturbs what is measured; leave out --workers")
     weights_folder = weights.expanduser().resolve() if weights else None
     place = Workplace(
-        name or platform.node() or "worker", kind, versions(), tuple(data) if data else None, weights_folder
+        name or platform.node() or "worker",
+        kind,
+        versions(),
+        tuple(data) if data else None,
+        weights_folder,
+        shared=shared.expanduser().resolve() if shared else None,
     )
     joining = Joining(place, workers, folder_of(scratch), host, port)
     join_cluster(Where(_tls(address), certificates.expanduser()), joining, say)

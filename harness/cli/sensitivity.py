@@ -6,6 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from coreml_prune_bench.cli.cluster_options import (
+    CERTIFICATES,
+    CertificatesOption,
+    ClusterOption,
+    TaskTimeLimitOption,
+    ThreadsOption,
+    WaitLimitOption,
+    elsewhere,
+)
 from coreml_prune_bench.cli.options import (
     RESULTS,
     DeviceOption,
@@ -22,6 +31,7 @@ from coreml_prune_bench.core.progress import Reporter, say
 
 if TYPE_CHECKING:
     from coreml_prune_bench.bench.cells import Subject
+    from coreml_prune_bench.bench.suite_choice import SuiteChoice
     from coreml_prune_bench.records.sensitivity import Sensitivity
 
 
@@ -60,6 +70,11 @@ def sensitivity(
     results: ResultsOption = RESULTS,
     skip_bad_images: SkipOption = False,
     device: DeviceOption = "auto",
+    cluster: ClusterOption = None,
+    certificates: CertificatesOption = CERTIFICATES,
+    threads: ThreadsOption = None,
+    task_time_limit: TaskTimeLimitOption = None,
+    wait_limit: WaitLimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Prune one layer at a time, data-free, and show what that does to the outputs and to top-1, by layer.
@@ -86,6 +101,8 @@ def sensitivity(
     chosen = _levels(levels)
 
     from coreml_prune_bench.bench.contention import tell_if_busy
+    from coreml_prune_bench.bench.run import RunOptions
+    from coreml_prune_bench.bench.sensitivity import sensitivity_key
     from coreml_prune_bench.bench.training_options import TrainingOptions
     from coreml_prune_bench.records.store import Store
 
@@ -94,11 +111,19 @@ def sensitivity(
 
     reporter = Reporter()
     subject = _subject(model, data, weights)
-    tell_if_busy(reporter.say)
-    with reporter.steps(subject.network.name, 1) as steps:
-        training = TrainingOptions(device=device)
+    there = elsewhere(cluster, certificates, threads, task_time_limit, wait_limit, device)
+    with there as others, reporter.steps(subject.network.name, 1) as steps:
+        training = TrainingOptions(device=device if others is None else "auto")
         builder = Builder(store, steps.update, skip_bad_images=skip_bad_images, training=training)
         try:
+            if others is None:
+                tell_if_busy(reporter.say)
+            elif store.found(sensitivity_key(subject, samples, chosen)) is None:
+                choice = _as_suite(subject, data, weights)
+                options = RunOptions(
+                    store, reporter, skip_bad_images=skip_bad_images, training=TrainingOptions(device, say=reporter.say)
+                )
+                others.on(choice, choice.cells(reporter)).sensitivity((samples, chosen), options, steps)
             found = builder.sensitivity(subject, samples, chosen)
         except CellFailedError as error:
             raise BenchError(str(error)) from error
@@ -153,6 +178,18 @@ def _subject(model: str, spec: str, weights: Path | None) -> "Subject":
         weights_folder=weights,
         training=None,
     )
+
+
+def _as_suite(subject: "Subject", spec: str, weights: Path | None) -> "SuiteChoice":
+    """The network as workers find it: in a suite without configs."""
+    from coreml_prune_bench.bench.suite import DEFAULT_DATA, Suite
+    from coreml_prune_bench.bench.suite_choice import SuiteChoice
+
+    # Not validated: a file with as little in it would be none.
+    suite = Suite.model_construct(
+        name=subject.suite, description="", models=(subject.network.spec,), data={DEFAULT_DATA: spec}, trials=1
+    )
+    return SuiteChoice(suite, weights=weights)
 
 
 def _allocation(subject: "Subject", found: "Sensitivity", sparsity: float) -> dict[str, float]:

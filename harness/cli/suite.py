@@ -12,6 +12,8 @@ from coreml_prune_bench.cli.cluster_options import (
     ClusterOption,
     TaskTimeLimitOption,
     ThreadsOption,
+    WaitLimitOption,
+    elsewhere,
 )
 from coreml_prune_bench.cli.options import (
     RESULTS,
@@ -37,7 +39,6 @@ from coreml_prune_bench.cli.options import (
     split_commas,
 )
 from coreml_prune_bench.cli.output import show, show_json, tabled, terminal_width
-from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import Reporter
 from coreml_prune_bench.models.pruning.algorithm import algorithms
 
@@ -70,6 +71,7 @@ def run(
     certificates: CertificatesOption = CERTIFICATES,
     threads: ThreadsOption = None,
     task_time_limit: TaskTimeLimitOption = None,
+    wait_limit: WaitLimitOption = None,
     wide: WideOption = False,
     format: FormatOption = "md",
     as_json: JsonOption = False,
@@ -89,12 +91,11 @@ def run(
     from coreml_prune_bench.records.store import Store
     from coreml_prune_bench.report.accuracy_tables import render
 
-    if cluster is None and (threads or task_time_limit):
-        raise BenchError("--threads and --task-time-limit belong to --cluster")
     models, own = named_networks(model)
     formats = split_commas(package_format)
     chosen = SuiteChoice(suite, data, weights, models, own, split_commas(algorithms), trials, formats, limit)
-    with torchrun_team() as team:
+    there = elsewhere(cluster, certificates, threads, task_time_limit, wait_limit, device)
+    with torchrun_team() as team, there as others:
         if team is not None and not team.leads:
             chosen.take_part(team, device)
             return
@@ -108,15 +109,7 @@ def run(
             image_cache=not no_image_cache,
             training=TrainingOptions(device, checkpoint_minutes, reporter.say, team),
         )
-        measure = None
-        if cluster is not None:
-            from coreml_prune_bench.cluster.client import HowOnCluster
-            from coreml_prune_bench.cluster.connect import Where
-            from coreml_prune_bench.cluster.run import measured_at
-
-            how = HowOnCluster(threads, task_time_limit)
-            measure = measured_at(Where(cluster, certificates.expanduser()), chosen, cells, evaluation, how)
-        outcome = run_cells(cells, options, measure)
+        outcome = run_cells(cells, options, others.on(chosen, cells, evaluation).measure if others else None)
     for line in chance_levels(outcome.records):
         reporter.warn(line)
     reporter.say(f"{outcome.measured} of {len(cells)} cells measured now; records in {results / 'records'}")
@@ -146,6 +139,11 @@ def build(
     skip_bad_images: SkipOption = False,
     device: DeviceOption = "auto",
     checkpoint_minutes: CheckpointOption = 10,
+    cluster: ClusterOption = None,
+    certificates: CertificatesOption = CERTIFICATES,
+    threads: ThreadsOption = None,
+    task_time_limit: TaskTimeLimitOption = None,
+    wait_limit: WaitLimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Prune and convert only; print where the packages are.
@@ -159,7 +157,8 @@ def build(
     models, own = named_networks(model)
     formats = split_commas(package_format)
     chosen = SuiteChoice(suite, data, weights, models, own, split_commas(algorithms), trials, formats)
-    with torchrun_team() as team:
+    there = elsewhere(cluster, certificates, threads, task_time_limit, wait_limit, device)
+    with torchrun_team() as team, there as others:
         if team is not None and not team.leads:
             chosen.take_part(team, device)
             return
@@ -170,7 +169,8 @@ def build(
             skip_bad_images=skip_bad_images,
             training=TrainingOptions(device, checkpoint_minutes, reporter.say, team),
         )
-        built, problems = build_all(chosen.cells(reporter), options)
+        cells = chosen.cells(reporter)
+        built, problems = build_all(cells, options, others.on(chosen, cells).build if others else None)
     found = [{"cell": cell.name, "package": str(path)} for cell, path in built]
     if as_json:
         show_json(found)

@@ -11,7 +11,7 @@ from coreml_prune_bench.cluster.versions import Versions
 from coreml_prune_bench.cluster.workplace import Workplace
 from coreml_prune_bench.core.keys import key_of
 from coreml_prune_bench.core.progress import Reporter
-from coreml_prune_bench.data.halves import with_limit
+from coreml_prune_bench.data.halves import same_part
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,9 @@ class Asked:
 
     def cells_at(self, place: Workplace, reporter: Reporter) -> list[Cell]:
         """The suite's cells with a worker's own data and weights, in the same order as here. Raises BenchError."""
-        data = [with_limit(spec, self.choice.limit) for spec in place.data] if place.data else None
+        suite = self.choice.load()
+        of = suite.data_for(suite.models[0])
+        data = [same_part(spec, of) for spec in place.data] if place.data else None
         choice = replace(self.choice, data=data, weights=place.weights or self.choice.weights, limit=None)
         return choice.cells(reporter, self.evaluation)
 

@@ -1,26 +1,27 @@
-"""Cells measured on a cluster: each a task of Dask, keyed as its record; what comes back is written through the store.
+"""Cells worked on by a cluster: each a task of Dask, keyed as its record; what comes back is written through the store.
 
 Dask decides where a task runs, passes artifacts on between workers, and gives a task whose worker died to another one.
 Nothing that matters is kept by it: a run that is started again measures what has no record.
 """
 
 import uuid
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from time import monotonic, perf_counter, sleep
-from typing import Any
 
 from distributed import Client, Future, KilledWorker
 
 from coreml_prune_bench.bench.cells import Cell
 from coreml_prune_bench.bench.run import Measured, RunOptions, failed, why_not
+from coreml_prune_bench.cluster.absent import Absence
 from coreml_prune_bench.cluster.asked import Asked
-from coreml_prune_bench.cluster.dask_settings import ALLOWED_FAILURES
+from coreml_prune_bench.cluster.heard import Heard
+from coreml_prune_bench.cluster.order import Waiting
 from coreml_prune_bench.cluster.parcel import pack, put
-from coreml_prune_bench.cluster.tasks import Order, Part, Result, given, key_of_part, make, measure
+from coreml_prune_bench.cluster.tasks import Levels, Order, Part, Result, Wanted, given, key_of_part, make, measure
 from coreml_prune_bench.cluster.workers import Admission
 from coreml_prune_bench.core.errors import BenchError, CellFailedError
 from coreml_prune_bench.core.progress import Steps
@@ -28,163 +29,219 @@ from coreml_prune_bench.records.accuracy import Record
 
 _LOOK_SECONDS = 1.0
 _ASK_SECONDS = 0.05
-_FIRST_WORKER_SECONDS = 30.0
-"""A worker tells of itself soon after it has joined."""
-_MOST_TASKS = 1_000
-"""That the scheduler knows at a time, so that neither it nor this process grows with the suite."""
-_FAILURES = ALLOWED_FAILURES + 1
+_CELLS_A_WORKER = 2
+"""That are sent at a time: the one that it works on, and one more, so that it waits for nobody. So few, so that what
+takes longest can go first, and neither the scheduler nor this process grows with the suite."""
+_PARTS_AT_ONCE = 64
+"""Networks, dense packages and sensitivities that workers hold at a time."""
 _AT_ONCE = 10
 """Priority of what other cells wait for; larger numbers go first."""
 
 
 @dataclass(frozen=True)
 class HowOnCluster:
-    """threads: of a step; None: as many as the worker has. task_limit_s: after which a task's worker is ended."""
+    """threads: of a step; None: as many as the worker has. task_limit_s: after which a task's worker is ended.
+
+    wait_limit_s: after which a run ends that no worker can go on with; None: never.
+    """
 
     threads: int | None = None
     task_limit_s: float | None = None
-
-
-@dataclass
-class _Tried:
-    """What was heard of a task. name: for people."""
-
-    name: str
-    machines: list[str] = field(default_factory=list)
-    ends: list[str] = field(default_factory=list)
-    runs: bool = False
-
-    @property
-    def told(self) -> str:
-        where = ", ".join(dict.fromkeys(self.machines)) or "no machine that said so"
-        why = f" ({'; '.join(dict.fromkeys(self.ends))})" if self.ends else ""
-        return f"its worker ended {_FAILURES} times: on {where}{why}"
+    wait_limit_s: float | None = None
 
 
 @dataclass
 class _Flying:
+    """A cell that was sent. kind: the resource that it needs."""
+
     cell: Cell
     task: str
     began_s: float
-    parts: dict[Part, str]
+    kind: str
+
+
+@dataclass(frozen=True)
+class _Landed:
+    """A cell that has ended: its record, if that was wanted, or why there is nothing. where: on which machine."""
+
+    cell: Cell
+    record: Record | None
+    error: Exception | None
+    seconds: float
+    where: str | None
 
 
 class OnCluster:
-    """Measures cells on the workers of `client`. cells: all of the suite, whose places workers know them by."""
+    """Works on cells, once, on the workers of `client`. cells: all of the suite, whose places workers know them by.
 
-    def __init__(self, client: Client, asked: Asked, cells: Sequence[Cell], how: HowOnCluster) -> None:
+    levels: of sensitivities; None for those that an allocation takes.
+    """
+
+    def __init__(
+        self, client: Client, asked: Asked, cells: Sequence[Cell], how: HowOnCluster, levels: Levels | None = None
+    ) -> None:
         self._client = client
         self._asked = asked
         self._places = {cell.key: place for place, cell in enumerate(cells)}
         self._how = how
+        self._levels = levels
         self._topic = f"run-{uuid.uuid4().hex[:12]}"
-        self._tried: dict[str, _Tried] = {}
         self._done: SimpleQueue[Future] = SimpleQueue()
         self._parts: dict[str, Future] = {}
-        self._part_names: dict[Future, str] = {}
+        self._made: dict[Future, str] = {}
+        self._gpu = False
         self._wanted: Counter[str] = Counter()
         self._flying: dict[Future, _Flying] = {}
+        self._keys: dict[tuple[int, str, bool], dict[Part, str]] = {}
 
     def __call__(self, cells: list[Cell], options: RunOptions, steps: Steps) -> Iterator[Measured]:
         """As `Measure` has it. Raises BenchError where no worker fits, and what a task raises for the user to mend."""
+        for one in self._worked_on(cells, "record", options, steps):
+            record = one.record or failed(one.cell, one.error or AssertionError("neither a record nor an error"))
+            yield Measured(one.cell, record, one.seconds, where=one.where)
+
+    def make(
+        self, wanted: Wanted, cells: list[Cell], options: RunOptions, steps: Steps
+    ) -> Iterator[tuple[Cell, Exception | None]]:
+        """Have packages or sensitivities made and kept in the store; each cell as it ends, and why it has none.
+
+        Raises as measuring does.
+        """
+        for one in self._worked_on(cells, wanted, options, steps):
+            yield one.cell, one.error
+
+    def _worked_on(self, cells: list[Cell], wanted: Wanted, options: RunOptions, steps: Steps) -> Iterator[_Landed]:
         if not cells:
             return
-        self._client.subscribe_topic(self._topic, lambda event: self._hear(event[1], options, steps))
+        self._heard = Heard(self._topic, options.reporter, steps)
+        self._client.subscribe_topic(self._topic, self._heard)
         admission = Admission(self._client, self._asked, self._topic, options.reporter)
+        address = None if self._client.cluster else self._client.scheduler_info(n_workers=0)["address"]
+        absence = Absence(address, self._how.wait_limit_s, options.reporter)
         try:
-            self._wait_for_one(admission, steps)
-            gpu = self._wants_gpu(admission, options.training.device)
-            waiting, looked_s = deque(cells), monotonic()
+            self._wait_for_one(admission, absence, cells, options, steps)
+            self._gpu = self._wants_gpu(admission, options.training.device)
+            waiting, looked_s = Waiting(cells), monotonic()
             for cell in cells:
                 self._wanted.update(self._part_keys(cell).values())
             while waiting or self._flying:
-                while waiting and len(self._flying) < _MOST_TASKS:
-                    self._send(waiting.popleft(), options, gpu=gpu)
+                self._send_those_that_may_go(waiting, wanted, admission, options)
                 with suppress(Empty):
                     landed = self._done.get(timeout=_LOOK_SECONDS)
                     if landed in self._flying:
-                        yield self._landed(landed, options)
+                        yield self._landed(landed, waiting, wanted, options)
                     else:
                         self._keep_part(landed, options)
+                if self._heard.stop is not None:
+                    raise self._heard.stop
                 if monotonic() - looked_s >= _LOOK_SECONDS:
                     looked_s = monotonic()
                     admission.look()
+                    at_work = bool(self._heard.running)
+                    absence.look(self._needed(waiting), admission.fit, admission.there, at_work=at_work)
         finally:
-            self._say_what_runs(options)  # Ctrl-C, also while a record is written, and what the user has to mend
+            if self._flying and self._client.status == "running":
+                self._heard.say_what_runs(self._client)  # Ctrl-C, also while a record is written, and what is to mend
             self._client.unsubscribe_topic(self._topic)
             self._client.cancel([*self._flying, *self._parts.values()])
 
-    def _wait_for_one(self, admission: Admission, steps: Steps) -> None:
-        """Until a worker fits. Raises BenchError where all that are there do not, or none is."""
-        until_s = monotonic() + _FIRST_WORKER_SECONDS
+    def _wait_for_one(
+        self, admission: Admission, absence: Absence, cells: list[Cell], options: RunOptions, steps: Steps
+    ) -> None:
+        """Until a worker fits. Raises BenchError where all that are there do not, or none came within the limit."""
         while not admission.fit:
             admission.look()
-            if not admission.is_asking and admission.refused:
-                raise BenchError(f"no worker fits: {' | '.join(dict.fromkeys(admission.refused.values()))}")
-            if not admission.is_asking and monotonic() > until_s:
-                raise BenchError("no worker is there: `cluster join` starts one")
+            if not admission.is_asking:
+                if admission.refused:
+                    raise BenchError(f"no worker fits: {' | '.join(dict.fromkeys(admission.refused.values()))}")
+                kind = self._kind(cells[0], gpu=options.training.device.startswith("cuda"))
+                absence.look([kind], admission.fit, admission.there, at_work=False)
             steps.update("waiting for workers", 0, 1)
             sleep(_ASK_SECONDS)
 
     @staticmethod
     def _wants_gpu(admission: Admission, device: str) -> bool:
-        """Whether trainings go to workers with a GPU. Raises BenchError where one is asked for and none is there."""
-        there = any("GPU" in one.resources for one in admission.there)
-        if device.startswith("cuda") and not there:
-            raise BenchError(f"--device {device}: no worker has a GPU (cluster join --as gpu)")
-        return there and device != "cpu"
+        """Whether trainings go to workers with a GPU, those that join later among them."""
+        is_one_there = any("GPU" in one.resources for one in admission.there if one.address not in admission.refused)
+        return device.startswith("cuda") or (is_one_there and device != "cpu")
+
+    def _needed(self, waiting: Waiting) -> list[str]:
+        """The resources that steps need which have not ended."""
+        cells = [*waiting.first, *(flew.cell for flew in self._flying.values())]
+        kinds = dict.fromkeys(self._kind_of(cell) for cell in cells)
+        if any(cell.subject.training and not self._is_made(cell, "network") for cell in cells):
+            kinds[self._kind(cells[0], gpu=self._gpu)] = None
+        return list(kinds)
 
     # --- sending
 
-    def _send(self, cell: Cell, options: RunOptions, *, gpu: bool) -> None:
-        keys = self._part_keys(cell)
-        needs: dict[Part, Future] = {}
-        for part, key in keys.items():
-            of = cell.dense if part == "package" else cell
-            needs[part] = self._part(of, part, key, dict(needs), options, gpu=gpu)
+    def _send_those_that_may_go(
+        self, waiting: Waiting, wanted: Wanted, admission: Admission, options: RunOptions
+    ) -> None:
+        """Cells whose network and dense package are there, as many of them as workers can take."""
+        for cell in waiting.first:
+            if len(self._parts) < _PARTS_AT_ONCE:
+                self._send_parts(cell, options)
+        workers = Counter(kind for one in admission.fit for kind in one.resources)
+        flying = Counter(flew.kind for flew in self._flying.values())
+
+        def may_go(cell: Cell) -> bool:
+            kind = self._kind_of(cell)
+            return flying[kind] < _CELLS_A_WORKER * max(1, workers[kind]) and all(
+                key in self._parts and self._parts[key].done() for key in self._part_keys(cell).values()
+            )
+
+        while (next_ := waiting.take(may_go)) is not None:
+            self._send(next_, wanted, options)
+            flying[self._kind_of(next_)] += 1
+
+    def _send(self, cell: Cell, wanted: Wanted, options: RunOptions) -> None:
         own = options.store.found(cell.build_key) if cell.config else None
-        task = f"cell-{cell.key}"
-        self._tried[task] = _Tried(cell.name)
+        task, kind = _task_of(cell), self._kind_of(cell)
+        self._heard.expect(task, cell.name)
         future = self._client.submit(
             measure,
             self._order(cell, task, cell.name, options),
-            needs,
+            wanted,
+            {part: self._parts[key] for part, key in self._part_keys(cell).items()},
             pack(options.store, own) if own else None,
             key=task,
-            resources=self._resources(cell, gpu=gpu and _trains(cell)),
+            resources={self._asked.tag: 1, kind: 1},
             pure=False,
         )
-        self._flying[future] = _Flying(cell, task, perf_counter(), keys)
+        self._flying[future] = _Flying(cell, task, perf_counter(), kind)
         future.add_done_callback(self._done.put)
 
-    def _part(
-        self, cell: Cell, part: Part, key: str, needs: dict[Part, Future], options: RunOptions, *, gpu: bool
-    ) -> Future:
-        """What several cells need: from this store, or made by the first worker that is free.
+    def _send_parts(self, cell: Cell, options: RunOptions) -> None:
+        """What a cell needs and others need, too, each part after those that it needs itself."""
+        needs: dict[Part, Future] = {}
+        for part, key in self._part_keys(cell).items():
+            if key not in self._parts:
+                of = cell.dense if part == "package" else cell
+                self._parts[key] = self._part(of, part, key, dict(needs), options)
+            needs[part] = self._parts[key]
 
-        needs: what it is made of itself.
-        """
-        if key in self._parts:
-            return self._parts[key]
-        name, folder = f"{part}-{key}", options.store.found(key)
-        self._tried[name] = tried = _Tried(f"{cell.subject.network.name}, {part}")
+    def _part(self, cell: Cell, part: Part, key: str, needs: dict[Part, Future], options: RunOptions) -> Future:
+        """From this store, or made by the first worker that is free. needs: what it is made of itself."""
+        task, name, folder = f"{part}-{key}", f"{cell.subject.network.name}, {part}", options.store.found(key)
+        self._heard.expect(task, name)
         future: Future
         if folder:
-            future = self._client.submit(given, pack(options.store, folder), key=name, pure=False, priority=_AT_ONCE)
+            future = self._client.submit(given, pack(options.store, folder), key=task, pure=False, priority=_AT_ONCE)
         else:
+            kind = self._kind(cell, gpu=self._gpu and part == "network")
             future = self._client.submit(
                 make,
-                self._order(cell, name, tried.name, options),
+                self._order(cell, task, name, options),
                 part,
                 needs,
-                key=name,
-                resources=self._resources(cell, gpu=gpu and part == "network"),
+                key=task,
+                resources={self._asked.tag: 1, kind: 1},
                 pure=False,
                 priority=_AT_ONCE,
             )
-            future.add_done_callback(self._done.put)
-        self._parts[key] = future
-        self._part_names[future] = key
+            self._made[future] = key
+        future.add_done_callback(self._done.put)
         return future
 
     def _order(self, cell: Cell, task: str, name: str, options: RunOptions) -> Order:
@@ -195,81 +252,81 @@ class OnCluster:
             self._places[cell.key],
             name,
             device=options.training.device,
+            checkpoint_minutes=options.training.checkpoint_minutes,
             skip_bad_images=options.skip_bad_images,
             image_cache=options.image_cache,
             threads=self._how.threads,
             limit_s=self._how.task_limit_s,
+            levels=self._levels,
         )
 
-    def _resources(self, cell: Cell, *, gpu: bool) -> dict[str, float]:
-        """Of what a task has to have. Core ML predicts on a Mac alone, and there one at a time."""
-        kind = "ANE" if cell.evaluation.runtime == "coreml" else "GPU" if gpu else "CPU"
-        return {self._asked.tag: 1, kind: 1}
+    def _kind_of(self, cell: Cell) -> str:
+        """The resource that a cell's own step needs."""
+        return self._kind(cell, gpu=self._gpu and _trains(cell))
+
+    @staticmethod
+    def _kind(cell: Cell, *, gpu: bool) -> str:
+        """Core ML predicts on a Mac alone, and there one at a time."""
+        return "ANE" if cell.evaluation.runtime == "coreml" else "GPU" if gpu else "CPU"
+
+    def _is_made(self, cell: Cell, part: Part) -> bool:
+        key = self._part_keys(cell).get(part)
+        return key in self._parts and self._parts[key].done()
 
     def _part_keys(self, cell: Cell) -> dict[Part, str]:
-        """The artifacts that a cell needs, each after those that it needs itself."""
-        keys: dict[Part, str] = {}
-        if cell.subject.training is not None:
-            keys["network"] = key_of_part(cell, "network")
-        keys["package"] = key_of_part(cell.dense, "package")
-        if cell.config and cell.config.allocation == "sensitivity":
-            keys["sensitivity"] = key_of_part(cell, "sensitivity")
-        return keys
+        """The artifacts that a cell needs, each after those that it needs itself; told once for cells that share them.
 
-    # --- hearing
+        (To work one out asks which versions are installed, in more time than Dask needs for a task.)
+        """
+        allocates = cell.config is not None and cell.config.allocation == "sensitivity"
+        shared = (id(cell.subject), cell.package_format.name, allocates)
+        if shared not in self._keys:
+            keys: dict[Part, str] = {}
+            if cell.subject.training is not None:
+                keys["network"] = key_of_part(cell, "network")
+            keys["package"] = key_of_part(cell.dense, "package")
+            if allocates:
+                keys["sensitivity"] = key_of_part(cell, "sensitivity")
+            self._keys[shared] = keys
+        return self._keys[shared]
 
-    def _landed(self, future: Future, options: RunOptions) -> Measured:
+    # --- what comes back
+
+    def _landed(self, future: Future, waiting: Waiting, wanted: Wanted, options: RunOptions) -> _Landed:
         flew = self._flying.pop(future)
-        cell = flew.cell
+        cell, seconds = flew.cell, perf_counter() - flew.began_s
+        record: Record | None = None
+        failure: Exception | None = None
         try:
-            record = self._received(cell, future, options)
+            record, seconds = self._received(cell, future, wanted, options)
+            waiting.took(cell, seconds)
         except BenchError:
             raise
         except KilledWorker as error:  # of the cell's own task, or of one that it waited for
-            record = failed(cell, CellFailedError(self._tried.get(str(error.task), _Tried(cell.name)).told))
+            failure = CellFailedError(self._heard.of(str(error.task), cell.name).why_it_failed)
         except Exception as error:
-            record = failed(cell, error)
+            failure = error
         finally:
-            self._let_go(flew.parts)
-        tried = self._tried.pop(flew.task)
-        where = tried.machines[-1] if tried.machines else None
-        return Measured(cell, record, perf_counter() - flew.began_s, where=where)
+            future.release()  # else Dask would measure it again when the worker dies that has its result
+            self._let_go(self._part_keys(cell))
+        return _Landed(cell, record, failure, seconds, self._heard.forget(flew.task).machine)
 
     def _keep_part(self, future: Future, options: RunOptions) -> None:
         """Where it failed, so do the cells that wait for it."""
-        key = self._part_names.get(future)
+        key = self._made.get(future)
         if key is not None and future.status == "finished" and (parcel := future.result()) is not None:
             put(options.store, key, parcel)
 
-    def _received(self, cell: Cell, future: Future, options: RunOptions) -> Record:
+    def _received(self, cell: Cell, future: Future, wanted: Wanted, options: RunOptions) -> tuple[Record | None, float]:
+        """Its record, if that was wanted, and the seconds that its worker took."""
         if future.status in ("cancelled", "lost"):
             raise BenchError("the scheduler is gone; what was finished is kept, the same command goes on from there")
         result: Result = future.result()
-        if result.package is not None:
-            put(options.store, cell.build_key, result.package)
-        return self._as_here(cell, Record.model_validate_json(result.record))
-
-    def _as_here(self, cell: Cell, record: Record) -> Record:
-        """With this side's keys and its name of the data, whose fingerprint is the worker's."""
-        data = cell.subject.data
-        if record.data.fingerprint != data.val.fingerprint:
-            raise BenchError(
-                f"{record.provenance.host} measured {cell.name} on other images: {record.data.fingerprint[:12]}, "
-                f"expected {data.val.fingerprint[:12]}"
-            )
-        record = record.model_copy(
-            update={
-                "key": cell.key,
-                "config_key": cell.config_key,
-                "subject_key": cell.subject.key,
-                "data": record.data.model_copy(
-                    update={"spec": data.spec, "place": data.place, "revision": data.revision}
-                ),
-            }
-        )
-        if reason := why_not(cell, record):
-            raise BenchError(f"what {record.provenance.host} returned for {cell.name} {reason}")
-        return record
+        if result.made is not None:
+            key = cell.build_key if wanted != "sensitivity" else key_of_part(cell, "sensitivity", self._levels)
+            put(options.store, key, result.made)
+        record = None if result.record is None else _as_here(cell, Record.model_validate_json(result.record))
+        return record, result.seconds
 
     def _let_go(self, parts: dict[Part, str]) -> None:
         """Of artifacts that no cell waits for any more."""
@@ -277,34 +334,30 @@ class OnCluster:
         for key in parts.values():
             if self._wanted[key] <= 0 and key in self._parts:
                 future = self._parts.pop(key)
-                self._part_names.pop(future)
-                self._tried.pop(str(future.key))
+                self._made.pop(future, None)
+                self._heard.forget(str(future.key))
 
-    def _hear(self, told: dict[str, Any], options: RunOptions, steps: Steps) -> None:
-        """An event of a task. Called by Dask, in its thread; some come after what they tell of has landed."""
-        machine, kind = told["machine"], told["kind"]
-        tried = self._tried.get(told["task"], _Tried(told["name"]))
-        if kind == "start":
-            tried.machines.append(machine)
-            tried.runs = True
-        elif kind == "done":
-            tried.runs = False
-        elif kind == "end":
-            tried.ends.append(f"{machine}: {told['why']}")
-            options.reporter.warn(f"{machine} starts anew: {told['name']}: {told['why']}")
-        elif kind == "step":
-            steps.update(f"{machine}: {told['description']}", told["done"], told["total"])
-        else:
-            options.reporter.say(f"{machine}: {told['line']}")
 
-    def _say_what_runs(self, options: RunOptions) -> None:
-        """Where this run ends before its cells do. Processes of this machine end with it."""
-        if not self._flying or self._client.status != "running":
-            return
-        running = [f"{tried.name} on {tried.machines[-1]}" for tried in list(self._tried.values()) if tried.runs]
-        then = "ended with this run" if self._client.cluster else "to its end runs"
-        what = f"; {then} {', '.join(running)}" if running else ""
-        options.reporter.say(f"what is queued is cancelled{what}")
+def _as_here(cell: Cell, record: Record) -> Record:
+    """With this side's keys and its name of the data, whose fingerprint is the worker's."""
+    data = cell.subject.data
+    if record.data.fingerprint != data.val.fingerprint:
+        raise BenchError(
+            f"{record.provenance.host} measured {cell.name} on other images: {record.data.fingerprint[:12]}, "
+            f"expected {data.val.fingerprint[:12]}"
+        )
+    named = {"spec": data.spec, "place": data.place, "revision": data.revision}
+    keys = {"key": cell.key, "config_key": cell.config_key, "subject_key": cell.subject.key}
+    record = record.model_copy(update={**keys, "data": record.data.model_copy(update=named)})
+    if reason := why_not(cell, record):
+        raise BenchError(f"what {record.provenance.host} returned for {cell.name} {reason}")
+    return record
+
+
+def _task_of(cell: Cell) -> str:
+    """Its key in Dask, which learns from what stands before the first dash how long such tasks take."""
+    alike = f"{cell.subject.network.name}, {cell.algorithm}".replace("-", "_")
+    return f"{alike}-{cell.key}"
 
 
 def _trains(cell: Cell) -> bool:

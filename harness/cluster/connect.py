@@ -82,7 +82,10 @@ def _local(count: int, kind: Kind) -> Iterator[Client]:
         make_certificates(certificates)
         security, known = security_of(certificates), versions()
         parts = parts_of_processors(count)
-        places = [Workplace(f"local-{n + 1}", kind, known, processors=part) for n, part in enumerate(parts)]
+        shared = Path(folder) / "shared"
+        places = [
+            Workplace(f"local-{n + 1}", kind, known, processors=part, shared=shared) for n, part in enumerate(parts)
+        ]
         memory = memory_of_each(count)
         workers = {place.machine: worker_options(place, security, "127.0.0.1", folder, memory) for place in places}
         scheduler = {"host": "127.0.0.1", "protocol": "tls://", "port": 0, "security": security, **ONLY_HERE}

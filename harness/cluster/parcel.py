@@ -24,6 +24,10 @@ class Parcel:
     files: bytes
     sha256: str
 
+    def __sizeof__(self) -> int:
+        """What Dask counts of it: when it moves work, keeps results in memory, and tells what was sent."""
+        return object.__sizeof__(self) + len(self.files)
+
     def unpack(self, empty: Path) -> dict[str, Any]:
         """Write the files into a folder; returns `made`. Raises DamagedFileError where it is not what was sent."""
         found = hashlib.sha256(self.files).hexdigest()

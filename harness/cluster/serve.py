@@ -15,7 +15,7 @@ from coreml_prune_bench.cluster.certificates import are_made, make_certificates,
 from coreml_prune_bench.cluster.connect import CONNECT_SECONDS, Where, no_connection
 from coreml_prune_bench.cluster.dask_settings import dask_settings
 from coreml_prune_bench.cluster.versions import differences, versions
-from coreml_prune_bench.cluster.worker_process import memory_of_each, parts_of_processors, worker_options
+from coreml_prune_bench.cluster.worker_process import START_SECONDS, memory_of_each, parts_of_processors, worker_options
 from coreml_prune_bench.cluster.workplace import NAME, Workplace
 from coreml_prune_bench.core.errors import BenchError
 
@@ -115,7 +115,10 @@ async def _workers(where: Where, joining: Joining, say: Say) -> None:
             options = worker_options(place, security, host, str(joining.scratch), memory)
             if joining.port is not None:
                 options |= {"worker_port": joining.port + 2 * number, "port": joining.port + 2 * number + 1}
-            nannies.append(await stack.enter_async_context(Nanny(where.address, **options)))
+            try:
+                nannies.append(await stack.enter_async_context(Nanny(where.address, **options)))
+            except TimeoutError as error:
+                raise BenchError(f"{name} did not start within {START_SECONDS} s: is this machine too busy?") from error
             say(f"{name} works for {where.address} as {place.kind}")
         await asyncio.gather(*(nanny.finished() for nanny in nannies))
     say(f"{where.address} has ended")

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 Part = Literal["network", "sensitivity", "package"]
 """An artifact: of a cell's subject, its trained network and the sensitivities of its layers, and the cell's package."""
 
+Wanted = Literal["record", "package", "sensitivity"]
+"""Of a cell: its record, with the package that it is of; the package alone; or the sensitivities of its network."""
+
+Levels = tuple[int, tuple[float, ...]]
+"""How many training images sensitivities are measured on, and at which sparsities."""
+
 LEAST_FREE_BYTES = 1 << 30
 """On a worker's disk. A package, its network and what converting them needs at a time are less."""
 
@@ -32,8 +39,8 @@ class Order:
     """Which cell, by its place among those of the suite, and how.
 
     tag: of the suite. topic: under which the client listens. task: its key in Dask. name: for people. device,
-    skip_bad_images, image_cache: as the options. threads: a step's; None for all that the worker has. limit_s: of the
-    task.
+    checkpoint_minutes, skip_bad_images, image_cache: as the options. threads: a step's; None for all that the worker
+    has. limit_s: of the task. levels: of sensitivities; None for those that an allocation takes.
     """
 
     tag: str
@@ -42,18 +49,26 @@ class Order:
     position: int
     name: str
     device: str = "auto"
+    checkpoint_minutes: float = 10
     skip_bad_images: bool = False
     image_cache: bool = True
     threads: int | None = None
     limit_s: float | None = None
+    levels: Levels | None = None
 
 
 @dataclass(frozen=True)
 class Result:
-    """record: a cell's, as JSON. package: what was built for it; None where it had been given."""
+    """record: a cell's, as JSON, if that was wanted. made: its package, or what else was wanted; None where it had been
+    given, or is a dense package, which others need, too. seconds: it took."""
 
-    record: bytes
-    package: Parcel | None
+    record: bytes | None
+    made: Parcel | None
+    seconds: float
+
+    def __sizeof__(self) -> int:
+        """As of a parcel."""
+        return object.__sizeof__(self) + len(self.record or b"") + (self.made.__sizeof__() if self.made else 0)
 
 
 def fits(asked: Asked, topic: str) -> str | None:
@@ -100,31 +115,45 @@ def make(order: Order, part: Part, needs: dict[Part, Parcel | None]) -> Parcel |
     """What several cells need, made once. None where a network is not trained but read from the worker's weights."""
     with at_work(order.topic, order.task, order.name, order.limit_s) as (place, teller):
         cell, options = _ready(order, place, teller, needs)
-        builder = _builder(options, order, teller)
-        if part == "package":
-            builder.build(cell)
-        elif part == "network":
-            builder.train(cell.subject)
-        else:
-            builder.sensitivity(cell.subject)
-        folder = options.store.found(key_of_part(cell, part))
+        key = _made(cell, part, options, order, teller)
+        folder = options.store.found(key)
         return pack(options.store, folder) if folder else None
 
 
-def measure(order: Order, needs: dict[Part, Parcel | None], own: Parcel | None) -> Result:
-    """Build and evaluate a cell. own: its package, where it is built already."""
+def measure(order: Order, wanted: Wanted, needs: dict[Part, Parcel | None], own: Parcel | None) -> Result:
+    """What is wanted of a cell. own: its package, where it is built already."""
+    began_s = time.perf_counter()
     with at_work(order.topic, order.task, order.name, order.limit_s) as (place, teller):
         cell, options = _ready(order, place, teller, needs)
         store = options.store
         if own is not None:
             put(store, cell.build_key, own)
-        with teller.steps("cells", 1) as steps:
-            record = attempt(cell, options, steps)
-        folder = store.found(cell.build_key)
-        package = pack(store, folder) if folder and own is None and cell.config else None
+        record, key = None, cell.build_key
+        if wanted == "record":
+            with teller.steps("cells", 1) as steps:
+                record = attempt(cell, options, steps).to_json().encode()
+        else:
+            key = _made(cell, wanted, options, order, teller)
+        is_here = (wanted != "sensitivity" and cell.config is None) or own is not None
+        folder = store.found(key)
+        made = pack(store, folder) if folder and not is_here else None
         if folder and cell.config:  # others need the dense one
             shutil.rmtree(folder)
-        return Result(record.to_json().encode(), package)
+        return Result(record, made, time.perf_counter() - began_s)
+
+
+def _made(cell: Cell, part: Part, options: RunOptions, order: Order, teller: Teller) -> str:
+    """Make an artifact in the worker's store; its key there."""
+    builder = _builder(options, order, teller)
+    if part == "package":
+        builder.build(cell)
+    elif part == "network":
+        builder.train(cell.subject)
+    elif order.levels is None:
+        builder.sensitivity(cell.subject)
+    else:
+        builder.sensitivity(cell.subject, *order.levels)
+    return key_of_part(cell, part, order.levels)
 
 
 def _ready(order: Order, place: Workplace, teller: Teller, needs: dict[Part, Parcel | None]) -> tuple[Cell, RunOptions]:
@@ -137,7 +166,7 @@ def _ready(order: Order, place: Workplace, teller: Teller, needs: dict[Part, Par
         if parcel is not None:
             put(store, key_of_part(cell.dense if part == "package" else cell, part), parcel)
     device = "cpu" if order.device == "auto" and place.kind == "cpu" else order.device
-    training = TrainingOptions(device, say=teller.say)
+    training = TrainingOptions(device, order.checkpoint_minutes, teller.say)
     options = RunOptions(
         store, teller, skip_bad_images=order.skip_bad_images, image_cache=order.image_cache, training=training
     )
@@ -156,8 +185,8 @@ def _builder(options: RunOptions, order: Order, teller: Teller) -> "Builder":
         )
 
 
-def key_of_part(cell: Cell, part: Part) -> str:
-    """The key of an artifact in the store of whoever has the cell."""
+def key_of_part(cell: Cell, part: Part, levels: Levels | None = None) -> str:
+    """The key of an artifact in the store of whoever has the cell. levels: of sensitivities."""
     if part == "package":
         return cell.build_key
     if part == "network":
@@ -165,4 +194,4 @@ def key_of_part(cell: Cell, part: Part) -> str:
     from coreml_prune_bench.bench.sensitivity import sensitivity_key
     from coreml_prune_bench.models.pruning.sensitivity import LEVELS, SAMPLES
 
-    return sensitivity_key(cell.subject, SAMPLES, LEVELS)
+    return sensitivity_key(cell.subject, *(levels or (SAMPLES, LEVELS)))

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 ONLY_HERE = {"dashboard_address": "127.0.0.1:0", "dashboard": False}
 """Of Dask's web server, which speaks without TLS."""
 
+START_SECONDS = 120
+"""Until a worker's process, which imports torch, is there and has found the scheduler."""
+
 _RESOURCES: dict[Kind, dict[str, float]] = {"cpu": {"CPU": 1}, "gpu": {"CPU": 1, "GPU": 1}, "mac": {"ANE": 1}}
 """A Mac that measures latency builds nothing beside it."""
 
@@ -30,6 +33,7 @@ def worker_options(place: Workplace, security: "Security", host: str, scratch: s
         "protocol": "tls://",
         "local_directory": scratch,
         "memory_limit": memory,
+        "death_timeout": START_SECONDS,  # else one that starts anew looks for ever for a scheduler that ended meanwhile
         "silence_logs": logging.CRITICAL,
         **ONLY_HERE,
     }

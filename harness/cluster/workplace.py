@@ -33,6 +33,7 @@ class Workplace(WorkerPlugin):
     """machine: its name in progress and reasons. data, weights: as the options; None for those of the client.
 
     processors: those that this worker computes on, as the operating system counts them; empty where it cannot be said.
+    shared: a folder that other workers have, too, for what they build on the way; None for one of its own.
     """
 
     machine: str
@@ -41,6 +42,7 @@ class Workplace(WorkerPlugin):
     data: tuple[str, ...] | None = None
     weights: Path | None = None
     processors: tuple[int, ...] = ()
+    shared: Path | None = None
     name = NAME
     cells: dict[str, list[Cell]] = field(default_factory=dict)
     doing: str = ""
@@ -76,8 +78,9 @@ class Workplace(WorkerPlugin):
 
     @property
     def store(self) -> Store:
+        """Of artifacts that are built on the way, and checkpoints of trainings, each under its key."""
         assert self.scratch is not None, "set up"
-        return Store(self.scratch)
+        return Store(self.shared or self.scratch)
 
     def remember(self, tag: str, cells: list[Cell]) -> None:
         """The cells of a suite, as they are with this machine's data and weights."""

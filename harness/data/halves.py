@@ -64,6 +64,12 @@ def limited(data: DataSet, count: int) -> DataSet:
     )
 
 
+def same_part(spec: str, of: str) -> str:
+    """The spec of that part of it which `of` is of its own whole."""
+    whole, part = _divided(of)
+    return f"{same_part(spec, whole)}#{part}" if part else spec
+
+
 def from_any_folder(spec: str) -> str:
     """The spec with the whole path of its folder, if it names one: it then means the same wherever it is read."""
     whole, part = _divided(spec)

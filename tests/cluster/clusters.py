@@ -10,6 +10,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).parents[2]
 SUITE = """
 description = "a network that trains in a second"
@@ -33,6 +35,10 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.temporary = folder / "temporary"
+        self.temporary.mkdir()
+        self._ports: set[int] = set()
+        self._pids: set[int] = set()
         self.certificates = folder / "certificates"
         self.processes: dict[str, subprocess.Popen] = {}
         self._port = 0
@@ -53,7 +59,9 @@ class Cluster:
 
     def client(self, *arguments: object) -> subprocess.Popen:
         command = [*PROGRAM, *map(str, arguments), "--cluster", self.address, "--certificates", str(self.certificates)]
-        return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return subprocess.Popen(
+            command, cwd=ROOT, env=self._environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
 
     def call(self, *arguments: object) -> tuple[int, str, str]:
         process = self.client(*arguments)
@@ -64,10 +72,39 @@ class Cluster:
         """Of all machines: the children that compute, not their nannies."""
         return [pid for process in self.processes.values() for pid in children(process.pid) if _is_python(pid)]
 
+    def kill(self, name: str) -> None:
+        """A scheduler or a machine, with no time for a word. What it has started ends by itself."""
+        self._note(self.processes[name].pid)
+        self.processes[name].kill()
+        self.processes[name].wait()
+
+    def left(self) -> list[str]:
+        """What an ended cluster has left: processes, ports, temporary and scratch files."""
+        processes = [f"process {pid}" for pid in self._pids if psutil.pid_exists(pid)]
+        listening = {one.laddr.port for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN}
+        files = [path for folder in (self.temporary, self.folder / "scratch") for path in folder.rglob("*")]
+        # Dask's own, empty, for the workers of this machine that come next.
+        kept = [str(path) for path in files if path.is_file() and path.suffix not in (".lock", ".dirlock")]
+        return [*processes, *(f"port {port}" for port in self._ports & listening), *kept]
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "TMPDIR": str(self.temporary)}
+
+    def _note(self, pid: int) -> None:
+        """What `left` looks for later."""
+        for one in (pid, *children(pid)):
+            self._pids.add(one)
+            with contextlib.suppress(psutil.Error):
+                found = psutil.Process(one).net_connections("tcp")
+                self._ports |= {each.laddr.port for each in found if each.status == psutil.CONN_LISTEN}
+
     def end(self) -> None:
         """Nothing of it is left, or an AssertionError says what."""
         all_ = self.processes.values()
         below = [pid for process in all_ for pid in children(process.pid)]
+        for process in all_:
+            self._note(process.pid)
         for process in all_:
             process.send_signal(signal.SIGTERM)
         for process in all_:
@@ -85,6 +122,7 @@ class Cluster:
             self.processes[name] = subprocess.Popen(
                 [*program, *map(str, arguments), "--certificates", str(self.certificates), *extra, *where],
                 cwd=ROOT,
+                env=self._environment,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

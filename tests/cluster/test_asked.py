@@ -91,3 +91,11 @@ def test_processors_are_divided_and_shared_where_there_are_too_few(monkeypatch):
     assert parts_of_processors(2) == [(0, 2, 4), (1, 3)]
     monkeypatch.setattr(worker_process, "processors", lambda: frozenset([7]))
     assert parts_of_processors(3) == [(7,), (7,), (7,)]
+
+
+def test_a_worker_s_own_data_is_cut_to_the_part_that_the_suite_names(asked, suite):
+    part = suite.model_copy(update={"data": {"default": "digits#selection"}})
+    there = replace(asked, choice=SuiteChoice(part)).cells_at(
+        Workplace("m", "cpu", versions(), data=("digits",)), Reporter()
+    )
+    assert there[0].subject.data.spec == "digits#selection"

@@ -17,7 +17,7 @@ from coreml_prune_bench.bench.suite import load_suite
 from coreml_prune_bench.bench.suite_choice import SuiteChoice
 from coreml_prune_bench.cluster.client import HowOnCluster
 from coreml_prune_bench.cluster.connect import Where
-from coreml_prune_bench.cluster.run import measured_at
+from coreml_prune_bench.cluster.run import Elsewhere
 from coreml_prune_bench.records.store import Store
 from tests.cluster import test_scheduling, trivial
 from tests.cluster.test_scheduling import OnSleepers, seconds_on, suite_of
@@ -74,9 +74,12 @@ def test_what_a_trivial_cell_takes_on_a_worker_and_here(tmp_path, monkeypatch, r
     here, there = Clocked(tmp_path / "here"), Clocked(first)
     assert run(cells, RunOptions(here)).measured == CELLS
     where = Where(f"local:{workers}", tmp_path)
-    on_worker = measured_at(where, SuiteChoice(str(path)), cells, PORTABLE, HowOnCluster(threads=1))
-    with dask.config.set({"distributed.worker.preload": ["tests.cluster.trivial"]}):
+    with (
+        dask.config.set({"distributed.worker.preload": ["tests.cluster.trivial"]}),
+        Elsewhere(where, HowOnCluster(threads=1), "auto") as others,
+    ):
         began = time.process_time()
+        on_worker = others.on(SuiteChoice(str(path)), cells, PORTABLE).measure
         assert run(cells, RunOptions(there), on_worker).measured == CELLS - 1
         client_ms = 1e3 * (time.process_time() - began) / CELLS
     told = (
@@ -102,14 +105,13 @@ def test_memory_of_client_and_scheduler_does_not_grow_with_the_cells(
     resident: Callable[[], int] = lambda: psutil.Process().memory_info().rss  # noqa: E731
 
     class Watched(OnSleepers):
-        def _received(self, cell, future, options):
+        def _received(self, cell, future, wanted, options):
             if len(self.landed) % 1_000 == 0:
                 gc.collect()
                 sizes[len(self.landed)] = resident()
-            return super()._received(cell, future, options)
+            return super()._received(cell, future, wanted, options)
 
-    for name in ("NETWORK_S", "PACKAGE_S", "CELL_S"):
-        monkeypatch.setattr(test_scheduling, name, 0)
+    monkeypatch.setattr(test_scheduling, "MINUTE_S", 0)
     monkeypatch.setattr(test_scheduling, "OnSleepers", Watched)
     cells = suite_of(1, 100, 100, tiny_suite, monkeypatch)
     assert len(cells) == MANY + 1

@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import pytest
+from dask.sizeof import sizeof
 
 from coreml_prune_bench.cluster.parcel import pack, put
+from coreml_prune_bench.cluster.tasks import Result
 from coreml_prune_bench.core.errors import DamagedFileError
 from coreml_prune_bench.core.files import MANIFEST, tree_hashes
 from coreml_prune_bench.records.store import Store
@@ -38,6 +40,12 @@ def test_an_artifact_arrives_as_it_was_under_another_key(sent, tmp_path):
 def test_the_same_artifact_is_the_same_bytes(sent):
     store, folder = sent
     assert pack(store, folder).sha256 == pack(store, folder).sha256
+
+
+def test_dask_counts_its_bytes(sent):
+    parcel = pack(*sent)
+    assert len(parcel.files) < sizeof(parcel) < 1.1 * len(parcel.files)
+    assert sizeof(Result(b"{}", parcel, 1.0)) > len(parcel.files)
 
 
 def test_one_flipped_bit_is_seen_and_nothing_is_kept(sent, tmp_path):

@@ -2,27 +2,30 @@
 
 import json
 import os
-import random
 import re
 import tempfile
-import time
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
 import dask
+import distributed  # noqa: F401  (its defaults have to be there before a setting is made inside them)
 import pytest
+import torch
 
 from coreml_prune_bench.bench.cells import lay_out
 from coreml_prune_bench.bench.run import RunOptions, run
 from coreml_prune_bench.bench.suite import load_suite
 from coreml_prune_bench.cluster.certificates import make_certificates
+from coreml_prune_bench.core.files import tree_hash
 from coreml_prune_bench.models.processors import processors
+from coreml_prune_bench.models.weights import untrained_model
 from coreml_prune_bench.records.accuracy import read_records
 from coreml_prune_bench.records.latency import read_latency_records
 from coreml_prune_bench.records.store import Store
 from coreml_prune_bench.report.accuracy_tables import render
-from tests.cluster.clusters import ON_A_MAC, SUITE, Cluster, children, kill
+from tests.cluster.clusters import ON_A_MAC, SUITE, Cluster, children
+from tests.tiny_network import TINY
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads are fixed on Linux alone")
 
@@ -91,6 +94,66 @@ def test_on_processes_of_this_machine_the_table_is_the_same_and_nothing_is_left(
     assert f"0 of {cells} cells measured now" in run_bench(*command)[2]
     assert left_behind() <= temporary
     assert [pid for pid in children(os.getpid()) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()] == []
+
+
+@pytest.mark.slow
+def test_build_finds_what_a_cluster_built_and_builds_nothing_itself(run_bench, tiny_known, one_processor, tmp_path):
+    suite = tmp_path / "small.toml"
+    suite.write_text(SMALLEST)
+    command = ("build", "--suite", suite, "--json", "--results")
+    code, here, errors = run_bench(*command, tmp_path / "here")
+    assert code == 0, errors
+    code, there, errors = run_bench(*command, tmp_path / "there", "--cluster", "local:1", "--threads", 1)
+    assert code == 0, errors
+    assert there == here.replace(str(tmp_path / "here"), str(tmp_path / "there"))
+    for one in json.loads(there):
+        path = Path(one["package"])
+        assert tree_hash(path) == tree_hash(tmp_path / "here" / path.relative_to(tmp_path / "there"))
+    # Nothing is missing now, and no cluster is looked for.
+    code, again, _ = run_bench(*command, tmp_path / "there", "--cluster", "tls://127.0.0.1:9")
+    assert (code, again) == (0, there)
+
+
+@pytest.mark.slow
+def test_sensitivities_are_those_of_this_process(run_bench, tiny_known, one_processor, tmp_path):
+    (tmp_path / "weights").mkdir()
+    torch.save(untrained_model(TINY, 10).state_dict(), tmp_path / "weights" / "tiny.pth")
+    command = ("sensitivity", "tiny", "--data", "digits", "--weights", tmp_path / "weights", "--samples", 4)
+    code, here, errors = run_bench(*command, "--results", tmp_path / "here", "--json")
+    assert code == 0, errors
+    there = ("--results", tmp_path / "there", "--json", "--cluster", "local:1", "--threads", 1)
+    code, output, errors = run_bench(*command, *there)
+    assert code == 0, errors
+    assert json.loads(output)["layers"] == json.loads(here)["layers"]
+    assert names(tmp_path / "there") >= names(tmp_path / "here")
+
+
+@pytest.mark.slow
+def test_advice_is_that_of_this_process(run_bench, tiny_known, one_processor, tmp_path):
+    suite = tmp_path / "small.toml"
+    suite.write_text(SMALLEST)
+    command = (
+        "advise",
+        "tiny",
+        "--data",
+        "digits",
+        "--suite",
+        suite,
+        "--max-drop",
+        50,
+        "--min-ratio",
+        1.2,
+        "--float16",
+    )
+    code, here, errors = run_bench(*command, "--results", tmp_path / "here", "--json")
+    assert code in (0, 1), errors
+    there = ("--results", tmp_path / "there", "--json", "--cluster", "local:1", "--threads", 1)
+    found, output, errors = run_bench(*command, *there)
+    assert found == code, errors
+    assert json.loads(output)["tried"] == json.loads(here)["tried"]
+    assert {record.key for record in read_records(tmp_path / "there")} == {
+        record.key for record in read_records(tmp_path / "here")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -180,45 +243,28 @@ def test_a_worker_with_other_images_is_left_out_and_both_are_named(images, tiny_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kills", [int(os.environ.get("CLUSTER_KILLS", 4))])
-def test_killed_at_random_and_resumed_the_table_is_the_same(one_processor, tmp_path, kills):
+def test_a_run_without_workers_says_so_goes_on_when_one_joins_and_ends_after_its_limit(tmp_path):
     suite = tmp_path / "small.toml"
-    suite.write_text(SMALL)
-    expected = in_process(suite, tmp_path / "here")
-    draw = random.Random(kills)
-    cluster = Cluster(tmp_path)
+    suite.write_text(SMALLEST)
+    lonely = Cluster(tmp_path)
     try:
-        cluster.join("one")
-        cluster.join("two")
-        for round_ in range(kills):
-            results = tmp_path / f"results{round_}"
-            command = ("run", "--suite", suite, "--results", results, "--threads", 1)
-            client = cluster.client(*command)
-            time.sleep(draw.uniform(3, 25))
-            victim = draw.choice(["worker", "machine", "scheduler", "client"])
-            if victim == "worker":
-                kill(draw.choice(cluster.worker_processes()))
-            elif victim == "client":
-                kill(client.pid)
-            else:
-                cluster.processes["scheduler" if victim == "scheduler" else "two"].kill()
-            _, errors = client.communicate(timeout=300)
-            before = {path.name: path.read_bytes() for path in results.glob("records/*.json")}
-            if victim == "scheduler":
-                for name in ("one", "two"):
-                    cluster.processes[name].wait(120)
-                cluster.start()
-                cluster.join("one")
-            if victim in ("scheduler", "machine"):
-                cluster.join("two")
-            code, _, told = cluster.call(*command)
-            assert code == 0, (victim, errors, told)
-            assert json_of(read_records(results)) == expected, victim
-            assert f"{3 - len(before)} of 3 cells measured now" in told, (victim, errors)
-            after = {path.name: path.read_bytes() for path in results.glob("records/*.json")}
-            assert before.items() <= after.items()
+        command = ("run", "--suite", suite, "--results", tmp_path / "results", "--threads", 1)
+        code, output, errors = lonely.call(*command, "--wait-limit", 1)
+        assert (code, output) == (2, "")
+        join = f"one joins by `coreml-prune-bench cluster join {lonely.address} --as cpu`"
+        assert errors.splitlines()[-1] == (
+            f"error: no worker with CPU fits; there are: none at all; {join}; none within 1 s (--wait-limit); what was "
+            "finished is kept"
+        )
+        client = lonely.client(*command)
+        line = next(line for line in client.stderr if line.startswith("warning: "))
+        assert line == f"warning: no worker with CPU fits; there are: none at all; {join}; waiting for one\n"
+        lonely.join("late")
+        _, errors = client.communicate(timeout=300)
+        assert client.returncode == 0, errors
+        assert "2 of 2 cells measured now" in errors
     finally:
-        cluster.end()
+        lonely.end()
 
 
 @pytest.mark.slow

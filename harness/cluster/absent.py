@@ -1,0 +1,58 @@
+"""What a run does while no worker can go on with it: it says so, once, and waits, as long as it was told to."""
+
+from collections.abc import Collection, Sequence
+from time import monotonic
+
+from coreml_prune_bench.cluster.workers import Seen
+from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.progress import Reporter
+
+GRACE_SECONDS = 10.0
+"""A worker that is started anew is back by then, mostly."""
+
+_JOINS_AS = {"CPU": "cpu", "GPU": "gpu", "ANE": "mac"}
+
+
+class Absence:
+    """Of workers with a resource that steps need. address: of the scheduler; None where nobody can join.
+
+    limit_s: after which a run that gets no further ends; None for never.
+    """
+
+    def __init__(self, address: str | None, limit_s: float | None, reporter: Reporter) -> None:
+        self._address = address
+        self._limit_s = limit_s
+        self._reporter = reporter
+        self._since_s: dict[str, float] = {}
+        self._told: set[str] = set()
+
+    def look(self, needed: Collection[str], fit: Sequence[Seen], there: Sequence[Seen], *, at_work: bool) -> None:
+        """needed: resources of steps that have not ended. fit: workers that may work. at_work: something runs.
+
+        Raises BenchError where nothing was there for longer than the limit, and nothing runs.
+        """
+        now_s = monotonic()
+        missing = [name for name in needed if not any(name in one.resources for one in fit)]
+        for name in [name for name in self._since_s if name not in missing]:
+            del self._since_s[name]
+            if name in self._told:
+                self._told.remove(name)
+                having = ", ".join(one.machine for one in fit if name in one.resources)
+                self._reporter.say(f"goes on: {having} has {name}" if having else f"nothing waits for {name} any more")
+        for name in missing:
+            waited_s = now_s - self._since_s.setdefault(name, now_s)
+            line = self._line(name, there)
+            if self._limit_s is not None and waited_s >= self._limit_s and not at_work:
+                raise BenchError(f"{line}; none within {self._limit_s:g} s (--wait-limit); what was finished is kept")
+            if waited_s >= GRACE_SECONDS and name not in self._told:
+                self._told.add(name)
+                self._reporter.warn(f"{line}; waiting for one")
+
+    def _line(self, name: str, there: Sequence[Seen]) -> str:
+        others = ", ".join(f"{one.machine} ({_has(one)})" for one in there) or "none at all"
+        join = f"; one joins by `coreml-prune-bench cluster join {self._address} --as {_JOINS_AS[name]}`"
+        return f"no worker with {name} fits; there are: {others}{join if self._address else ''}"
+
+
+def _has(one: Seen) -> str:
+    return ", ".join(name for name in _JOINS_AS if name in one.resources)

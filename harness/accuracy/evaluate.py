@@ -59,7 +59,7 @@ def evaluate(
 
     Raises PackageError for a package that does not classify images of the split's classes, DataError for a bad image.
     """
-    load = load or partial(portable.load, precision=precision)
+    load = load or partial(portable.load, precision=precision, many=True)
     classifiers = [Classifier(package, split, load, class_map, asked, output) for package in packages]
     for package, classifier in zip(packages, classifiers, strict=True):
         if doubt := other_preprocessing(package, classifier, split):

@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
-_SIZES = (4, 2, 8, 1, 16, 32)
-"""In the order in which they are tried: what is fastest for most first, as a small set of samples tries no more."""
+_SIZES = (4, 2, 8, 1)
+"""In the order in which they are tried: what is fastest for most first, as a small set of samples tries no more.
+
+Larger ones would take the memory that this way saves.
+"""
 _TRIES = 2
 
 

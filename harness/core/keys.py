@@ -21,7 +21,8 @@ import grimp
 PACKAGE = __name__.partition(".")[0]
 
 _CHANGE_NO_RESULT = frozenset(
-    f"{PACKAGE}.{name}" for name in ("core.errors", "core.progress", "models.errors", "models.quiet")
+    f"{PACKAGE}.{name}"
+    for name in ("core.errors", "core.progress", "core.bar_columns", "models.errors", "models.quiet")
 )
 """What a user is told, and when. Every module imports these; what is measured depends on none."""
 

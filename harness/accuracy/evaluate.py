@@ -59,7 +59,7 @@ def evaluate(
 
     Raises PackageError for a package that does not classify images of the split's classes, DataError for a bad image.
     """
-    load = load or partial(portable.load, precision=precision)
+    load = load or partial(portable.load, precision=precision, many=True)
     classifiers = [Classifier(package, split, load, class_map, asked, output) for package in packages]
     for package, classifier in zip(packages, classifiers, strict=True):
         if doubt := other_preprocessing(package, classifier, split):
@@ -161,8 +161,7 @@ class Classifier:
         scores = self.scores(images)
         if not np.isfinite(scores).all():
             raise PackageError(f"{self._package}: its output is not finite (NaN or infinity)")
-        # Descending, and of equal scores the lower class first: the same on every machine.
-        self._top.append(np.argsort(-scores, axis=1, kind="stable")[:, :_TOP])
+        self._top.append(_highest(scores, _TOP))
 
     def top5(self) -> tuple[tuple[int, ...], ...]:
         """By image, best class first."""
@@ -183,6 +182,20 @@ class Classifier:
                 f"{len(self._split.classes)} classes: expected a score for each"
             )
         return scores.reshape(len(scores), longest)
+
+
+def _highest(scores: np.ndarray, count: int) -> np.ndarray:
+    """The classes with the highest of [n, classes], descending, as [n, count] (fewer where there are no more).
+
+    Of equal scores the lower class first: the same on every machine.
+    """
+    if scores.shape[1] > count:
+        found = np.sort(np.argpartition(-scores, count - 1, axis=1)[:, :count], axis=1)
+        least = np.take_along_axis(scores, found, 1).min(axis=1, keepdims=True)
+        if ((scores >= least).sum(axis=1) == count).all():  # no other class is equal to the last one that was found
+            order = np.argsort(-np.take_along_axis(scores, found, 1), axis=1, kind="stable")
+            return np.take_along_axis(found, order, 1)
+    return np.argsort(-scores, axis=1, kind="stable")[:, :count]
 
 
 def _scores_output(package: Path, model: "BatchModel", asked: str | None) -> str:

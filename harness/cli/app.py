@@ -3,6 +3,7 @@
 A command's module is imported when the command is called: `--help` and the other commands do not wait for it.
 """
 
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -123,6 +124,15 @@ class _Commands(TyperGroup):
             name: TyperCommand(name, help=line, rich_help_panel=group) for name, (_, group, line) in COMMANDS.items()
         }
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from coreml_prune_bench.cli.overview import print_overview
+
+        panels = {"Options": [(option.opts[0], getattr(option, "help", "")) for option in self.get_params(ctx)]}
+        for name, (_, group, line) in COMMANDS.items():
+            panels.setdefault(group, []).append((name, line))
+        end = [f"Start with: {ctx.command_path} run", _ENDS]
+        print_overview(self.get_usage(ctx), self.help or "", panels, end)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
         if COMMANDS.get(name or "", ("", ""))[1] == "Measure" and sys.stderr.isatty() and "--help" not in args:
@@ -168,11 +178,12 @@ def _whole(
 
 def main() -> None:
     """Run the command line, and end the program with its exit code."""
+    # Pydantic would look for plugins among all that is installed, and run what it finds.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
     called = "python run_bench.py" if Path(sys.argv[0]).name == "run_bench.py" else "coreml-prune-bench"
     app = typer.Typer(
         cls=_Commands,
         callback=_whole,
-        epilog=f"Start with: {called} run\n\n{_ENDS}",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,

@@ -9,7 +9,6 @@ import traceback
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
@@ -70,6 +69,8 @@ def _code_of(command: Callable[[], object], stop: "_Stop") -> int:
         if line := told(error):
             say(f"error: {line}")
             return _MEND
+        from importlib.metadata import version  # takes longer to import than a command to read what it shows
+
         sys.stderr.write(printable("".join(traceback.format_exception(error))))
         say(
             f"this is a bug in coreml-prune-bench {version('coreml-prune-bench')}: please report it with the lines "

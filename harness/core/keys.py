@@ -9,8 +9,11 @@ import ast
 import hashlib
 import importlib.util
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -18,10 +21,14 @@ from typing import Any
 
 import grimp
 
+from coreml_prune_bench.core.cache_folder import cache_folder
+from coreml_prune_bench.core.files import write_atomically
+
 PACKAGE = __name__.partition(".")[0]
 
 _CHANGE_NO_RESULT = frozenset(
-    f"{PACKAGE}.{name}" for name in ("core.errors", "core.progress", "models.errors", "models.quiet")
+    f"{PACKAGE}.{name}"
+    for name in ("core.errors", "core.progress", "core.bar_columns", "models.errors", "models.quiet")
 )
 """What a user is told, and when. Every module imports these; what is measured depends on none."""
 
@@ -44,7 +51,9 @@ def code_behind(*entries: str) -> dict[str, str]:
     for itself and what it imports of this project.
     Comments, formatting and docstrings do not count. Nothing is imported.
     """
-    return {module: _hash_of(module) for module in sorted(_modules_behind(frozenset(entries)))}
+    hashes = {module: _hash_of(module) for module in sorted(_modules_behind(frozenset(entries)))}
+    _remember()
+    return hashes
 
 
 def package_versions(*packages: str) -> dict[str, str]:
@@ -122,7 +131,15 @@ def _imports_its_folder(module: str) -> bool:
 @cache
 def _hash_of(module: str) -> str:
     """12 hex digits of the SHA-256 of a module's code."""
-    tree = _tree_of(module)
+    text = _text_of(module)
+    known = _known().hashes
+    name = hashlib.sha256(text.encode()).hexdigest()
+    if name not in known:
+        known[name] = _hash_of_code(ast.parse(text))
+    return known[name]
+
+
+def _hash_of_code(tree: ast.Module) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = node.body[ast.get_docstring(node) is not None :]
@@ -130,6 +147,36 @@ def _hash_of(module: str) -> str:
     shown: dict[str, Any] = {"show_empty": True} if sys.version_info >= (3, 13) else {}
     text = ast.dump(tree, **shown).replace(", type_params=[]", "")
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass
+class _Known:
+    """Hashes of code by that of its text: to parse a hundred modules takes a second. written: how many are kept."""
+
+    file: Path
+    hashes: dict[str, str]
+    written: int
+
+
+@cache
+def _known() -> _Known:
+    here = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]  # what is computed can change
+    file = cache_folder() / "digests" / f"code-{here}.json"
+    hashes: dict[str, str] = {}
+    with suppress(OSError, ValueError):
+        read = json.loads(file.read_bytes())
+        if isinstance(read, dict):
+            hashes = {name: value for name, value in read.items() if re.fullmatch("[0-9a-f]{12}", str(value))}
+    return _Known(file, hashes, len(hashes))
+
+
+def _remember() -> None:
+    known = _known()
+    if len(known.hashes) > known.written:
+        known.written = len(known.hashes)
+        with suppress(OSError):  # it is only ever a saving
+            known.file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(known.file, json.dumps(known.hashes))
 
 
 def _tree_of(module: str) -> ast.Module:

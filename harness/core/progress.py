@@ -1,29 +1,21 @@
-"""Progress on standard error: bars with a time estimate on a terminal, elsewhere a plain line a minute."""
+"""Progress on standard error: bars with a time estimate on a terminal, elsewhere a plain line a minute.
+
+Rich is imported where something is told: many a command tells nothing, and is done sooner than that.
+"""
+
+from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-from rich.cells import cell_len, set_cell_size
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from coreml_prune_bench.core.escaping import message
 
-_BAR = 16
-"""Columns of a bar."""
-_BESIDE = 2 + 1 + _BAR + 1 + 15 + 1 + 9 + 1 + 6
-"""Columns that spinner, bar, count (such as 50,000/50,000), speed and time left take."""
-_LEAST = 12
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, ProgressColumn
+
 _A_LINE_SECONDS = 60.0
 _LEAST_SPENT_SECONDS = 5.0
 """Before it nobody knows how long the rest takes: a first step that comes at once would mean none at all."""
@@ -34,6 +26,8 @@ Watch = Callable[[str, int, int], None]
 
 def say(text: str) -> None:
     """One line on standard error."""
+    from rich.console import Console
+
     _print(Console(stderr=True), text)
 
 
@@ -46,6 +40,8 @@ class Reporter:
     """What long work tells the person who waits for it. watch: told of every step, and may raise to end the work."""
 
     def __init__(self, watch: Watch = lambda description, done, total: None) -> None:
+        from rich.console import Console
+
         self._console = Console(stderr=True)
         self._watch = watch
 
@@ -58,50 +54,18 @@ class Reporter:
         _print(self._console, f"warning: {line}")
 
     @contextmanager
-    def steps(self, title: str, total: int) -> Iterator["Steps"]:
+    def steps(self, title: str, total: int) -> Iterator[Steps]:
         """Progress over `total` steps of which each has its own bar."""
-        columns = (
-            SpinnerColumn(),
-            _DescriptionColumn(self._console),
-            BarColumn(_BAR),
-            MofNCompleteColumn(),
-            _SpeedColumn(),
-            TimeRemainingColumn(compact=True),
-        )
-        with self.bars(*columns) as bars:
+        from coreml_prune_bench.core.bar_columns import columns_of_steps
+
+        with self.bars(*columns_of_steps(self._console)) as bars:
             yield Steps(bars, title, total, self._watch, None if self._console.is_terminal else self.say)
 
     def bars(self, *columns: ProgressColumn) -> Progress:
         """Bars between which lines can be said. Off a terminal they would fill a log with their every state."""
+        from rich.progress import Progress
+
         return Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
-
-
-class _DescriptionColumn(ProgressColumn):
-    """What is being done, shortened in its middle: count, bar and time left keep their room."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__()
-        self._console = console
-
-    def render(self, task: Task) -> Text:
-        return Text(_shortened(task.description, max(_LEAST, self._console.width - _BESIDE)), no_wrap=True)
-
-
-def _shortened(text: str, width: int) -> str:
-    """Its beginning and its end, which says the step in hand, in so many columns of a terminal."""
-    if cell_len(text) <= width:
-        return text
-    end = text[-((width - 1) * 2 // 3) :]
-    while cell_len(end) > (width - 1) * 2 // 3:
-        end = end[1:]
-    return f"{set_cell_size(text, width - 1 - cell_len(end))}…{end}"
-
-
-class _SpeedColumn(ProgressColumn):
-    """Steps a second, where they are not minutes apart."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.1f}/s" if task.speed and task.speed >= 0.05 else "")
 
 
 class Steps:

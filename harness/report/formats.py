@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
-from tabulate import tabulate
-
 from coreml_prune_bench.core.escaping import csv_cell, latex_comment, latex_table, markdown, markdown_line, one_line
 
 Format = Literal["md", "csv", "json", "latex"]
@@ -101,6 +99,8 @@ def write_cells(
 
         below = "\n".join(fitted([], width, caption=f"- {remark}") for remark in remarks)
         return "\n\n".join(part for part in (fitted(rows, width, caption=caption, keep=keep), below) if part)
+    from tabulate import tabulate
+
     if format == "latex":
         flat = [{one_line(name): one_line(cell) for name, cell in row.items()} for row in rows]
         body = tabulate(flat, headers="keys", tablefmt="latex_booktabs", disable_numparse=True)

@@ -54,7 +54,7 @@ def loader(runtime: RuntimeName, *, precision: Precision = "float32", compute_un
     if runtime == "portable":
         from coreml_prune_bench.runtimes import portable
 
-        return partial(portable.load, precision=precision)
+        return partial(portable.load, precision=precision, many=True)
     if compute_units not in COMPUTE_UNITS:
         raise BenchError(f"--compute-units {compute_units!r}: expected one of {', '.join(COMPUTE_UNITS)}")
     if runtime == "coreai":

@@ -15,7 +15,7 @@ import pytest
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import types
 
-from coreml_prune_bench.accuracy.evaluate import _batch_size, evaluate
+from coreml_prune_bench.accuracy.evaluate import _batch_size, _highest, evaluate
 from coreml_prune_bench.core.errors import DataError, PackageError
 from coreml_prune_bench.data import images as decoding
 from coreml_prune_bench.data import open_data
@@ -258,7 +258,7 @@ _MEASURE = """
 import sys
 import numpy as np
 import PIL.Image
-from coreml_prune_bench.accuracy.evaluate import _batch_size, evaluate
+from coreml_prune_bench.accuracy.evaluate import _batch_size, _highest, evaluate
 from coreml_prune_bench.data import Split
 from tests.benchmarks.load_once import peak_bytes
 
@@ -287,6 +287,14 @@ def brightness_224(tmp_path_factory):
 
     path = tmp_path_factory.mktemp("package") / "brightness.mlpackage"
     return save(path, program, [ct.ImageType("image", (1, 3, 224, 224))])
+
+
+@pytest.mark.parametrize("classes", [1, 4, 5, 6, 1000])
+@pytest.mark.parametrize("levels", [2, 1_000_000])  # many equal scores, and hardly any
+def test_the_highest_classes_are_those_of_a_stable_sort(classes, levels):
+    scores = np.random.default_rng(classes).integers(0, levels, (32, classes)).astype(np.float32)
+    expected = [sorted(range(classes), key=lambda c, row=row: (-row[c], c))[:5] for row in scores]
+    assert _highest(scores, 5).tolist() == expected
 
 
 def peak_of(package, count, cache):

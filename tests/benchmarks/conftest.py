@@ -44,14 +44,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         )
 
 
+_OTHERS = {"torch": "torch eager", "export": "ONNX Runtime on torch's export"}
+
+
 def _speed(info: dict[str, Any], seconds: float) -> str:
-    per_second = {name: info["batch"] / taken for name, taken in info["others"].items()}
     own = info["batch"] / seconds
-    return (
-        f"{info['network']:20} batch {info['batch']:2}: portable {own:7.1f}, "
-        f"torch eager {per_second['torch']:7.1f} (ratio {own / per_second['torch']:.2f}), "
-        f"ONNX Runtime on torch's export {per_second['export']:7.1f} (ratio {own / per_second['export']:.2f})"
+    way = "side by side" if info.get("many") else "in one run"
+    others = ", ".join(
+        f"{_OTHERS[name]} {info['batch'] / taken:7.1f} (ratio {own * taken / info['batch']:.2f})"
+        for name, taken in info["others"].items()
     )
+    return f"{info['network']:20} batch {info['batch']:2}: portable, {way} {own:7.1f}, {others}"
 
 
 def _evaluation(info: dict[str, Any], warm_s: float) -> str:

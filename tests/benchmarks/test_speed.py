@@ -130,6 +130,25 @@ def test_images_a_second(benchmark, case: Case, exported: onnxruntime.InferenceS
     )
 
 
+def test_many_images_a_second(benchmark, case: Case, exported: onnxruntime.InferenceSession) -> None:
+    """As a warm evaluation predicts: threads side by side, against threads that share each batch."""
+    images = np.random.default_rng(0).integers(0, 256, (32, SIZE, SIZE, 3), dtype=np.uint8)
+    model = portable.load(case.package, threads=THREADS, many=True)
+    exported_s: list[float] = []
+
+    def run_portable() -> None:
+        model.predict_batch({"image": images})
+
+    def take_turns() -> None:
+        exported.run(None, {"image": images})
+        exported_s.append(seconds_of(lambda: exported.run(None, {"image": images})))
+        run_portable()
+
+    benchmark.group = f"{case.network}, many"
+    benchmark.pedantic(run_portable, setup=take_turns, rounds=ROUNDS[32], warmup_rounds=8)  # in which sizes are tried
+    benchmark.extra_info.update(network=case.network, batch=32, many=True, others={"export": min(exported_s)})
+
+
 def seconds_of(run: Callable[[], object]) -> float:
     started = time.perf_counter()
     run()

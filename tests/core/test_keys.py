@@ -1,9 +1,12 @@
 """Keys: equal when the result would be, different when it might not be. Cells' keys: tests/bench/test_cell_keys.py."""
 
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
+from coreml_prune_bench.core import keys
+from coreml_prune_bench.core.cache_folder import CACHE_VARIABLE
 from coreml_prune_bench.core.keys import PACKAGE, code_behind, code_version, key_of, package_versions
 
 
@@ -75,3 +78,21 @@ def test_no_cache_is_left_behind(tmp_path, monkeypatch):
 
 def test_versions_are_those_installed():
     assert package_versions("coremltools", "numpy") == {name: version(name) for name in ("coremltools", "numpy")}
+
+
+def test_hashes_of_code_are_remembered_by_its_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+
+    def anew() -> dict[str, str]:
+        keys._known.cache_clear()
+        keys._hash_of.cache_clear()
+        return code_behind("core.errors", "report.formats")
+
+    first = anew()
+    (file,) = (tmp_path / "digests").iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(keys, "_hash_of_code", lambda tree: pytest.fail("parsed once more"))
+        assert anew() == first
+    file.write_text('{"half')
+    assert anew() == first
+    keys._known.cache_clear()  # which other tests do not share

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rich.console
 from rich.cells import cell_len
 from rich.console import Console
 
@@ -172,7 +173,7 @@ def drawn(width: int, description: str, done: int, total: int, monkeypatch: pyte
     """What a bar looks like on a terminal of so many columns."""
     file = io.StringIO()
     monkeypatch.setattr(
-        progress, "Console", lambda **_: Console(file=file, force_terminal=True, width=width, color_system=None)
+        rich.console, "Console", lambda **_: Console(file=file, force_terminal=True, width=width, color_system=None)
     )
     with Reporter().steps("cells", 21) as steps:
         steps.update(description, 1, total)

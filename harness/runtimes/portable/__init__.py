@@ -34,19 +34,22 @@ def load(
     function: str | None = None,
     precision: Precision = "float32",
     threads: int | None = None,
+    many: bool = False,
     cache: bool = True,
 ) -> Model:
     """Read, translate and prepare a function (None: the default one) of the `.mlpackage` or `.aimodel` at
     `path`.
 
     `threads` is the number of threads that one prediction may use; None is one for each core that the process may use.
+    `many` is for `predict_batch` over many samples: threads predict some each, side by side, instead of sharing each
+    prediction. Results are the same bits.
     With `cache`, the translation is kept in the user's cache folder, where the next process finds it.
 
     Raises PackageError where the package cannot be read, UnsupportedOperationError where an operation is not known.
     """
     from coreml_prune_bench.runtimes.portable.session import Model
 
-    return Model(path, function=function, precision=precision, threads=threads, cached=cache)
+    return Model(path, function=function, precision=precision, threads=threads, many=many, cached=cache)
 
 
 def install(*, precision: Precision = "float32", threads: int | None = None, force: bool = False) -> None:

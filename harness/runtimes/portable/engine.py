@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime  # type: ignore[import-untyped]
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 from onnxruntime.capi import onnxruntime_pybind11_state  # type: ignore[import-untyped]
 
 from coreml_prune_bench.models.processors import cores
 
-_GRACE_S = 5.0
-"""What one node may take to end. One that takes longer ends with the process."""
 _FATAL_ONLY = 4  # errors are raised besides
+_SPIN_US = "50"
+_CAN_SPIN_BRIEFLY = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2]) >= (1, 26)
 
 ONNX_RUNTIME_ERRORS: tuple[type[Exception], ...] = (
     *(e for e in vars(onnxruntime_pybind11_state).values() if isinstance(e, type) and issubclass(e, Exception)),
@@ -41,8 +37,10 @@ def start(model: Path | bytes, *, threads: int | None, most_bytes: int | None, o
     # Left to itself, ONNX Runtime ties a thread to each core of the machine, also to those that this process may not
     # use and those that another program has.
     options.intra_op_num_threads = threads or cores()
-    # Idle threads that spin take the cores from those that decode images, and from other programs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads that spin take cores from those that decode images, and from other programs; threads that sleep take as
+    # long to wake as a small node to compute. So they spin about as long as that, where ONNX Runtime can be told.
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(_CAN_SPIN_BRIEFLY)))
+    options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_US)
     # Left to itself, ONNX Runtime computes between quantize and dequantize in integers, of which sums of products
     # saturate where the processor has no better, and quantizes what the program does not: neither is what it says.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
@@ -54,30 +52,6 @@ def start(model: Path | bytes, *, threads: int | None, most_bytes: int | None, o
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     source = model if isinstance(model, bytes) else str(model)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-
-
-def run(session: Any, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """What the session computes. A signal, such as that of Ctrl-C, ends it between two nodes: a loop can be endless."""
-    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
-        return list(session.run(names, feeds))
-    options = onnxruntime.RunOptions()
-    outcome: Future[list[np.ndarray]] = Future()
-    # Python looks for signals in the main thread alone, and there not before a call of a library has returned.
-    thread = threading.Thread(target=_compute, args=(outcome, session, names, feeds, options), daemon=True)
-    thread.start()
-    try:
-        return outcome.result()
-    finally:
-        options.terminate = True
-        thread.join(_GRACE_S)
-        del outcome, session  # what is raised would keep them, and the pool, until garbage is collected
-
-
-def _compute(outcome: Future[list[np.ndarray]], session: Any, *arguments: Any) -> None:
-    try:
-        outcome.set_result(list(session.run(*arguments)))
-    except BaseException as error:  # raised where the result is waited for
-        outcome.set_exception(error)
 
 
 def renew_pool(most_bytes: int) -> bool:

@@ -31,7 +31,7 @@ class Interface:
 
     `any_batch`: the leading dimension of every input and output of the ONNX model is symbolic. Otherwise it is as
     declared, 1. `output_names` gives the ONNX name of each result. Each state is an input of its own name, and an
-    output of the name that `state_names` gives.
+    output of the name that `state_names` gives. `time_varies`: it has branches or loops, whose time depends on values.
     """
 
     inputs: tuple[Feature, ...]
@@ -42,6 +42,7 @@ class Interface:
     output_names: Mapping[str, str]
     state_names: Mapping[str, str]
     classifier: Classifier | None
+    time_varies: bool
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

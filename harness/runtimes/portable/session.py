@@ -18,14 +18,16 @@ import numpy as np
 from coreml_prune_bench.aimodel.programs import read_program
 from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.mlprogram.program import Feature, Program
+from coreml_prune_bench.models.processors import cores
 from coreml_prune_bench.runtimes.portable import cache
-from coreml_prune_bench.runtimes.portable.engine import ONNX_RUNTIME_ERRORS, is_full, leave_pool, renew_pool, run, start
+from coreml_prune_bench.runtimes.portable.engine import ONNX_RUNTIME_ERRORS, is_full, leave_pool, renew_pool, start
 from coreml_prune_bench.runtimes.portable.interface import INTERFACE_FILE, MODEL_FILE, Interface
 from coreml_prune_bench.runtimes.portable.memory import most_bytes, most_bytes_made
+from coreml_prune_bench.runtimes.portable.running import Feeds, Results, Running
+from coreml_prune_bench.runtimes.portable.sharing import Sharing
 from coreml_prune_bench.runtimes.portable.values import batch, computed, leads_with_one, sample, sample_shape
 
 if TYPE_CHECKING:
-    import onnxruntime  # type: ignore[import-untyped]
     from PIL.Image import Image
 
     from coreml_prune_bench.core.cache_folder import Use
@@ -44,7 +46,7 @@ class _Loaded:
     """shapes: those that it was translated for (None: the default ones); model_bytes: of it and its weights."""
 
     interface: Interface
-    session: onnxruntime.InferenceSession
+    session: Running
     shapes: Shapes | None
     model_bytes: int
     use: Use | None
@@ -65,12 +67,15 @@ class Model:
         function: str | None = None,
         precision: Precision = "float32",
         threads: int | None = None,
+        many: bool = False,
         cached: bool = True,
     ) -> None:
         self.package = Path(path)
         self.precision = precision
         self._function = function
-        self._threads = threads
+        self._threads = threads or cores()
+        self._many = many
+        self._sharing = Sharing(self._threads)
         self._content = cache.content(self.package) if cached and cache.is_on() else None
         default = self._open_default()
         described = default.interface if default else self.program
@@ -138,7 +143,7 @@ class Model:
         shapes = {name: sample_shape(feature, batches[name]) for name, feature in self._features.items()}
         loaded = self._load(shapes)
         if loaded.interface.any_batch:
-            return self._many(self._run(loaded, batches, None), loaded)
+            return self._stacked(self._run_parts(loaded, batches, samples), loaded)
         return self._one_by_one(loaded, batches, samples)
 
     def to_onnx(self, path: str | Path) -> None:
@@ -205,37 +210,54 @@ class Model:
         used = cache.in_use(folder)
         size = sum(file.stat().st_size for file in folder.iterdir())
         pool_bytes = most_bytes(model=size)
+        interface = Interface.from_json((folder / INTERFACE_FILE).read_bytes())
+        # Threads that each predict samples of their own need not wait for each other, which those of one run do.
+        side_by_side = self._threads if self._many and interface.any_batch else 1
+        threads = 1 if self._many and interface.any_batch else self._threads
         with self._onnx_runtime("load"):
             try:
-                session = start(folder / MODEL_FILE, threads=self._threads, most_bytes=pool_bytes)
+                session = start(folder / MODEL_FILE, threads=threads, most_bytes=pool_bytes)
             except ONNX_RUNTIME_ERRORS as error:
                 if not (is_full(error) and renew_pool(pool_bytes)):  # full of what others have left
                     raise
-                session = start(folder / MODEL_FILE, threads=self._threads, most_bytes=pool_bytes)
-        interface = Interface.from_json((folder / INTERFACE_FILE).read_bytes())
-        return _Loaded(interface, session, shapes, size, used)
+                session = start(folder / MODEL_FILE, threads=threads, most_bytes=pool_bytes)
+        running = Running(session, side_by_side=side_by_side, time_varies=interface.time_varies)
+        return _Loaded(interface, running, shapes, size, used)
 
     # --- running
 
-    def _run(self, loaded: _Loaded, feeds: Mapping[str, np.ndarray], state: State | None) -> dict[str, np.ndarray]:
-        """ONNX Runtime's results by their MIL names. An input that the program ignores is no input of its graph."""
+    def _run(self, loaded: _Loaded, feeds: Feeds, state: State | None) -> dict[str, np.ndarray]:
+        """ONNX Runtime's results by their MIL names."""
         names = {**loaded.interface.output_names, **loaded.interface.state_names}
-        fed = {**feeds, **(state or {})}
-        taken = {input_.name: tuple(input_.shape) for input_ in loaded.session.get_inputs()}
-        scalars = {name: fed[name].reshape(()) if not shape else fed[name] for name, shape in taken.items()}
-        inputs, states = (sum(array.nbytes for array in one.values()) for one in (feeds, state or {}))
-        pool_bytes = most_bytes(model=loaded.model_bytes, inputs=inputs, states=states)
-        results = self._bounded(loaded, list(names.values()), scalars, pool_bytes)
+        (results,) = self._bounded(loaded, list(names.values()), [{**feeds, **(state or {})}], state or {})
         values = dict(zip(names, results, strict=True))
         if state is not None:
             state.update({name: values.pop(name) for name in loaded.interface.state_names})
         return values
 
-    def _bounded(self, loaded: _Loaded, names: list[str], feeds: Any, pool_bytes: int) -> list[np.ndarray]:
-        """What the session makes of `feeds`. Raises PackageError where its values take more than `pool_bytes`."""
+    def _run_parts(self, loaded: _Loaded, batches: Feeds, samples: int) -> dict[str, np.ndarray]:
+        """The same of a batch, in one run or shared out."""
+        names = loaded.interface.output_names
+        if not self._many:
+            return self._run(loaded, batches, None)
+        with self._sharing.parts(samples) as parts:
+            feeds = [{name: one[part] for name, one in batches.items()} for part in parts]
+            results = self._bounded(loaded, list(names.values()), feeds, {})
+        return {name: np.concatenate(arrays) for name, *arrays in zip(names, *results, strict=True)}
+
+    def _bounded(self, loaded: _Loaded, names: list[str], parts: Sequence[Feeds], state: State) -> list[Results]:
+        """What the session makes of each part. Raises PackageError where its values take more memory than they may.
+
+        An input that the program ignores is no input of its graph.
+        """
+        states = sum(array.nbytes for array in state.values())
+        inputs = sum(array.nbytes for part in parts for array in part.values()) - states
+        pool_bytes = most_bytes(model=loaded.model_bytes, inputs=inputs, states=states)
+        taken = loaded.session.inputs
+        fed = [{name: part[name] if taken[name] else part[name].reshape(()) for name in taken} for part in parts]
         with self._onnx_runtime("run"):
             try:
-                return run(loaded.session, names, feeds)
+                return loaded.session.run_all(names, fed)
             except ONNX_RUNTIME_ERRORS as error:
                 if not is_full(error):
                     raise
@@ -243,7 +265,7 @@ class Model:
             if renew_pool(pool_bytes):
                 loaded.session = self._open(loaded.shapes).session
                 try:
-                    return run(loaded.session, names, feeds)
+                    return loaded.session.run_all(names, fed)
                 except ONNX_RUNTIME_ERRORS as error:
                     if not is_full(error):
                         raise
@@ -268,7 +290,9 @@ class Model:
             self._run(loaded, {name: b[i : i + 1] if leads[name] else b[i] for name, b in batches.items()}, None)
             for i in range(samples)
         ]
-        return self._many({name: self._join(name, [result[name] for result in results]) for name in results[0]}, loaded)
+        return self._stacked(
+            {name: self._join(name, [result[name] for result in results]) for name in results[0]}, loaded
+        )
 
     def _join(self, name: str, results: list[np.ndarray]) -> np.ndarray:
         """Samples' results as one batch, along the leading 1 if they have one."""
@@ -293,7 +317,7 @@ class Model:
                 results[name] = value
         return results
 
-    def _many(self, values: Mapping[str, np.ndarray], loaded: _Loaded) -> dict[str, np.ndarray]:
+    def _stacked(self, values: Mapping[str, np.ndarray], loaded: _Loaded) -> dict[str, np.ndarray]:
         results: dict[str, np.ndarray] = {}
         for name, value in values.items():
             classifier = loaded.interface.classifier

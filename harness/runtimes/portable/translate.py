@@ -93,6 +93,7 @@ def _build(program: Program, shapes: Shapes, precision: Precision, *, any_batch:
         output_names={name: onnx_name for name, (onnx_name, _) in outputs.items()},
         state_names={name: onnx_name for name, (onnx_name, _) in states.items()},
         classifier=graph.classifier,
+        time_varies=any(attribute.HasField("g") for node in nodes for attribute in node.attribute),
     )
     return Translation(model, weights, interface)
 

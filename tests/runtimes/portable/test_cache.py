@@ -285,6 +285,7 @@ def test_interface_survives_its_file() -> None:
         output_names={"p": "p/result"},
         state_names={},
         classifier=Classifier("label", "p", ("cat", 7)),
+        time_varies=True,
     )
     assert Interface.from_json(interface.to_json()) == interface
 

@@ -125,13 +125,13 @@ class _Commands(TyperGroup):
         }
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        from coreml_prune_bench.cli.overview import print_overview
+        from coreml_prune_bench.cli.overview import overview
 
         panels = {"Options": [(option.opts[0], getattr(option, "help", "")) for option in self.get_params(ctx)]}
         for name, (_, group, line) in COMMANDS.items():
             panels.setdefault(group, []).append((name, line))
         end = [f"Start with: {ctx.command_path} run", _ENDS]
-        print_overview(self.get_usage(ctx), self.help or "", panels, end)
+        formatter.write(overview(self.get_usage(ctx), self.help or "", panels, end))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)

@@ -3,7 +3,10 @@
 Typer imports a parser of Markdown and colours for tracebacks to draw any help; a list of lines needs Rich alone.
 """
 
+import io
 import re
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
@@ -15,9 +18,14 @@ from rich.text import Text
 _MARKED = re.compile(r"\*\*(.+?)\*\*|`(.+?)`")
 
 
-def print_overview(usage: str, about: str, panels: Mapping[str, Sequence[tuple[str, str]]], end: Sequence[str]) -> None:
-    """To standard output. panels: by title its names, each with a line; end: paragraphs. Lines may have ** and `."""
-    console = Console(highlight=False)
+def overview(usage: str, about: str, panels: Mapping[str, Sequence[tuple[str, str]]], end: Sequence[str]) -> str:
+    """As wide as the terminal, coloured on one. panels: by title its names, each with a line; end: paragraphs.
+
+    Lines may have ** and `.
+    """
+    text = io.StringIO()
+    width = shutil.get_terminal_size().columns
+    console = Console(file=text, width=width, force_terminal=sys.stdout.isatty(), highlight=False)
     console.print(Padding(Text(usage.strip(), "bold yellow"), 1))
     console.print(Padding(_text(about), (0, 1, 1, 1)))
     width = max(len(name) for rows in panels.values() for name, _ in rows)
@@ -30,7 +38,7 @@ def print_overview(usage: str, about: str, panels: Mapping[str, Sequence[tuple[s
         console.print(Panel(table, title=title, title_align="left", border_style="dim"))
     for paragraph in end:
         console.print(Padding(_text(paragraph), (1, 1, 0, 1)))
-    console.print()
+    return text.getvalue()
 
 
 def _text(line: str) -> Text:

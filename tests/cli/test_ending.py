@@ -238,5 +238,5 @@ def test_commands_print_and_tell_in_one_place_alone():
     answer_their_parent = {"harness/aimodel/unpack.py", "harness/data/hub_client.py"}
     stands_for_devicectl = "harness/testing/tools.py"
     ours = {"harness/cli/ending.py", "harness/cli/output.py", "harness/core/progress.py"}
-    lays_out_into_a_text = "harness/report/terminal.py"
-    assert found == {*ours, *answer_their_parent, stands_for_devicectl, lays_out_into_a_text}
+    lay_out_into_a_text = {"harness/cli/overview.py", "harness/report/terminal.py"}
+    assert found == {*ours, *answer_their_parent, stands_for_devicectl, *lay_out_into_a_text}

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cattrs import BaseValidationError, transform_error
@@ -49,8 +50,9 @@ class PruningTask:
     say: Callable[[str], None] = lambda line: None
     once: Callable[[Callable[[], State]], State] = lambda make: make()
 
+    @cached_property
     def head(self) -> tuple[str, ...]:
-        """The layers whose outputs are the classes, by dotted name: asked while the network is on the CPU."""
+        """The layers whose outputs are the classes, by dotted name: first asked while the network is on the CPU."""
         return head_of(self.model, self.image_size, self.network.name).layers
 
     def training_data(self) -> LabelledImages:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from coreml_prune_bench.models.layers import names_by_weight
 from coreml_prune_bench.models.pruning.blockwise_reconstruction.config import ReconstructionConfig
+from coreml_prune_bench.models.pruning.sparse_gpt.hessians import rows_as_inputs
 from coreml_prune_bench.models.training import measured_batchnorm
 
 Masks = Mapping[str, Tensor]
@@ -204,7 +205,7 @@ class _ClassRows:
 
     def __init__(self, dense: Tensor) -> None:
         self._dense = dense.flatten(1)  # [classes, inputs]
-        self._rows = self._dense - self._dense.mean(dim=0)
+        self._rows = rows_as_inputs(dense)
         self._variance = float((self._dense @ self._rows.t()).var())
 
     def some(self, order: np.random.Generator) -> Tensor:

@@ -62,7 +62,7 @@ def prune(config: ReconstructionConfig, task: PruningTask) -> Pruned:
         raise CellFailedError("no weight of its layers has requires_grad, so that none can be fitted")
     checkpoint, device = task.session.checkpoint, task.session.device
     dense = deepcopy(task.model)
-    head = task.head() if config.class_rows else ()
+    head = task.head if config.class_rows else ()
     state = (checkpoint.load() if checkpoint is not None else None) or task.once(lambda: _masked(config, task, head))
     task.model.load_state_dict(state["model"])
     masks = masks_of(task.model, state["targets"])

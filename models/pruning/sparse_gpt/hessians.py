@@ -55,13 +55,18 @@ class Hessian:
         return None if self._sum is None else _mirrored(self._sum)
 
 
-def add_rows(hessian: Tensor, weight: Tensor, share: float) -> None:
-    """Count the rows of a layer's weight as inputs, too, by `share` of what came in: in place, the trace `1 + share`.
+def rows_as_inputs(weight: Tensor) -> Tensor:
+    """[classes, inputs], Float32: the rows of the layer that gives the classes, each less the mean of all.
 
-    What speaks for a class lies along its row, less the mean of all rows, so that it stands for images of the class.
+    What speaks for a class lies along its row, so that it stands for images of the class.
     """
     rows = weight.flatten(1).float()
-    rows = rows - rows.mean(dim=0)
+    return rows - rows.mean(dim=0)
+
+
+def add_rows(hessian: Tensor, weight: Tensor, share: float) -> None:
+    """Count the rows of a weight as inputs, too, by `share` of what came in: in place, the trace times `1 + share`."""
+    rows = rows_as_inputs(weight)
     size = float(rows.square().sum())
     if size:
         hessian.addmm_(rows.t(), rows, alpha=share * float(hessian.trace()) / size)

@@ -70,7 +70,7 @@ def sparsify(config: SparseGPTConfig, task: PruningTask) -> tuple[Targets, str]:
         batches,
         layers,
         configs,
-        class_rows=dict.fromkeys(task.head(), config.class_rows) if config.class_rows else {},
+        class_rows=dict.fromkeys(task.head, config.class_rows) if config.class_rows else {},
         device=task.session.device,
         progress=task.progress,
     )

@@ -5,15 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coreml_prune_bench.cli.cluster_options import (
-    CERTIFICATES,
-    CertificatesOption,
-    ClusterOption,
-    TaskTimeLimitOption,
-    ThreadsOption,
-    WaitLimitOption,
-    elsewhere,
-)
+from coreml_prune_bench.cli.cluster_options import ClusterChoice, takes_cluster
 from coreml_prune_bench.cli.options import (
     RESULTS,
     CheckpointOption,
@@ -34,6 +26,7 @@ if TYPE_CHECKING:
 
 
 @takes_preprocessing(layout=False)
+@takes_cluster
 def advise(
     model: ModelArgument,
     data: Annotated[
@@ -87,11 +80,7 @@ def advise(
     skip_bad_images: SkipOption = False,
     device: DeviceOption = "auto",
     checkpoint_minutes: CheckpointOption = 1,
-    cluster: ClusterOption = None,
-    certificates: CertificatesOption = CERTIFICATES,
-    threads: ThreadsOption = None,
-    task_time_limit: TaskTimeLimitOption = None,
-    wait_limit: WaitLimitOption = None,
+    asked_of_cluster: ClusterChoice = ClusterChoice(),
     as_json: JsonOption = False,
 ) -> None:
     """Find the smallest package of a network that loses no more than you allow, and say why it is that one.
@@ -108,7 +97,7 @@ def advise(
     """
     from coreml_prune_bench.advice.advise import advise as find
 
-    with elsewhere(cluster, certificates, threads, task_time_limit, wait_limit, device) as others:
+    with asked_of_cluster.elsewhere(device) as others:
         advice = find(
             model,
             data,

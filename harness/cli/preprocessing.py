@@ -1,20 +1,18 @@
 """The options that say what is done to images before a network sees them, for every command that takes them."""
 
-import functools
-import inspect
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 
+from coreml_prune_bench.cli.grouped import takes
 from coreml_prune_bench.cli.options import finite
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.problems import in_one_line, problems_of
 from coreml_prune_bench.models.preprocessing import Crop, Interpolation, Preprocessing
 
 _PANEL = "Preprocessing"
-_PARAMETER = "asked"
 
 
 def takes_preprocessing(*, layout: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -22,25 +20,7 @@ def takes_preprocessing(*, layout: bool = True) -> Callable[[Callable[..., None]
 
     layout: with `--layout`, where arrays are given to a package.
     """
-    options = dict(inspect.signature(_preprocessing).parameters)
-    if not layout:
-        del options["layout"]
-
-    def with_options(command: Callable[..., None]) -> Callable[..., None]:
-        own = inspect.signature(command)
-        parameters: list[inspect.Parameter] = []
-        for parameter in own.parameters.values():
-            parameters += options.values() if parameter.name == _PARAMETER else [parameter]
-
-        @functools.wraps(command)
-        def taking(**given: Any) -> None:
-            asked = _preprocessing(**{name: given.pop(name) for name in options})
-            command(**given, **{_PARAMETER: asked})
-
-        vars(taking)["__signature__"] = own.replace(parameters=parameters)
-        return taking
-
-    return with_options
+    return takes("asked", _preprocessing, without=() if layout else ("layout",))
 
 
 def _preprocessing(

@@ -6,15 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coreml_prune_bench.cli.cluster_options import (
-    CERTIFICATES,
-    CertificatesOption,
-    ClusterOption,
-    TaskTimeLimitOption,
-    ThreadsOption,
-    WaitLimitOption,
-    elsewhere,
-)
+from coreml_prune_bench.cli.cluster_options import ClusterChoice, takes_cluster
 from coreml_prune_bench.cli.options import (
     RESULTS,
     DeviceOption,
@@ -39,6 +31,7 @@ _LEAST = 1 / 16
 """Below this share of zeros a sparse layer is larger than the dense one: a bit of mask for each Float16 weight."""
 
 
+@takes_cluster
 def sensitivity(
     model: ModelArgument,
     data: Annotated[
@@ -70,11 +63,7 @@ def sensitivity(
     results: ResultsOption = RESULTS,
     skip_bad_images: SkipOption = False,
     device: DeviceOption = "auto",
-    cluster: ClusterOption = None,
-    certificates: CertificatesOption = CERTIFICATES,
-    threads: ThreadsOption = None,
-    task_time_limit: TaskTimeLimitOption = None,
-    wait_limit: WaitLimitOption = None,
+    asked_of_cluster: ClusterChoice = ClusterChoice(),
     as_json: JsonOption = False,
 ) -> None:
     """Prune one layer at a time, data-free, and show what that does to the outputs and to top-1, by layer.
@@ -111,7 +100,7 @@ def sensitivity(
 
     reporter = Reporter()
     subject = _subject(model, data, weights)
-    there = elsewhere(cluster, certificates, threads, task_time_limit, wait_limit, device)
+    there = asked_of_cluster.elsewhere(device)
     with there as others, reporter.steps(subject.network.name, 1) as steps:
         training = TrainingOptions(device=device if others is None else "auto")
         builder = Builder(store, steps.update, skip_bad_images=skip_bad_images, training=training)

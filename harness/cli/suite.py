@@ -6,15 +6,7 @@ import typer
 
 from coreml_prune_bench.accuracy.runtime import PORTABLE, Evaluation
 from coreml_prune_bench.bench.training_options import TrainingOptions, torchrun_team
-from coreml_prune_bench.cli.cluster_options import (
-    CERTIFICATES,
-    CertificatesOption,
-    ClusterOption,
-    TaskTimeLimitOption,
-    ThreadsOption,
-    WaitLimitOption,
-    elsewhere,
-)
+from coreml_prune_bench.cli.cluster_options import ClusterChoice, takes_cluster
 from coreml_prune_bench.cli.options import (
     RESULTS,
     CheckpointOption,
@@ -51,6 +43,7 @@ AlgorithmsOption = Annotated[
 ]
 
 
+@takes_cluster
 def run(
     suite: SuiteOption = "quick",
     data: DataOption = None,
@@ -67,11 +60,7 @@ def run(
     compute_units: ComputeUnitsOption = "all",
     device: DeviceOption = "auto",
     checkpoint_minutes: CheckpointOption = 10,
-    cluster: ClusterOption = None,
-    certificates: CertificatesOption = CERTIFICATES,
-    threads: ThreadsOption = None,
-    task_time_limit: TaskTimeLimitOption = None,
-    wait_limit: WaitLimitOption = None,
+    asked_of_cluster: ClusterChoice = ClusterChoice(),
     wide: WideOption = False,
     format: FormatOption = "md",
     as_json: JsonOption = False,
@@ -94,7 +83,7 @@ def run(
     models, own = named_networks(model)
     formats = split_commas(package_format)
     chosen = SuiteChoice(suite, data, weights, models, own, split_commas(algorithms), trials, formats, limit)
-    there = elsewhere(cluster, certificates, threads, task_time_limit, wait_limit, device)
+    there = asked_of_cluster.elsewhere(device)
     with torchrun_team() as team, there as others:
         if team is not None and not team.leads:
             chosen.take_part(team, device)
@@ -127,6 +116,7 @@ def run(
         exit_with_failures([f"{r.network.name}, {r.pruning.config}: {r.reason}" for r in outcome.failed])
 
 
+@takes_cluster
 def build(
     suite: SuiteOption = "quick",
     data: DataOption = None,
@@ -139,11 +129,7 @@ def build(
     skip_bad_images: SkipOption = False,
     device: DeviceOption = "auto",
     checkpoint_minutes: CheckpointOption = 10,
-    cluster: ClusterOption = None,
-    certificates: CertificatesOption = CERTIFICATES,
-    threads: ThreadsOption = None,
-    task_time_limit: TaskTimeLimitOption = None,
-    wait_limit: WaitLimitOption = None,
+    asked_of_cluster: ClusterChoice = ClusterChoice(),
     as_json: JsonOption = False,
 ) -> None:
     """Prune and convert only; print where the packages are.
@@ -157,7 +143,7 @@ def build(
     models, own = named_networks(model)
     formats = split_commas(package_format)
     chosen = SuiteChoice(suite, data, weights, models, own, split_commas(algorithms), trials, formats)
-    there = elsewhere(cluster, certificates, threads, task_time_limit, wait_limit, device)
+    there = asked_of_cluster.elsewhere(device)
     with torchrun_team() as team, there as others:
         if team is not None and not team.leads:
             chosen.take_part(team, device)

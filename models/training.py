@@ -21,6 +21,7 @@ from coreml_prune_bench.models.checkpoints import Checkpoint, State, signals_hel
 from coreml_prune_bench.models.config import Distillation, TrainingConfig
 from coreml_prune_bench.models.devices import (
     CPU,
+    back_from_device,
     describe,
     low_precision,
     memory_format,
@@ -119,7 +120,7 @@ def train(
     model.eval()
     if config.batchnorm_samples and team.leads:
         reestimate_batchnorm(model, data, samples=config.batchnorm_samples)
-    to_device(model, CPU)
+    back_from_device(model)
     return tuple(training.devices)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+import PIL.Image
 
 from coreml_prune_bench.core.errors import DataError
 from coreml_prune_bench.data import (
@@ -12,6 +13,9 @@ from coreml_prune_bench.data import (
     load_images,
 )
 from coreml_prune_bench.data.split import map_in_threads
+
+_MOST_KEPT_BYTES = 1 << 29
+"""Of decoded photographs: 43,000 of 64x64, which Python cannot read as fast as a GPU takes them; 1,700 of 256x400."""
 
 
 class TrainingImages:
@@ -27,6 +31,8 @@ class TrainingImages:
         self._preprocessing = data.preprocessing
         self._split = split
         self.members = members
+        self._kept: dict[int, PIL.Image.Image] = {}
+        self._kept_bytes = 0
         self._decoded = None if data.photographs else load_images(split, members, data.image_size, data.preprocessing)
 
     def __len__(self) -> int:
@@ -51,7 +57,18 @@ class TrainingImages:
         return self._split.labels[self.members[indices]]
 
     def _view(self, position: int, epoch: int) -> np.ndarray:
-        return augment(self._split.image(position), self._image_size, (epoch, position))
+        return augment(self._photograph(position), self._image_size, (epoch, position))
+
+    def _photograph(self, position: int) -> PIL.Image.Image:
+        """Decoded in the first epoch that shows it, and kept where there is room for it."""
+        image = self._kept.get(position)
+        if image is None:
+            image = self._split.image(position)
+            size_bytes = 3 * image.width * image.height
+            if self._kept_bytes + size_bytes <= _MOST_KEPT_BYTES:
+                self._kept[position] = image
+                self._kept_bytes += size_bytes
+        return image
 
 
 def bad_images(split: Split, progress: Callable[[int, int], None]) -> list[int]:

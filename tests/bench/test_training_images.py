@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from coreml_prune_bench.bench import training_images
 from coreml_prune_bench.bench.training_images import TrainingImages
 from coreml_prune_bench.data import open_data
 from coreml_prune_bench.models.config import TrainingConfig
@@ -34,6 +35,21 @@ def test_an_image_left_out_changes_no_view_of_the_others(data, images):
     assert np.array_equal(fewer.images(np.array([2, 3]), 1), data.images(np.array([5, 9]), 1))
     assert fewer.labels(np.array([2, 3])).tolist() == [1, 2]
     assert len(fewer.skipped) == 8
+
+
+@pytest.mark.parametrize(("room", "expected"), [(2, [0, 1, 2, 2]), (3, [0, 1, 2])])
+def test_a_photograph_is_decoded_once_where_there_is_room(room, expected, images, data, monkeypatch):
+    monkeypatch.setattr(training_images, "_MOST_KEPT_BYTES", room * 3 * 32 * 32)
+    found = open_data(f"imagefolder:{images}")
+    assert found.train
+    read: list[int] = []
+    image_at = found.train.image
+    monkeypatch.setattr(found.train, "image", lambda index: read.append(index) or image_at(index))
+    kept = TrainingImages(found, found.train, np.arange(12))
+    views = [kept.images(np.arange(3), epoch) for epoch in (1, 2)]
+    assert read == expected
+    for epoch, seen in zip((1, 2), views, strict=True):
+        assert np.array_equal(seen, data.images(np.arange(3), epoch))
 
 
 def test_trials_see_the_same_views_in_another_order(images):

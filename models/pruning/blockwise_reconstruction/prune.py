@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from coreml_prune_bench.models.checkpoints import State
 from coreml_prune_bench.models.conversion import without_metadata
-from coreml_prune_bench.models.devices import CPU, describe, to_device
+from coreml_prune_bench.models.devices import back_from_device, describe, to_device
 from coreml_prune_bench.models.errors import BenchError, CellFailedError
 from coreml_prune_bench.models.layers import names_by_weight
 from coreml_prune_bench.models.loading import LabelledImages
@@ -85,7 +85,7 @@ def prune(config: ReconstructionConfig, task: PruningTask) -> Pruned:
         task.say(error.describe())
         if checkpoint is not None:
             checkpoint.save(state | {"model": task.model.state_dict(), "stages": done, "devices": devices})
-    to_device(task.model, CPU)
+    back_from_device(task.model)
     targets, scope = state["targets"], state["scope"]
     return Pruned(config, task.model, task.image_size, targets, scope, tuple(devices), patterns_of(config, targets))
 

@@ -12,7 +12,7 @@ from coremltools.optimize.torch.layerwise_compression import LayerwiseCompressor
 from torch import nn
 
 from coreml_prune_bench.models.conversion import quantization_scale
-from coreml_prune_bench.models.devices import CPU, describe, to_device
+from coreml_prune_bench.models.devices import back_from_device, describe, to_device
 from coreml_prune_bench.models.layers import PrunableLayer, is_depthwise, prunable_layers
 from coreml_prune_bench.models.pattern import Pattern
 from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
@@ -43,7 +43,7 @@ def prune(config: SparseGPTConfig, task: PruningTask) -> Pruned:
     if config.batchnorm_samples:
         to_device(task.model, device)
         reestimate_batchnorm(task.model, task.training_data(), samples=config.batchnorm_samples)
-        to_device(task.model, CPU)
+        back_from_device(task.model)
     own = read_own_config(config, _read) if config.coremltools is not None else None
     if own is None:
         patterns = patterns_of(config, targets)

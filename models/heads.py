@@ -8,7 +8,7 @@ under `no_grad`, in TorchScript and in views alike, and no name is guessed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -78,9 +78,12 @@ def head_of(model: nn.Module, image_size: int, name: str) -> Head:
     )
 
 
-def with_classes(model: nn.Module, classes: int, image_size: int, name: str) -> nn.Module:
+def with_classes(
+    model: nn.Module, classes: int, image_size: int, name: str, *, rows: Sequence[int] | None = None
+) -> nn.Module:
     """`model` with new layers, in place, for its head's, where that is not for so many classes.
 
+    rows: by new class, the old one whose weights it gets; None for those that a new layer has.
     Raises CellFailedError of `head_of`, and where the head cannot be replaced.
     """
     head = head_of(model, image_size, name)
@@ -91,7 +94,7 @@ def with_classes(model: nn.Module, classes: int, image_size: int, name: str) -> 
         for layer in head.layers:
             old = model.get_submodule(layer)
             assert isinstance(old, PrunableLayer)
-            model = replace_module(model, old, _new(old, classes))
+            model = replace_module(model, old, new_layer(old, classes, rows))
         try:
             found = head_of(model, image_size, name).classes
             problem = None if found == classes else f"with new {' and '.join(head.layers)} it gives {found} numbers"
@@ -138,7 +141,18 @@ def _irreplaceable(model: nn.Module, head: Head) -> str | None:
     return None
 
 
-def _new(old: PrunableLayer, classes: int) -> nn.Module:
+def new_layer(old: PrunableLayer, classes: int, rows: Sequence[int] | None) -> PrunableLayer:
+    """One like `old`, of so many classes; rows: as of `with_classes`."""
+    new = _new(old, classes)
+    if rows is not None:
+        with torch.no_grad():
+            new.weight.copy_(old.weight[list(rows)])
+            if new.bias is not None:
+                new.bias.copy_(old.bias[list(rows)] if old.bias is not None else torch.zeros(classes))
+    return new
+
+
+def _new(old: PrunableLayer, classes: int) -> PrunableLayer:
     if isinstance(old, nn.Linear):
         return nn.Linear(old.in_features, classes)
     return nn.Conv2d(

@@ -1,4 +1,4 @@
-"""Training on labelled images: from scratch, with a new head, and as the fine-tuning that MagnitudePruner needs.
+"""Training on labelled images: from scratch, with another head, and as the fine-tuning that MagnitudePruner needs.
 
 Runs that differ only in `order_seed` start from the same weights, see the same images with the same augmentation and
 draw the same dropout masks: they differ in the order of the data and in nothing else. Where a training runs and whether

@@ -1,7 +1,7 @@
 """Pre-trained weights: torchvision's, downloaded with its hash check, or files from a folder."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torchvision.models import get_weight
 
 from coreml_prune_bench.models.download_limits import bytes_of, limited
 from coreml_prune_bench.models.errors import WeightsError
-from coreml_prune_bench.models.heads import head_of, with_classes
+from coreml_prune_bench.models.heads import head_of, new_layer, with_classes
 from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES, IMAGENET_SIZE
 from coreml_prune_bench.models.network import Network
 from coreml_prune_bench.models.plain import with_plain_weights
@@ -56,10 +56,17 @@ def untrained_model(network: Network, num_classes: int, *, image_size: int = IMA
 
 
 def initial_model(
-    network: Network, state: StateDict, num_classes: int, *, image_size: int = IMAGENET_SIZE, seed: int = 0
+    network: Network,
+    state: StateDict,
+    num_classes: int,
+    *,
+    rows: Sequence[int] | None = None,
+    image_size: int = IMAGENET_SIZE,
+    seed: int = 0,
 ) -> nn.Module:
-    """The pre-trained network in eval mode, with a new, seeded head where the data's classes are not the head's.
+    """The pre-trained network in eval mode, with another head where it is not of so many classes.
 
+    rows: of the head of these weights, by class, those that the other one is made of; None: it is new and seeded.
     image_size, and what it raises: as of `untrained_model`.
     """
     build = _plain(network)
@@ -69,7 +76,7 @@ def initial_model(
     model.load_state_dict(state)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _with_classes(network, model, num_classes, image_size).eval()
+        return _with_classes(network, model, num_classes, image_size, rows).eval()
 
 
 def head_classes(network: Network, state: StateDict, image_size: int = IMAGENET_SIZE) -> int:
@@ -84,13 +91,15 @@ def head_classes(network: Network, state: StateDict, image_size: int = IMAGENET_
     return state[f"{network.head}.weight"].shape[0]
 
 
-def _with_classes(network: Network, model: nn.Module, num_classes: int, image_size: int) -> nn.Module:
+def _with_classes(
+    network: Network, model: nn.Module, num_classes: int, image_size: int, rows: Sequence[int] | None = None
+) -> nn.Module:
     if network.head is None:
-        return with_classes(model, num_classes, image_size, network.name)
+        return with_classes(model, num_classes, image_size, network.name, rows=rows)
     head = model.get_submodule(network.head)
     assert isinstance(head, nn.Linear)
     if head.out_features != num_classes:
-        model.set_submodule(network.head, nn.Linear(head.in_features, num_classes))
+        model.set_submodule(network.head, new_layer(head, num_classes, rows))
     return model
 
 

@@ -14,6 +14,7 @@ from coreml_prune_bench.bench.cells import Cell, Subject, lay_out
 from coreml_prune_bench.bench.contention import tell_if_busy
 from coreml_prune_bench.bench.formats.mlpackage import MLPACKAGE
 from coreml_prune_bench.bench.formats.protocol import get_format
+from coreml_prune_bench.bench.head_rows import head_rows
 from coreml_prune_bench.bench.run import RunOptions, run
 from coreml_prune_bench.bench.suite import DEFAULT_DATA, Suite, load_suite
 from coreml_prune_bench.bench.training_options import TrainingOptions
@@ -148,7 +149,7 @@ def _check_classes(subject: Subject, spec: str, suite: str) -> None:
         classes = head_classes(subject.network, state, subject.data.image_size)
     except CellFailedError as error:  # there is nothing to search among
         raise BenchError(str(error)) from error
-    if classes != len(subject.data.classes):
+    if head_rows(subject.data.classes, classes) is None:
         raise BenchError(
             f"{spec} has {len(subject.data.classes)} classes, the weights of {subject.network.name} {classes}; name a "
             f"suite with a [training] table with --suite, which {suite} does not have"

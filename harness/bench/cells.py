@@ -51,7 +51,7 @@ class Subject:
 
     published: its packages are published ones and not built; the rest is about building.
     weights_folder: where pre-trained weights are; None to download them. pretrained: whether there are any.
-    training: how the network is trained if it starts from scratch or gets a new head.
+    training: how the network is trained if it starts from scratch or gets another head.
     """
 
     suite: str

@@ -44,7 +44,7 @@ class Suite(BaseModel):
     image_size: side of what the networks take, in pixels; None: 224, or what the images have where that is smaller.
     preprocessing: how images are prepared and what numbers the networks take; None: as their weights' makers say, or
     as usual.
-    training: how a network is trained that starts from scratch or gets a new head; None where neither happens.
+    training: how a network is trained that starts from scratch or gets another head; None where neither happens.
     trials: runs of each algorithm whose result depends on the order of the data.
     package_formats: what each pruned network is converted to, one or more.
     app: what an app reads in the packages, labels among it; None: nothing besides the program.

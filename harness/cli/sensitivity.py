@@ -143,6 +143,7 @@ def _levels(text: str) -> tuple[float, ...]:
 
 def _subject(model: str, spec: str, weights: Path | None) -> "Subject":
     from coreml_prune_bench.bench.cells import Subject
+    from coreml_prune_bench.bench.head_rows import head_rows
     from coreml_prune_bench.bench.network_input import as_taken
     from coreml_prune_bench.data.halves import open_data_or_part
     from coreml_prune_bench.models.registry import get_network
@@ -153,7 +154,7 @@ def _subject(model: str, spec: str, weights: Path | None) -> "Subject":
         classes = head_classes(network, load_pretrained(network, weights), data.image_size)
     except CellFailedError as error:
         raise BenchError(str(error)) from error
-    if classes != len(data.classes):
+    if head_rows(data.classes, classes) is None:
         raise BenchError(
             f"{spec} has {len(data.classes)} classes, the weights of {network.name} {classes}; expected data of the "
             "classes that the network knows"

@@ -28,9 +28,10 @@ def table(
         str | None,
         typer.Option(
             "--against",
-            metavar="ALGORITHM",
+            metavar="ALGORITHM|CONFIG",
             help="Each row beside this algorithm's of the same network and sparsity (such as sparse-gpt; dense: beside "
-            "the network itself), with the paired difference and how sure it is.",
+            "the network itself), or beside this config's of its own algorithm, with the paired difference and how "
+            "sure it is.",
         ),
     ] = None,
     wide: WideOption = False,

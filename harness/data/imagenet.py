@@ -47,6 +47,12 @@ def known_images() -> Mapping[str, str]:
     return {f"ILSVRC2012_val_{n:08}.JPEG": ids[label] for n, label in enumerate(_FIRST_VAL_LABELS, start=1)}
 
 
+def places_of(classes: Sequence[str]) -> tuple[int, ...] | None:
+    """Where each of these WordNet ids stands in the class order; None where one of them is not of ImageNet-1k."""
+    places = {wordnet_id: place for place, wordnet_id in enumerate(wordnet_ids())}
+    return tuple(places[name] for name in classes) if set(classes) <= places.keys() else None
+
+
 def check_known_images(place: Path, paths: Sequence[str]) -> None:
     """DataError where a validation image whose class is known lies in the folder of another WordNet id.
 

@@ -1,4 +1,4 @@
-"""Each row beside another algorithm's of the same network and sparsity, as a paired test over the same images.
+"""Each row beside that of another algorithm or config at the same sparsity, as a paired test over the same images.
 
 Like the other tables, from records alone: neither torch nor coremltools.
 """
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.errors import BenchError, did_you_mean
 from coreml_prune_bench.records.accuracy import Pruning, Record, Runtime
 from coreml_prune_bench.records.hits import right
 from coreml_prune_bench.records.latest import newest_trials, of_own_suite
@@ -174,19 +174,20 @@ COLUMNS: list[Column[Pair]] = [
 """What a row says beside its counterpart. Accuracies, differences and agreements are percentages and points."""
 
 
-def render_pairs(records: Iterable[Record], algorithm: str, format: Format = "md", *, width: int | None = None) -> str:
+def render_pairs(records: Iterable[Record], against: str, format: Format = "md", *, width: int | None = None) -> str:
     """`pairs` as tables, one a suite, in one of the formats; csv and json hold every row in one."""
 
     def worded(of_suite: list[Pair]) -> list[dict[str, str]]:
         return [cells(COLUMNS, pair, _TABLE) for pair in of_suite]
 
-    return render_by_suite(_pairs(records, algorithm), COLUMNS, format, _caption, worded, width=width)
+    return render_by_suite(_pairs(records, against), COLUMNS, format, _caption, worded, width=width)
 
 
-def pairs(records: Iterable[Record], algorithm: str) -> list[dict[str, Any]]:
-    """Each row with each one of `algorithm` that had the same weights, images, runtime and sparsity, as csv has it.
+def pairs(records: Iterable[Record], against: str) -> list[dict[str, Any]]:
+    """Each row with each one of `against` that had the same weights, images, runtime and sparsity, as csv has it.
 
-    The sparsity is the one asked of the network; of "dense" the one row of the network is every row's counterpart.
+    against: an algorithm, for the rows of all others; or the name of a config, for the others of its algorithm. The
+    sparsity is the one asked of the network; of "dense" the one row of the network is every row's counterpart.
     Counterparts are of the row's own suite, or where it has none, of others: what one suite measured, no other does.
     Accuracies, differences and agreements are percentages and points; `low` and `high` bound the difference at a
     confidence of 90 %; `p` is two-sided, by the gate's test of predictions, and `p_holm` corrected for the rows of
@@ -195,21 +196,25 @@ def pairs(records: Iterable[Record], algorithm: str) -> list[dict[str, Any]]:
     known, as of a row of which every trial failed.
     Raises BenchError where there is no pair, and where a test needs more than one image.
     """
-    return [values(COLUMNS, pair) for pair in _pairs(records, algorithm)]
+    return [values(COLUMNS, pair) for pair in _pairs(records, against)]
 
 
-def _pairs(records: Iterable[Record], algorithm: str) -> list[Pair]:
+def _pairs(records: Iterable[Record], against: str) -> list[Pair]:
     rows = sorted(newest_trials(records), key=lambda row: (row[0].suite, row[0].network.title, _asked(row) or 0))
     measured = [row for row in rows if _measured(row)]
     found: list[Pair] = []
     for row in (row for row in rows if not _is_dense(row)):
         dense = next(iter(_counterparts(row, measured, "dense")), None)
-        found += [_pair(row, other, dense) for other in _counterparts(row, measured, algorithm)]
+        found += [_pair(row, other, dense) for other in _counterparts(row, measured, against)]
     if not found:
-        known = ", ".join(dict.fromkeys(row[0].pruning.algorithm for row in measured)) or "none measured"
+        algorithms, configs = (
+            list(dict.fromkeys(of(row[0].pruning) for row in measured))
+            for of in (lambda pruning: pruning.algorithm, lambda pruning: pruning.config)
+        )
+        known = ", ".join(algorithms) or "none measured"
         raise BenchError(
-            f"no row has a counterpart of algorithm {algorithm!r} with the same network, weights, images, runtime and "
-            f"sparsity; algorithms there: {known}"
+            f"no row has a counterpart of algorithm or config {against!r} with the same network, weights, images, "
+            f"runtime and sparsity; algorithms there: {known}{did_you_mean(against, configs)}"
         )
     return corrected(found)
 
@@ -227,8 +232,8 @@ def corrected(found: list[_AnyPair]) -> list[_AnyPair]:
     return table
 
 
-def _counterparts(row: list[Record], rows: list[list[Record]], algorithm: str) -> list[list[Record]]:
-    return of_own_suite(row, [other for other in rows if _is_pair(row, other, algorithm)])
+def _counterparts(row: list[Record], rows: list[list[Record]], against: str) -> list[list[Record]]:
+    return of_own_suite(row, [other for other in rows if _is_pair(row, other, against)])
 
 
 def _measured(trials: list[Record]) -> list[Record]:
@@ -238,7 +243,12 @@ def _measured(trials: list[Record]) -> list[Record]:
 def _caption(table: list[Pair]) -> str:
     data = " and ".join(dict.fromkeys(pair.first.data.spec for pair in table))
     against = table[0].against.pruning
-    other = "its dense network" if against.algorithm == "dense" else f"{against.title} of the same network and sparsity"
+    if against.algorithm == "dense":
+        other = "its dense network"
+    elif against.algorithm == table[0].row.pruning.algorithm:
+        other = f"{against.config} of the same network and algorithm"
+    else:
+        other = f"{against.title} of the same network and sparsity"
     return (
         f"each row against {other}, over the same "
         f"images of {data}. Top-1 in %, mean and standard deviation over trials; the difference in points, with an "
@@ -249,13 +259,17 @@ def _caption(table: list[Pair]) -> str:
     )
 
 
-def _is_pair(trials: list[Record], other: list[Record], algorithm: str) -> bool:
-    pruning, against = trials[0].pruning, other[0].pruning
+def _is_pair(trials: list[Record], other: list[Record], against: str) -> bool:
+    pruning, others = trials[0].pruning, other[0].pruning
     if trials[0].package_format != other[0].package_format:
         return False
-    if against.algorithm != algorithm or pruning.algorithm == algorithm or not same_images(trials, other):
+    if others.algorithm == pruning.algorithm:
+        is_it = others.config == against != pruning.config
+    else:
+        is_it = others.algorithm == against
+    if not is_it or not same_images(trials, other):
         return False
-    return algorithm == "dense" or (_asked(trials) is not None and _asked(trials) == _asked(other))
+    return against == "dense" or (_asked(trials) is not None and _asked(trials) == _asked(other))
 
 
 def same_images(trials: list[Record], other: list[Record]) -> bool:

@@ -23,6 +23,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(_evaluation(bench.extra_info, bench.stats.min))
     for bench in together:
         terminalreporter.write_line(_together(bench.extra_info, bench.stats.min))
+    trainings = [bench.extra_info for bench in benches if "training" in bench.extra_info]
+    if trainings:
+        terminalreporter.section("training, images a second, the fastest round of each")
+    for info in trainings:
+        terminalreporter.write_line(_training(info))
     if beside:
         terminalreporter.section("beside other busy programs, batches a second, the fastest round of each")
     for info in beside:
@@ -55,6 +60,13 @@ def _speed(info: dict[str, Any], seconds: float) -> str:
         for name, taken in info["others"].items()
     )
     return f"{info['network']:20} batch {info['batch']:2}: portable, {way} {own:7.1f}, {others}"
+
+
+def _training(info: dict[str, Any]) -> str:
+    speeds = dict(info["images_a_second"])
+    own = speeds.pop("ours")
+    others = ", ".join(f"{way} {speed:.1f} (ratio {own / speed:.2f})" for way, speed in speeds.items())
+    return f"{info['network']:20} on {info['device']}: ours {own:.1f}, {others}"
 
 
 def _evaluation(info: dict[str, Any], warm_s: float) -> str:

@@ -62,13 +62,31 @@ def test_a_counterpart_has_the_same_sparsity_which_an_allocation_keeps():
     assert [(row["algorithm"], row["config"], row["sparsity"]) for row in table] == [("magnitude-pruner", "None", 0.5)]
 
 
+def test_against_a_config_are_the_others_of_its_algorithm():
+    def named(config: str, correct: int, algorithm: str = "magnitude-pruner") -> Record:
+        plain = record(algorithm=algorithm, correct=correct)
+        return plain.model_copy(update={"pruning": plain.pruning.model_copy(update={"config": config})})
+
+    records = [dense(), named("base", 1), named("longer", 4), named("cosine", 2), named("base", 3, "sparse-gpt")]
+    table = pairs(records, "base")
+    assert [(row["config"], row["against_config"], row["top1_difference"]) for row in table] == [
+        ("longer", "base", 75),
+        ("cosine", "base", 25),
+    ]
+    assert "each row against base of the same network and algorithm" in render_pairs(records, "base")
+    with pytest.raises(BenchError, match=r"algorithm or config 'basé'.*did you mean 'base'"):
+        pairs(records, "basé")
+
+
 OTHER_IMAGES = {"subject_key": "z", "data": record().data.model_copy(update={"spec": "digits"}).model_dump()}
 COREML = {"name": "coreml", "version": "v", "precision": "float32", "compute_units": "cpu_and_ne"}
 
 
 @pytest.mark.parametrize("changes", [OTHER_IMAGES, {"runtime": COREML}], ids=lambda c: next(iter(c)))
 def test_other_images_or_another_runtime_is_no_counterpart(changes: dict[str, object]):
-    with pytest.raises(BenchError, match=r"counterpart of algorithm 'sparse-gpt'.*there: sparse-gpt, magnitude-pruner"):
+    with pytest.raises(
+        BenchError, match=r"counterpart of algorithm or config 'sparse-gpt'.*there: sparse-gpt, magnitude-pruner"
+    ):
         pairs([sparse_gpt(), record(**changes)], "sparse-gpt")
 
 

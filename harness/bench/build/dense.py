@@ -1,4 +1,4 @@
-"""The dense network of a subject: pre-trained as it is, or trained from scratch or with a new head."""
+"""The dense network of a subject: pre-trained as it is, or trained from scratch or with another head."""
 
 import io
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from torch import nn
 from coreml_prune_bench.bench.build.manifest import NetworkManifest
 from coreml_prune_bench.bench.build.own_network import check_own
 from coreml_prune_bench.bench.build.training import DENSE_ORDER_SEED, Order, Trainings, remove_checkpoint
+from coreml_prune_bench.bench.head_rows import head_rows
 from coreml_prune_bench.bench.training_images import TrainingImages
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.models.network import Network
@@ -29,16 +30,20 @@ _WEIGHTS_FILE = "network.pt"
 
 @dataclass(frozen=True)
 class DenseNetwork:
-    """state: its weights. made: how it was trained; None where it was not trained here."""
+    """state: its weights. made: how it was trained; None where it was not trained here.
+
+    rows: of the head of these weights, those of the data's classes; None where it is the data's own.
+    """
 
     subject: "Subject"
     state: StateDict
     made: NetworkManifest | None
+    rows: tuple[int, ...] | None = None
 
     def model(self) -> nn.Module:
         """A new copy of the network, in eval mode."""
-        data = self.subject.data
-        return initial_model(self.subject.network, self.state, len(data.classes), image_size=data.image_size)
+        data, network = self.subject.data, self.subject.network
+        return initial_model(network, self.state, len(data.classes), rows=self.rows, image_size=data.image_size)
 
 
 def dense_network(
@@ -51,9 +56,12 @@ def dense_network(
     network, classes, size = subject.network, len(subject.data.classes), subject.data.image_size
     state = load_pretrained(network, subject.weights_folder) if subject.pretrained else None
     known = None if state is None else head_classes(network, state, size)
-    if state is not None and known == classes:
-        return DenseNetwork(subject, state, None)
+    rows = None if known is None else head_rows(subject.data.classes, known)
+    if rows is not None and known != classes:
+        trainings.say(f"{network.name}: of its {known:,} classes the data has {classes:,}; its head keeps those")
     training = subject.training
+    if state is not None and rows is not None and (training is None or known == classes):
+        return DenseNetwork(subject, state, None, rows)
     if training is None:
         raise BenchError(_no_training(subject.suite, network, known, subject.data))
 
@@ -61,7 +69,7 @@ def dense_network(
         if state is None:
             model = untrained_model(network, classes, image_size=size)
         else:
-            model = initial_model(network, state, classes, image_size=size)
+            model = initial_model(network, state, classes, rows=rows, image_size=size)
         if network.own:
             check_own(network, model.eval(), subject.data)
         data = images()

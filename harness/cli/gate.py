@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from coreml_prune_bench.cli.options import RESULTS, JsonOption, RequireOption, ResultsOption
+from coreml_prune_bench.cli.options import RESULTS, JsonOption, ModelsOption, RequireOption, ResultsOption, split_commas
 from coreml_prune_bench.cli.output import show, tabled
 
 
@@ -31,6 +31,7 @@ def gate(
         ),
     ] = None,
     require: RequireOption = None,
+    models: ModelsOption = None,
     against_dense: Annotated[
         bool,
         typer.Option(
@@ -77,7 +78,14 @@ def gate(
         format = "json"
     if output is not None:
         refuse_file(output, f"--output {output}")
-    report = gate_folder(results, baseline, rules=rules, require=require or (), against_dense=against_dense)
+    report = gate_folder(
+        results,
+        baseline,
+        rules=rules,
+        require=require or (),
+        against_dense=against_dense,
+        models=split_commas(models),
+    )
     summary = os.environ.get("GITHUB_STEP_SUMMARY") if format == "github" else None
     plain = partial(as_table, write=partial(tabled, keep=("Verdict", "Run"))) if output is None else as_table
     text = {"table": plain, "junit": as_junit, "json": written_as_json, "github": as_github_summary}[format](report)

@@ -4,7 +4,8 @@ One bit an image and trial, and of latencies each round's medians and a few samp
 """
 
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Collection
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import ConfigDict, Field
@@ -143,6 +144,19 @@ class Baseline(_Frozen):
     accuracy: tuple[AccuracyRow, ...] = ()
     latency: tuple[LatencyRow, ...] = ()
     failures: tuple[Failure, ...] = Field(default=(), exclude=True)
+
+    @property
+    def models(self) -> set[str]:
+        return {row.model for rows in (self.accuracy, self.latency, self.failures) for row in rows}
+
+    def of(self, models: Collection[str]) -> Self:
+        """The rows and failures of these networks alone."""
+        kept = {
+            "accuracy": tuple(row for row in self.accuracy if row.model in models),
+            "latency": tuple(row for row in self.latency if row.model in models),
+            "failures": tuple(failure for failure in self.failures if failure.model in models),
+        }
+        return self.model_copy(update=kept)
 
     def to_json(self) -> str:
         """A row a line, in a fixed order: measuring again what did not change leaves its line as it was."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -71,17 +72,40 @@ def evaluate(
         cached = image_cache and is_worth_keeping(split, size)
         bad, labels = (), []
         with _batches(split, size, asked, cached, skip_bad_images, say, progress) as batches:
-            for batch in batches:
+            waits = _Waits()
+            for batch in waits.watched(batches):
                 bad += batch.bad
                 labels += split.labels[batch.indices].tolist()
                 if len(batch.indices):
                     for classifier in taking:
                         classifier.see(batch.images)
-                progress("evaluating", len(labels) + len(bad), len(split))
+                progress(f"evaluating, limited by {waits.limit}", len(labels) + len(bad), len(split))
     if not labels:
         raise PackageError(f"no image of {split.name} could be evaluated: all {len(split):,} are bad")
     found = [Predictions(labels=tuple(labels), top5=classifier.top5()) for classifier in classifiers]
     return found, bad
+
+
+class _Waits:
+    """Where the time of an evaluation goes: to images that are waited for, or to predictions of those that are there.
+
+    limit: which of them, looked at ever more rarely: another word begins a new estimate of the time that is left.
+    """
+
+    def __init__(self) -> None:
+        self.limit = "predictions"
+        self._images_s = self._predictions_s = 0.0
+
+    def watched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        begun_s = perf_counter()
+        for number, batch in enumerate(batches):
+            given_s = perf_counter()
+            self._images_s += given_s - begun_s
+            if number.bit_count() == 1:  # 1, 2, 4, 8, ...
+                self.limit = "images" if self._images_s > self._predictions_s else "predictions"
+            yield batch
+            begun_s = perf_counter()
+            self._predictions_s += begun_s - given_s
 
 
 def _batch_size(image_size: int) -> int:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import coremltools as ct
@@ -15,10 +16,10 @@ import pytest
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import types
 
-from coreml_prune_bench.accuracy.evaluate import _batch_size, _highest, evaluate
+from coreml_prune_bench.accuracy.evaluate import Classifier, _batch_size, _highest, evaluate
 from coreml_prune_bench.core.errors import DataError, PackageError
+from coreml_prune_bench.data import Split, open_data
 from coreml_prune_bench.data import images as decoding
-from coreml_prune_bench.data import open_data
 from coreml_prune_bench.models.quiet import silenced
 
 ROOT = Path(__file__).parents[2]
@@ -250,6 +251,28 @@ def test_the_cells_of_a_run_share_the_images_that_were_kept(run_bench, images, k
     code, again, errors = run_bench(*arguments, tmp_path / "decoded", "--no-image-cache")
     assert (code, again) == (0, output)
     assert "preparing" not in errors
+
+
+@pytest.mark.parametrize("slow", ["images", "predictions"])
+def test_progress_says_what_limits_it(slow, brightness, tmp_path, monkeypatch):
+    """One takes ten times what the other takes."""
+    wait_s = {"images": 0.001, "predictions": 0.001} | {slow: 0.01}
+
+    class Slow:
+        def open(self, index):
+            time.sleep(wait_s["images"])
+            return PIL.Image.new("RGB", (32, 32))
+
+        def digests(self, progress):
+            return ["0" * 64] * 128
+
+    monkeypatch.setattr(Classifier, "see", lambda self, images: time.sleep(wait_s["predictions"] * len(images)))
+    monkeypatch.setattr(Classifier, "top5", lambda self: ((0,),) * 128)
+    monkeypatch.setattr(decoding, "default_workers", lambda: 1)
+    images = Split("val", tuple("0123456"), np.zeros(128, np.int64), tuple(map(str, range(128))), Slow())
+    told: list[str] = []
+    evaluate([brightness], images, image_cache=False, progress=lambda what, done, total: told.append(what))
+    assert told[-1] == f"evaluating, limited by {slow}"
 
 
 # --- memory

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
 
 from coreml_prune_bench.models import mps
 from coreml_prune_bench.models.errors import BenchError
@@ -65,25 +64,6 @@ def low_precision(device: torch.device) -> torch.dtype | None:
         return None
     with torch.cuda.device(device):
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-
-
-def memory_format(device: torch.device) -> torch.memory_format:
-    """How activations lie in memory: channels last is what tensor cores take without a copy.
-
-    oneDNN's kernels, a CPU's, train the three networks 1.2 to 1.8 times as fast in it.
-    """
-    is_faster = device.type == "cuda" or (device.type == "cpu" and torch.backends.mkldnn.is_available())
-    return torch.channels_last if is_faster else torch.contiguous_format
-
-
-def to_device(model: nn.Module, device: torch.device) -> None:
-    """Move `model` to where it computes, in place, parameters staying the objects that they are."""
-    model.to(device, memory_format=memory_format(device))  # type: ignore[call-overload]  # torch's stub lacks it
-
-
-def back_from_device(model: nn.Module) -> None:
-    """Move `model` to where it is kept and converted, laid out as networks are by default."""
-    model.to(CPU, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def head_of(model: nn.Module, image_size: int, name: str) -> Head:
     layers = {layer: module for layer, module in model.named_modules() if isinstance(module, PrunableLayer)}
     hooks = [module.register_forward_hook(flow.note(layer)) for layer, module in layers.items()]
     try:
-        with _evaluated(model), spelt_out(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with evaluated(model), spelt_out(), torch.no_grad(), torch.random.fork_rng(devices=[]):
             flow.begin(image)
             with flow:
                 output = model(image)
@@ -171,7 +171,7 @@ def _outputs(layer: nn.Module) -> int:
 
 
 @contextmanager
-def _evaluated(model: nn.Module) -> Iterator[None]:
+def evaluated(model: nn.Module) -> Iterator[None]:
     """In eval mode inside; each module in its own mode again afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

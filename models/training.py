@@ -21,18 +21,16 @@ from coreml_prune_bench.models.checkpoints import Checkpoint, State, signals_hel
 from coreml_prune_bench.models.config import Distillation, TrainingConfig
 from coreml_prune_bench.models.devices import (
     CPU,
-    back_from_device,
     describe,
     low_precision,
-    memory_format,
     own_random_numbers,
     random_state,
     set_random_state,
-    to_device,
     tuned,
 )
 from coreml_prune_bench.models.distributed import ALONE, Team, training_together
 from coreml_prune_bench.models.errors import BenchError, CellFailedError
+from coreml_prune_bench.models.layout import back_from_device, move, to_device
 from coreml_prune_bench.models.loading import LabelledImages, load_ahead
 from coreml_prune_bench.models.schedules import rate_and_momentum
 
@@ -104,7 +102,8 @@ def train(
     share = team.share_of(config.batch_size)
     # Seeded: every trial draws the same dropout masks.
     with team.at_work(session.order), own_random_numbers(device, seed=0), tuned(device):
-        training = _Training(model, config, total, session, pruner, teacher)
+        image_size = data.images(np.zeros(1, np.int64), None).shape[1]
+        training = _Training(model, image_size, config, total, session, pruner, teacher)
         _begin(training, session)
         batches = load_ahead(data, _batches(len(data), config, order_seed, training.step, share), device)
         model.train()
@@ -133,7 +132,7 @@ def total_steps(images: int, config: TrainingConfig) -> int:
 
 def normalize(images: np.ndarray) -> Tensor:
     """uint8 [N, H, W, 3] to normalized float32 [N, 3, H, W], what the networks take."""
-    return _normalized(torch.from_numpy(images), *_statistics(CPU))
+    return _normalized(torch.from_numpy(images), *_statistics(CPU)).contiguous()
 
 
 def calibration_order(data: LabelledImages, samples: int) -> np.ndarray:
@@ -185,6 +184,7 @@ class _Training:
     def __init__(
         self,
         model: nn.Module,
+        image_size: int,
         config: TrainingConfig,
         total: int,
         session: Session,
@@ -192,9 +192,9 @@ class _Training:
         teacher: Teacher | None,
     ) -> None:
         device = session.device
-        to_device(model, device)
+        self._layout = to_device(model, device, image_size)
         if teacher is not None:
-            to_device(teacher.network, device)
+            move(teacher.network, device, self._layout)
         self.step = 0
         self.devices = [describe(device, session.team.count)]
         self._model = model
@@ -213,7 +213,7 @@ class _Training:
         rate, momentum = rate_and_momentum(self._config, self.step, self._total)
         for group in self._optimizer.param_groups:
             group["lr"], group["momentum"] = rate, momentum
-        inputs = _normalized(images, *self._statistics)
+        inputs = _normalized(images, *self._statistics).contiguous(memory_format=self._layout)
         with torch.autocast(self._device.type, self._precision, enabled=self._precision is not None):
             outputs = network(inputs)
             if not isinstance(outputs, Tensor):
@@ -308,8 +308,8 @@ def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _normalized(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    pixels = images.permute(0, 3, 1, 2).to(torch.float32).div_(255)  # [N, 3, H, W]
-    return pixels.sub_(mean).div_(std).contiguous(memory_format=memory_format(images.device))
+    """float32 [N, 3, H, W], in channels last as the pixels are."""
+    return images.permute(0, 3, 1, 2).to(torch.float32).div_(255).sub_(mean).div_(std)
 
 
 def _batches(

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from coreml_prune_bench.models.devices import CPU, exact
 from coreml_prune_bench.models.errors import CellFailedError
 from coreml_prune_bench.models.layers import PrunableLayer, prunable_layers, stage_names
+from coreml_prune_bench.models.layout import back_from_device, to_device
 from coreml_prune_bench.models.memory import kept_memory
 from coreml_prune_bench.models.network import Network
 from coreml_prune_bench.models.pruning.post_training.prune import by_magnitude, zeros_of
@@ -55,8 +56,8 @@ class LayerEffects:
 @torch.no_grad()
 def dense_top1(model: nn.Module, batches: Sequence[Tensor], labels: Tensor, *, device: torch.device = CPU) -> float:
     """The fraction of images, normalized [n, 3, H, W] a batch, that the network itself gets right."""
-    with _prepared(model, device):
-        classes = torch.cat([model(_laid_out(batch, device)).argmax(1).cpu() for batch in batches])
+    with _prepared(model, batches[0].shape[-1], device) as laid_out:
+        classes = torch.cat([model(laid_out(batch)).argmax(1).cpu() for batch in batches])
     return float((classes == labels).float().mean())
 
 
@@ -80,9 +81,9 @@ def layer_effects(
     """
     levels = sorted(levels)
     layers = prunable_layers(model)
-    with _prepared(model, device):
+    with _prepared(model, batches[0].shape[-1], device) as laid_out:
         stages = _stages(network, model)
-        inputs = [_laid_out(batch, device) for batch in batches]
+        inputs = [laid_out(batch) for batch in batches]
         reference = torch.cat([_logits(stages, batch) for batch in inputs]).log_softmax(1)  # [N, classes]
         seen = set(known)
         steps, total = len(levels) * len(inputs), len(layers) * len(levels) * len(inputs)
@@ -106,23 +107,14 @@ def layer_effects(
 
 
 @contextmanager
-def _prepared(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Inside, the network is where it runs, and as it runs fastest there: activations and kernels in channels last."""
-    convolutions = [module for module in model.eval().modules() if isinstance(module, nn.Conv2d)]
-    with kept_memory(), exact(device), _batch_statistics(model):
-        model.to(device)
-        for layer in convolutions:
-            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
-        try:
-            yield
-        finally:
-            model.to(CPU)
-            for layer in convolutions:
-                layer.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-
-
-def _laid_out(images: Tensor, device: torch.device) -> Tensor:
-    return images.to(device, memory_format=torch.channels_last)
+def _prepared(model: nn.Module, image_size: int, device: torch.device) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Inside, the network is where and as it runs fastest; gives what puts a batch of images there."""
+    layout = to_device(model.eval(), device, image_size)
+    try:
+        with kept_memory(), exact(device), _batch_statistics(model):
+            yield lambda batch: batch.to(device, memory_format=layout)
+    finally:
+        back_from_device(model)
 
 
 @contextmanager

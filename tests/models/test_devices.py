@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch import nn
 
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.models import devices
@@ -79,29 +78,6 @@ def test_the_cpu_computes_in_full_precision_and_is_called_by_its_threads(threads
     threads(2)
     assert describe(CPU) == "cpu (2 threads)"
     assert describe(CPU, processes=4) == "4 x cpu (2 threads)"
-
-
-@pytest.mark.parametrize(
-    ("device", "has_onednn", "expected"),
-    [
-        ("cpu", True, torch.channels_last),
-        ("cpu", False, torch.contiguous_format),
-        ("cuda", False, torch.channels_last),
-        ("mps", True, torch.contiguous_format),
-    ],
-)
-def test_activations_lie_as_the_devices_kernels_are_fastest(device, has_onednn, expected, monkeypatch):
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: has_onednn)
-    assert devices.memory_format(torch.device(device)) == expected
-
-
-def test_a_network_comes_back_from_its_device_as_it_was():
-    model = nn.Conv2d(3, 8, 3)
-    before = model.weight.detach().clone()
-    devices.to_device(model, CPU)
-    devices.back_from_device(model)
-    assert model.weight.is_contiguous()
-    assert torch.equal(model.weight, before)
 
 
 def test_random_numbers_inside_are_the_seeds_and_leave_no_trace():

@@ -12,8 +12,9 @@ from coremltools.optimize.torch.layerwise_compression import LayerwiseCompressor
 from torch import nn
 
 from coreml_prune_bench.models.conversion import quantization_scale
-from coreml_prune_bench.models.devices import back_from_device, describe, to_device
+from coreml_prune_bench.models.devices import describe
 from coreml_prune_bench.models.layers import PrunableLayer, is_depthwise, prunable_layers
+from coreml_prune_bench.models.layout import back_from_device, to_device
 from coreml_prune_bench.models.pattern import Pattern
 from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
 from coreml_prune_bench.models.pruning.sparse_gpt.walk import prune_stages
@@ -41,7 +42,7 @@ def prune(config: SparseGPTConfig, task: PruningTask) -> Pruned:
     targets, scope = sparsify(config, task)
     device = task.session.device
     if config.batchnorm_samples:
-        to_device(task.model, device)
+        to_device(task.model, device, task.image_size)
         reestimate_batchnorm(task.model, task.training_data(), samples=config.batchnorm_samples)
         back_from_device(task.model)
     own = read_own_config(config, _read) if config.coremltools is not None else None

@@ -80,13 +80,13 @@ class Steps:
         self._title, self._total, self._done = title, total, 0
         self._outer = bars.add_task(message(title), total=total)
         self._inner = bars.add_task("", total=None, visible=False)
-        self._description = ""
+        self._description, self._of = "", 0
         self._told = self._started = time.monotonic()
 
     def update(self, description: str, done: int, total: int) -> None:
         """The step in hand is `done` of `total` through what `description` says."""
-        if description != self._description:
-            self._description = description
+        if (description, total) != (self._description, self._of):
+            self._description, self._of = description, total
             self._started = time.monotonic()
             self._bars.reset(
                 self._inner, description=f"  {message(description)}", visible=True

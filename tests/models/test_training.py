@@ -10,6 +10,7 @@ from torchvision.transforms import v2
 
 import coreml_prune_bench.models.training
 from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.models import layout
 from coreml_prune_bench.models.config import Distillation, TrainingConfig
 from coreml_prune_bench.models.training import (
     IMAGE_MEAN,
@@ -58,9 +59,11 @@ def test_trials_draw_the_same_dropout_whatever_was_drawn_before():
     assert torch.equal(first, weights(trained(1)))
 
 
-def test_it_is_plain_torch_to_the_last_bit():
-    """The loop that one would write by hand, with torch's own schedule: the numbers of results that are committed."""
-    model, data = untrained_with_dropout(), Noise()
+@pytest.mark.parametrize("lying", [torch.contiguous_format, torch.channels_last])
+def test_it_is_plain_torch_to_the_last_bit(lying, monkeypatch):
+    """The loop that one would write by hand, with torch's own schedule."""
+    monkeypatch.setattr(layout, "_fastest", lambda device: lying)
+    model, data = untrained_with_dropout().to(memory_format=lying), Noise()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=10)
     model.train()
@@ -69,7 +72,7 @@ def test_it_is_plain_torch_to_the_last_bit():
         for epoch in range(2):
             order = np.random.default_rng((1, epoch)).permutation(40)
             for indices in order.reshape(5, 8):
-                outputs = model(normalize(data.images(indices, epoch)))
+                outputs = model(normalize(data.images(indices, epoch)).contiguous(memory_format=lying))
                 loss = nn.functional.cross_entropy(outputs, torch.from_numpy(data.labels(indices)), label_smoothing=0.1)
                 optimizer.zero_grad()
                 loss.backward()

@@ -214,6 +214,19 @@ def test_off_a_terminal_a_line_a_minute_is_told(
     ]
 
 
+def test_the_time_left_of_a_step_begins_anew_where_it_counts_something_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of a reconstruction, which chooses its zeros in 100 steps and then fits in 3,400, all of it pruning."""
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    with Reporter().steps("cells", 1) as steps:
+        for second, done, total in ((0, 0, 100), (50, 100, 100), (51, 1, 3400), (111, 61, 3400)):
+            clock[0] = float(second)
+            steps.update("pruning", done, total)
+    assert capsys.readouterr().err.splitlines() == ["pruning 61/3,400, about 55 min left of it"]
+
+
 # --- help
 
 

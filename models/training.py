@@ -226,6 +226,9 @@ class _Training:
                 raise CellFailedError(_NOTHING_TO_TRAIN)
         self._optimizer.zero_grad()
         self._scaler.scale(loss).backward()
+        if self._config.max_gradient_norm is not None:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self._model.parameters(), self._config.max_gradient_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         if self._pruner is not None:

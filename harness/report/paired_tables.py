@@ -207,11 +207,8 @@ def _pairs(records: Iterable[Record], against: str) -> list[Pair]:
         dense = next(iter(_counterparts(row, measured, "dense")), None)
         found += [_pair(row, other, dense) for other in _counterparts(row, measured, against)]
     if not found:
-        algorithms, configs = (
-            list(dict.fromkeys(of(row[0].pruning) for row in measured))
-            for of in (lambda pruning: pruning.algorithm, lambda pruning: pruning.config)
-        )
-        known = ", ".join(algorithms) or "none measured"
+        known = ", ".join(dict.fromkeys(row[0].pruning.algorithm for row in measured)) or "none measured"
+        configs = [row[0].pruning.config for row in measured]
         raise BenchError(
             f"no row has a counterpart of algorithm or config {against!r} with the same network, weights, images, "
             f"runtime and sparsity; algorithms there: {known}{did_you_mean(against, configs)}"

@@ -76,7 +76,7 @@ def test_without_training_the_package_tells_the_rows_classes_apart(some_of_image
     assert [best[0] for best in dense.predictions.top5] == expected
 
 
-def test_a_training_begins_with_the_rows(some_of_imagenet, weights):
+def test_a_training_begins_with_the_rows(weights):
     state = load_pretrained(TINY, weights)
     model = initial_model(TINY, state, 3, rows=PLACES)
     assert torch.equal(model.classifier.weight, state["classifier.weight"][list(PLACES)])

@@ -197,11 +197,15 @@ def test_bars_keep_count_bar_and_time_left(width: int, monkeypatch: pytest.Monke
     assert ("…" in lines[-1]) == (width < 200)
 
 
-def test_off_a_terminal_a_line_a_minute_is_told(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    clock = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What progress takes for the time, in seconds, to be set."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_off_a_terminal_a_line_a_minute_is_told(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with Reporter().steps("cells", 3) as steps:
         steps.advance()
         for second in range(0, 181, 10):
@@ -215,11 +219,9 @@ def test_off_a_terminal_a_line_a_minute_is_told(
 
 
 def test_the_time_left_of_a_step_begins_anew_where_it_counts_something_else(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As of a reconstruction, which chooses its zeros in 100 steps and then fits in 3,400, all of it pruning."""
-    clock = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     with Reporter().steps("cells", 1) as steps:
         for second, done, total in ((0, 0, 100), (50, 100, 100), (51, 1, 3400), (111, 61, 3400)):
             clock[0] = float(second)

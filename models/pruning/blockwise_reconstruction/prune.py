@@ -27,7 +27,7 @@ from coreml_prune_bench.models.conversion import without_metadata
 from coreml_prune_bench.models.devices import describe
 from coreml_prune_bench.models.errors import BenchError, CellFailedError
 from coreml_prune_bench.models.layers import names_by_weight
-from coreml_prune_bench.models.layout import back_from_device, to_device
+from coreml_prune_bench.models.layout import back_from_device, move, to_device
 from coreml_prune_bench.models.loading import LabelledImages
 from coreml_prune_bench.models.pruning.blockwise_reconstruction.block import (
     RUN_BATCH,
@@ -68,8 +68,7 @@ def prune(config: ReconstructionConfig, task: PruningTask) -> Pruned:
     task.model.load_state_dict(state["model"])
     masks = masks_of(task.model, state["targets"])
     devices = list(dict.fromkeys([*state["devices"], describe(device)]))
-    for model in (task.model, dense):
-        to_device(model.eval(), device, task.image_size)
+    move(dense.eval(), device, to_device(task.model.eval(), device, task.image_size))
     blocks = fit_blocks(
         task.network.sequential(task.model),
         task.network.sequential(dense),

@@ -1,6 +1,5 @@
 """What a prediction may take: its values together, states and inputs that nobody gave, time until a signal."""
 
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from coreml_prune_bench.runtimes.portable import load, memory
 from coreml_prune_bench.runtimes.portable.engine import renew_pool
 from tests.assembly import Writer, assemble
 from tests.damage import rewrite
+from tests.interrupting import interrupted_after
 from tests.runtimes.portable.attempts import Attempts
 from tests.runtimes.portable.bombs import BOMBS
 
@@ -88,16 +88,7 @@ def test_what_a_package_declares_and_nobody_gives_is_not_made_in_any_size(tmp_pa
 
 def test_a_signal_ends_an_endless_loop(tmp_path: Path) -> None:
     model = load(BOMBS["an endless loop"](tmp_path / "m.mlpackage"), cache=False, threads=1)
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.3)
-        with pytest.raises(KeyboardInterrupt):
-            model.predict({"x": X})
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    with pytest.raises(KeyboardInterrupt), interrupted_after(0.3):
+        model.predict({"x": X})
     # Its condition holds for no x that is large enough.
     assert model.predict({"x": np.full(4, 2e30, np.float32)})["y"] == np.float32(2e30)

@@ -1,6 +1,5 @@
 """How runs of a session are waited for, and how a batch is shared out among threads."""
 
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from coreml_prune_bench.models.weights import untrained_model
 from coreml_prune_bench.runtimes.portable import load
 from coreml_prune_bench.runtimes.portable.running import Running
 from coreml_prune_bench.runtimes.portable.sharing import Sharing
+from tests.interrupting import interrupted_after
 
 SMALL, LARGE = np.zeros(1, np.float32), np.zeros(10, np.float32)
 
@@ -71,17 +71,8 @@ def test_parts_run_at_once_and_come_back_in_order() -> None:
 
 def test_a_signal_ends_all_that_run_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     session = Session(lambda size: 60.0)
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
-        with pytest.raises(KeyboardInterrupt):
-            Running(session, side_by_side=2).run_all(["y"], [{"x": SMALL}] * 4)
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    with pytest.raises(KeyboardInterrupt), interrupted_after(0.2):
+        Running(session, side_by_side=2).run_all(["y"], [{"x": SMALL}] * 4)
     assert session.terminated == len(session.ran_in) == 2  # the other two had not begun
 
 

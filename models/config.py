@@ -48,8 +48,8 @@ class TrainingConfig(Config):
     weight_decay: float = Field(1e-4, ge=0)
     decay_all: bool = Field(True, description="decay BatchNorm's parameters and biases too, not only weights")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    max_gradient_norm: float | None = Field(
-        None, gt=0, description="longer gradients, of all weights together, are shortened to it"
+    adaptive_clipping: float | None = Field(
+        None, gt=0, description="gradients longer than this share of their filter are shortened to it"
     )
     mixed_precision: bool = Field(
         True, description="on CUDA, convolutions and linear layers in bfloat16, or float16 where the GPU has none"

@@ -30,6 +30,7 @@ from coreml_prune_bench.models.devices import (
 )
 from coreml_prune_bench.models.distributed import ALONE, Team, training_together
 from coreml_prune_bench.models.errors import BenchError, CellFailedError
+from coreml_prune_bench.models.gradient_clipping import shorten
 from coreml_prune_bench.models.layout import back_from_device, move, to_device
 from coreml_prune_bench.models.loading import LabelledImages, load_ahead
 from coreml_prune_bench.models.schedules import rate_and_momentum
@@ -226,9 +227,9 @@ class _Training:
                 raise CellFailedError(_NOTHING_TO_TRAIN)
         self._optimizer.zero_grad()
         self._scaler.scale(loss).backward()
-        if self._config.max_gradient_norm is not None:
+        if self._config.adaptive_clipping is not None:
             self._scaler.unscale_(self._optimizer)
-            nn.utils.clip_grad_norm_(self._model.parameters(), self._config.max_gradient_norm)
+            shorten(self._model.parameters(), self._config.adaptive_clipping)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         if self._pruner is not None:

@@ -59,21 +59,6 @@ def test_trials_draw_the_same_dropout_whatever_was_drawn_before():
     assert torch.equal(first, weights(trained(1)))
 
 
-def test_gradients_are_shortened_to_the_norm_that_is_asked():
-    """One step of plain descent: as far as the rate times the norm, in the direction of the whole gradient."""
-
-    def moved(max_gradient_norm: float | None) -> torch.Tensor:
-        config = {"epochs": 1, "batch_size": 40, "schedule": "constant", "momentum": 0.0, "weight_decay": 0.0}
-        model = trained(1, learning_rate=0.1, max_gradient_norm=max_gradient_norm, **config)
-        before = untrained_with_dropout()
-        return torch.cat([(a - b).flatten() for a, b in zip(model.parameters(), before.parameters(), strict=True)])
-
-    whole, short, long = moved(None), moved(0.01), moved(1e6)
-    assert float(short.norm()) == pytest.approx(0.1 * 0.01, rel=1e-3)
-    assert float(nn.functional.cosine_similarity(whole, short, dim=0)) == pytest.approx(1, abs=1e-4)
-    assert torch.equal(whole, long)
-
-
 @pytest.mark.parametrize("lying", [torch.contiguous_format, torch.channels_last])
 def test_it_is_plain_torch_to_the_last_bit(lying, monkeypatch):
     """The loop that one would write by hand, with torch's own schedule."""

@@ -17,7 +17,6 @@ from coreml_prune_bench.accuracy.doubt import other_preprocessing
 from coreml_prune_bench.accuracy.feed import Feed, feed_of
 from coreml_prune_bench.core.errors import PackageError, did_you_mean
 from coreml_prune_bench.core.progress import say as say_on_stderr
-from coreml_prune_bench.core.progress import warn
 from coreml_prune_bench.data import Batch, Split, iterate
 from coreml_prune_bench.data.image_cache import ImageCache, is_worth_keeping
 from coreml_prune_bench.models.preprocessing import USUAL, Preprocessing
@@ -46,32 +45,38 @@ def evaluate(
     output: str | None = None,
     skip_bad_images: bool = False,
     image_cache: bool = True,
+    part: range | None = None,
     say: Callable[[str], None] = lambda line: None,
+    tell: Callable[[str], None] = say_on_stderr,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> tuple[list[Predictions], tuple[str, ...]]:
     """Each package's predictions for every image of the split, and the ids of the images that were skipped as bad.
+
+    part: only the images at these positions; where all of them are bad, nothing is predicted.
 
     asked: how images are prepared, and what numbers an array takes; where it does not say, the package has to, see
     `feed_of`. A warning says where another way is shown to be right more often. output: the one with the scores.
     `load` is another runtime than the portable one, whose `precision` is. class_map: says which label, or score, is
     which class; without it names tell, and where they tell nothing a warning says so: see `class_order`.
     With `image_cache`, prepared images are kept where that is worth while, and read by the next pass. `say` is told of
-    that, `progress` what is being done, and how many images of how many are done.
+    that, `tell` what a reader has to know, `progress` what is being done, and how many images of how many are done.
 
     Raises PackageError for a package that does not classify images of the split's classes, DataError for a bad image.
     """
     load = load or partial(portable.load, precision=precision, many=True)
-    classifiers = [Classifier(package, split, load, class_map, asked, output) for package in packages]
-    for package, classifier in zip(packages, classifiers, strict=True):
-        if doubt := other_preprocessing(package, classifier, split):
-            warn(doubt)
+    among = part or range(len(split))
+    classifiers = [Classifier(package, split, load, class_map, asked, output, tell) for package in packages]
+    if among.start == 0:  # else another part tells
+        for package, classifier in zip(packages, classifiers, strict=True):
+            if doubt := other_preprocessing(package, classifier, split):
+                tell(f"warning: {doubt}")
     bad: tuple[str, ...] = ()
     labels: list[int] = []
     for size in sorted({classifier.image_size for classifier in classifiers}):
         taking = [classifier for classifier in classifiers if classifier.image_size == size]
         cached = image_cache and is_worth_keeping(split, size)
         bad, labels = (), []
-        with _batches(split, size, asked, cached, skip_bad_images, say, progress) as batches:
+        with _batches(split, size, asked, among, cached, skip_bad_images, say, progress) as batches:
             waits = _Waits()
             for batch in waits.watched(batches):
                 bad += batch.bad
@@ -79,11 +84,18 @@ def evaluate(
                 if len(batch.indices):
                     for classifier in taking:
                         classifier.see(batch.images)
-                progress(f"evaluating, limited by {waits.limit}", len(labels) + len(bad), len(split))
+                progress(f"evaluating, limited by {waits.limit}", len(labels) + len(bad), len(among))
+    if part is None:
+        refuse_none(labels, split)
     if not labels:
+        return [], bad
+    return [Predictions(labels=tuple(labels), top5=classifier.top5()) for classifier in classifiers], bad
+
+
+def refuse_none(found: Sequence[object], split: Split) -> None:
+    """Raise PackageError where no image was evaluated."""
+    if not found:
         raise PackageError(f"no image of {split.name} could be evaluated: all {len(split):,} are bad")
-    found = [Predictions(labels=tuple(labels), top5=classifier.top5()) for classifier in classifiers]
-    return found, bad
 
 
 class _Waits:
@@ -121,17 +133,18 @@ def _batches(
     split: Split,
     image_size: int,
     asked: Preprocessing,
+    among: range,
     cached: bool,
     skip_bad: bool,
     say: Callable[[str], None],
     progress: Callable[[str, int, int], None],
 ) -> Iterator[Iterator[Batch]]:
-    """The split's images: the same batches, read or decoded."""
+    """The split's images at these positions: the same batches, read or decoded."""
     if not cached:
-        yield iterate(split, image_size, asked, batch_size=_batch_size(image_size), skip_bad=skip_bad)
+        yield iterate(split, image_size, asked, batch_size=_batch_size(image_size), among=among, skip_bad=skip_bad)
         return
     split.compute_fingerprint(lambda done, total: progress(f"reading {split.name}", done, total))
-    with ImageCache(split, image_size, asked, skip_bad=skip_bad, say=say) as cache:
+    with ImageCache(split, image_size, asked, among=among, skip_bad=skip_bad, say=say) as cache:
         cache.prepare(lambda done, total: progress("preparing images", done, total))
         yield cache.batches(_batch_size(image_size))
 

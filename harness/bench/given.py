@@ -18,7 +18,7 @@ from coreml_prune_bench.core.keys import code_behind, key_of
 from coreml_prune_bench.data import DataSet
 from coreml_prune_bench.mlprogram.summary import PackageSummary, WeightSummary, read_package
 from coreml_prune_bench.models.preprocessing import Preprocessing
-from coreml_prune_bench.records.accuracy import GIVEN, Data, Layer, Network, Package, Pruning, Record
+from coreml_prune_bench.records.accuracy import GIVEN, Data, Layer, Network, Package, Provenance, Pruning, Record
 from coreml_prune_bench.records.predictions import Precision, Predictions
 from coreml_prune_bench.records.provenance import provenance
 
@@ -27,7 +27,11 @@ SUITE = "packages"
 
 @dataclass(frozen=True)
 class Measured:
-    """How packages were measured, apart from what each predicted. seconds: of all of them together."""
+    """How packages were measured, apart from what each predicted.
+
+    seconds: of all of them together. threads: of a prediction, if they are known. machines: of a cluster, where those
+    predicted and not this one.
+    """
 
     data: DataSet
     asked: Preprocessing
@@ -37,6 +41,8 @@ class Measured:
     output: str | None
     skipped: tuple[str, ...]
     seconds: float
+    threads: int | None
+    machines: tuple[str, ...] = ()
 
 
 def names_of(packages: Sequence[Path], given: Sequence[str] | None) -> list[tuple[str, str]]:
@@ -110,7 +116,7 @@ def record_of(package: Path, name: tuple[str, str], predictions: Predictions, ho
             revision=data.revision,
             place=data.place,
         ),
-        provenance=provenance(evaluate_seconds=how.seconds, predict_threads=how.evaluation.threads),
+        provenance=_provenance(how),
         package=Package(
             sha256=sha256,
             weight_bytes=summary.weight_bytes,
@@ -127,6 +133,11 @@ def record_of(package: Path, name: tuple[str, str], predictions: Predictions, ho
         predictions=predictions,
         code=code_behind(*how.evaluation.code),
     )
+
+
+def _provenance(how: Measured) -> Provenance:
+    made = provenance(evaluate_seconds=how.seconds, predict_threads=how.threads)
+    return made.model_copy(update={"host": ", ".join(how.machines)}) if how.machines else made
 
 
 def file_name(record: Record) -> str:

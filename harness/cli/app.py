@@ -23,7 +23,7 @@ COMMANDS = {
     "run": ("suite:run", "Measure", "Build and evaluate every cell of a suite and print its tables."),
     "build": ("suite:build", "Measure", "Prune and convert only; print where the packages are."),
     "accuracy": (
-        "package:accuracy",
+        "accuracy:accuracy",
         "Measure",
         "Top-1 and top-5 of any image classification packages, ours or not, on the val split of a data set.",
     ),

@@ -12,6 +12,8 @@ from coreml_prune_bench.cli.options import finite
 from coreml_prune_bench.core.errors import BenchError
 
 if TYPE_CHECKING:
+    from coreml_prune_bench.cluster.client import HowOnCluster
+    from coreml_prune_bench.cluster.connect import Where
     from coreml_prune_bench.cluster.run import Elsewhere
 
 CERTIFICATES = Path("~/.coreml-prune-bench/cluster")
@@ -73,18 +75,25 @@ class ClusterChoice:
         ),
     ] = None
 
-    def elsewhere(self, device: str) -> "AbstractContextManager[Elsewhere | None]":
-        """The cluster that they name; None inside where they name none. Raises BenchError of one line."""
+    def asked(self) -> "tuple[Where, HowOnCluster] | None":
+        """The cluster that they name, and how it works; None where they name none. Raises BenchError of one line."""
         if self.cluster is None:
             if self.threads or self.task_time_limit or self.wait_limit is not None:
                 raise BenchError("--threads, --task-time-limit and --wait-limit belong to --cluster")
-            return nullcontext()
+            return None
         from coreml_prune_bench.cluster.client import HowOnCluster
         from coreml_prune_bench.cluster.connect import Where
-        from coreml_prune_bench.cluster.run import Elsewhere
 
         how = HowOnCluster(self.threads, self.task_time_limit, self.wait_limit)
-        return Elsewhere(Where(self.cluster, self.certificates.expanduser()), how, device)
+        return Where(self.cluster, self.certificates.expanduser()), how
+
+    def elsewhere(self, device: str) -> "AbstractContextManager[Elsewhere | None]":
+        """The cluster that they name; None inside where they name none. Raises BenchError of one line."""
+        if (asked := self.asked()) is None:
+            return nullcontext()
+        from coreml_prune_bench.cluster.run import Elsewhere
+
+        return Elsewhere(*asked, device)
 
 
 takes_cluster = takes("asked_of_cluster", ClusterChoice)

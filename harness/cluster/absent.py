@@ -1,15 +1,16 @@
 """What a run does while no worker can go on with it: it says so, once, and waits, as long as it was told to."""
 
 from collections.abc import Collection, Sequence
-from time import monotonic
+from time import monotonic, sleep
 
-from coreml_prune_bench.cluster.workers import Seen
+from coreml_prune_bench.cluster.workers import Admission, Seen
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.core.progress import Reporter
+from coreml_prune_bench.core.progress import Reporter, Steps
 
 GRACE_SECONDS = 10.0
 """A worker that is started anew is back by then, mostly."""
 
+_ASK_SECONDS = 0.05
 _JOINS_AS = {"CPU": "cpu", "GPU": "gpu", "ANE": "mac"}
 
 
@@ -52,6 +53,21 @@ class Absence:
         others = ", ".join(f"{one.machine} ({_has(one)})" for one in there) or "none at all"
         join = f"; one joins by `coreml-prune-bench cluster join {self._address} --as {_JOINS_AS[name]}`"
         return f"no worker with {name} fits; there are: {others}{join if self._address else ''}"
+
+
+def wait_for_one(admission: Admission, absence: Absence, kind: str, steps: Steps) -> None:
+    """Until a worker fits. kind: the resource that the first step needs.
+
+    Raises BenchError where all that are there do not fit, or none came within the limit.
+    """
+    while not admission.fit:
+        admission.look()
+        if not admission.fit and not admission.is_asking:
+            if admission.refused:
+                raise BenchError(f"no worker fits: {' | '.join(dict.fromkeys(admission.refused.values()))}")
+            absence.look([kind], admission.fit, admission.there, at_work=False)
+        steps.update("waiting for workers", 0, 1)
+        sleep(_ASK_SECONDS)
 
 
 def _has(one: Seen) -> str:

@@ -1,8 +1,9 @@
-"""What a run asks of its workers: the suite, and what of data, weights and versions has to be the same there."""
+"""What is asked of workers: a suite or images, and what of data, weights and versions has to be the same there."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, Protocol
 
 from coreml_prune_bench.accuracy.runtime import Evaluation
 from coreml_prune_bench.bench.cells import Cell, Subject
@@ -11,7 +12,9 @@ from coreml_prune_bench.cluster.versions import Versions
 from coreml_prune_bench.cluster.workplace import Workplace
 from coreml_prune_bench.core.keys import key_of
 from coreml_prune_bench.core.progress import Reporter
-from coreml_prune_bench.data.halves import same_part
+from coreml_prune_bench.data import DataSet
+from coreml_prune_bench.data.halves import open_data_or_part, same_part
+from coreml_prune_bench.models.own import is_spec
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,22 @@ class Facts:
             yield f"weights of {self.network} are {_short(self.weights)} there and {_short(here.weights)} here"
 
 
+class Asks(Protocol):
+    """What a client asks of workers before it sends them anything."""
+
+    @property
+    def versions(self) -> Versions: ...
+
+    @property
+    def tag(self) -> str:
+        """Names what fits: workers that have this resource were seen to do so."""
+        ...
+
+    def look(self, place: Workplace, reporter: Reporter) -> tuple[Any, list[str]]:
+        """On a worker: what its tasks find there, and what of it is another than here. Raises BenchError."""
+        ...
+
+
 @dataclass(frozen=True)
 class Asked:
     """choice: the suite as it was chosen, loaded. cells: how many it has. keys: a hash of theirs."""
@@ -49,11 +68,16 @@ class Asked:
 
     @cached_property
     def tag(self) -> str:
-        """Names what fits: workers that have this resource were seen to do so."""
+        """As `Asks` has it."""
         told = [list(vars(one).values()) for one in self.facts]
         suite = self.choice.suite
         named = suite if isinstance(suite, str) else suite.model_dump(mode="json", exclude={"data"})
         return f"fits-{key_of({'suite': named, 'facts': told, 'versions': self.versions})[:12]}"
+
+    def look(self, place: Workplace, reporter: Reporter) -> tuple[list[Cell], list[str]]:
+        """As `Asks` has it: the suite's cells."""
+        cells = self.cells_at(place, reporter)
+        return cells, self.differences(cells)
 
     def cells_at(self, place: Workplace, reporter: Reporter) -> list[Cell]:
         """The suite's cells with a worker's own data and weights, in the same order as here. Raises BenchError."""
@@ -69,6 +93,32 @@ class Asked:
         if [one.network for one in there] != [one.network for one in self.facts] or len(cells) != self.cells:
             return [f"the suite has {len(cells)} cells there and {self.cells} here"]
         return [line for one, ours in zip(there, self.facts, strict=True) for line in one.differences(ours)]
+
+
+@dataclass(frozen=True)
+class AskedImages:
+    """Of a data set's val split. spec: the client's. fingerprint: of the images."""
+
+    spec: str
+    fingerprint: str
+    versions: Versions
+
+    @cached_property
+    def tag(self) -> str:
+        """As `Asks` has it."""
+        return f"fits-{key_of({'images': self.fingerprint, 'versions': self.versions})[:12]}"
+
+    def look(self, place: Workplace, reporter: Reporter) -> tuple[DataSet | None, list[str]]:
+        """As `Asks` has it: the data set. Of several that the worker was given, the one with these images."""
+        found = []
+        for spec in [same_part(_without_network(text), self.spec) for text in place.data or ()] or [self.spec]:
+            data = open_data_or_part(spec)
+            with reporter.steps(spec, 1) as steps:
+                data.val.compute_fingerprint(steps.within(f"reading {data.val.name}"))
+            if data.val.fingerprint == self.fingerprint:
+                return data, []
+            found.append(f"val of {spec} has the fingerprint {_short(data.val.fingerprint)} there")
+        return None, [f"{', '.join(found)}, and of {self.spec} {_short(self.fingerprint)} here"]
 
 
 def facts_of(cells: Sequence[Cell]) -> tuple[Facts, ...]:
@@ -88,6 +138,12 @@ def _facts(subject: Subject, cells: list[Cell]) -> Facts:
         train=subject.train_fingerprint if trains else None,
         weights=subject.weights_fingerprint,
     )
+
+
+def _without_network(text: str) -> str:
+    """The spec of `--data [NETWORK=]SPEC`."""
+    network, separator, spec = text.partition("=")
+    return spec if separator and (":" not in network or is_spec(network)) else text
 
 
 def _short(fingerprint: str | None) -> str:

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from time import monotonic, perf_counter, sleep
+from time import monotonic, perf_counter
 
 from distributed import Client, Future, KilledWorker
 
 from coreml_prune_bench.bench.cells import Cell
 from coreml_prune_bench.bench.run import Measured, RunOptions, failed, why_not
-from coreml_prune_bench.cluster.absent import Absence
+from coreml_prune_bench.cluster.absent import Absence, wait_for_one
 from coreml_prune_bench.cluster.asked import Asked
 from coreml_prune_bench.cluster.heard import Heard
 from coreml_prune_bench.cluster.order import Waiting
@@ -28,7 +28,6 @@ from coreml_prune_bench.core.progress import Steps
 from coreml_prune_bench.records.accuracy import Record
 
 _LOOK_SECONDS = 1.0
-_ASK_SECONDS = 0.05
 _CELLS_A_WORKER = 2
 """That are sent at a time: the one that it works on, and one more, so that it waits for nobody. So few, so that what
 takes longest can go first, and neither the scheduler nor this process grows with the suite."""
@@ -119,7 +118,8 @@ class OnCluster:
         address = None if self._client.cluster else self._client.scheduler_info(n_workers=0)["address"]
         absence = Absence(address, self._how.wait_limit_s, options.reporter)
         try:
-            self._wait_for_one(admission, absence, cells, options, steps)
+            kind = self._kind(cells[0], gpu=options.training.device.startswith("cuda"))
+            wait_for_one(admission, absence, kind, steps)
             self._gpu = self._wants_gpu(admission, options.training.device)
             waiting, looked_s = Waiting(cells), monotonic()
             for cell in cells:
@@ -144,20 +144,6 @@ class OnCluster:
                 self._heard.say_what_runs(self._client)  # Ctrl-C, also while a record is written, and what is to mend
             self._client.unsubscribe_topic(self._topic)
             self._client.cancel([*self._flying, *self._parts.values()])
-
-    def _wait_for_one(
-        self, admission: Admission, absence: Absence, cells: list[Cell], options: RunOptions, steps: Steps
-    ) -> None:
-        """Until a worker fits. Raises BenchError where all that are there do not, or none came within the limit."""
-        while not admission.fit:
-            admission.look()
-            if not admission.is_asking:
-                if admission.refused:
-                    raise BenchError(f"no worker fits: {' | '.join(dict.fromkeys(admission.refused.values()))}")
-                kind = self._kind(cells[0], gpu=options.training.device.startswith("cuda"))
-                absence.look([kind], admission.fit, admission.there, at_work=False)
-            steps.update("waiting for workers", 0, 1)
-            sleep(_ASK_SECONDS)
 
     @staticmethod
     def _wants_gpu(admission: Admission, device: str) -> bool:

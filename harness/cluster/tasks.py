@@ -12,7 +12,7 @@ from distributed import Status, Worker, get_worker
 from coreml_prune_bench.bench.cells import Cell
 from coreml_prune_bench.bench.run import RunOptions, attempt
 from coreml_prune_bench.bench.training_options import TrainingOptions
-from coreml_prune_bench.cluster.asked import Asked
+from coreml_prune_bench.cluster.asked import Asks
 from coreml_prune_bench.cluster.at_work import Teller, at_work
 from coreml_prune_bench.cluster.parcel import Parcel, pack, put
 from coreml_prune_bench.cluster.workplace import Workplace
@@ -71,20 +71,19 @@ class Result:
         return object.__sizeof__(self) + len(self.record or b"") + (self.made.__sizeof__() if self.made else 0)
 
 
-def fits(asked: Asked, topic: str) -> str | None:
-    """See whether this worker has what the suite asks for, and tag it if so; else why not."""
+def fits(asked: Asks, topic: str) -> str | None:
+    """See whether this worker has what is asked for, and tag it if so; else why not."""
     with at_work(topic, asked.tag, "reading its data", None) as (place, teller):
         assert place.scratch is not None, "set up"
         if lacks := lacks_room(place.scratch.parent):
             return lacks
         try:
-            cells = asked.cells_at(place, teller)
-            found = asked.differences(cells)
+            found, differences = asked.look(place, teller)
         except BenchError as error:
             return str(error)
-        if found:
-            return "; ".join(found)
-        place.remember(asked.tag, cells)
+        if differences:
+            return "; ".join(differences)
+        place.remember(asked.tag, found)
         asyncio.run_coroutine_threadsafe(_tag(get_worker(), asked.tag), place.loop).result()
         return None
 
@@ -161,7 +160,8 @@ def _ready(order: Order, place: Workplace, teller: Teller, needs: dict[Part, Par
     import torch
 
     torch.set_num_threads(place.compute_on(order.threads))
-    cell, store = place.cells[order.tag][order.position], place.store
+    cell: Cell
+    cell, store = place.remembered[order.tag][order.position], place.store
     for part, parcel in needs.items():
         if parcel is not None:
             put(store, key_of_part(cell.dense if part == "package" else cell, part), parcel)

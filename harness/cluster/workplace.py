@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 from distributed import Worker, WorkerPlugin
 
-from coreml_prune_bench.bench.cells import Cell
 from coreml_prune_bench.cluster.versions import Versions
 from coreml_prune_bench.records.store import Store
 
@@ -24,8 +23,8 @@ Kind = Literal["cpu", "gpu", "mac"]
 NAME = "coreml-prune-bench"
 """Of the plugin, and of what it tells with each heartbeat."""
 
-_MOST_SUITES = 4
-"""Whose cells a worker remembers."""
+_MOST_REMEMBERED = 4
+"""Suites and data sets."""
 
 
 @dataclass
@@ -44,7 +43,7 @@ class Workplace(WorkerPlugin):
     processors: tuple[int, ...] = ()
     shared: Path | None = None
     name = NAME
-    cells: dict[str, list[Cell]] = field(default_factory=dict)
+    remembered: dict[str, Any] = field(default_factory=dict)
     doing: str = ""
     scratch: Path | None = None
     loop: Any = None
@@ -82,11 +81,11 @@ class Workplace(WorkerPlugin):
         assert self.scratch is not None, "set up"
         return Store(self.shared or self.scratch)
 
-    def remember(self, tag: str, cells: list[Cell]) -> None:
-        """The cells of a suite, as they are with this machine's data and weights."""
-        self.cells[tag] = cells
-        while len(self.cells) > _MOST_SUITES:
-            self.cells.pop(next(iter(self.cells)))
+    def remember(self, tag: str, found: Any) -> None:
+        """What tasks of this tag need: the cells of a suite, or a data set, as they are on this machine."""
+        self.remembered[tag] = found
+        while len(self.remembered) > _MOST_REMEMBERED:
+            self.remembered.pop(next(iter(self.remembered)))
 
     def compute_on(self, threads: int | None) -> int:
         """Have this thread, and those that it starts, compute on so many processors; returns how many there are."""

@@ -64,7 +64,8 @@ class _Block:
 class ImageCache:
     """The prepared images of `split`, complete once `prepare` has returned. To be used in a `with` statement.
 
-    asked: of it, the view counts. skip_bad: images that do not decode are left out, as `iterate` does; else they raise
+    asked: of it, the view counts. among: only the images at these positions, whole blocks; the file has room for all,
+    and other parts find it. skip_bad: images that do not decode are left out, as `iterate` does; else they raise
     their DataError. say: told in one line what is about to take long, and what was found damaged.
     """
 
@@ -74,6 +75,7 @@ class ImageCache:
         image_size: int,
         asked: Preprocessing = USUAL,
         *,
+        among: range | None = None,
         skip_bad: bool = False,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -82,7 +84,11 @@ class ImageCache:
         self._asked = asked.view
         self._skip_bad = skip_bad
         self._say = say
-        self._spans = spans(len(split), BLOCK_IMAGES)
+        self._spans = spans(range(len(split)), BLOCK_IMAGES)
+        self._among = among or range(len(split))
+        if self._among.start % BLOCK_IMAGES:
+            raise ValueError(f"expected a part that begins with a block of {BLOCK_IMAGES}, not at {self._among.start}")
+        self._numbers = range(self._among.start // BLOCK_IMAGES, -(-self._among.stop // BLOCK_IMAGES))
         self._shape = (len(split), image_size, image_size, 3)
         self._about = {
             "format": _FORMAT,
@@ -122,7 +128,7 @@ class ImageCache:
         with _explained(self.folder), self._locked():
             self._blocks = self._listed()
             self._retry_bad()
-            missing = [number for number in range(len(self._spans)) if number not in self._blocks]
+            missing = [number for number in self._numbers if number not in self._blocks]
             if not missing:
                 return
             self._announce(missing)
@@ -136,10 +142,10 @@ class ImageCache:
         if BLOCK_IMAGES % batch_size:
             raise ValueError(f"expected a batch size that divides {BLOCK_IMAGES}, not {batch_size}")
         with ThreadPoolExecutor(1) as reader:
-            ahead = reader.submit(self._read, 0)
-            for number, span in enumerate(self._spans):
-                block = ahead.result()
-                if number + 1 < len(self._spans):
+            ahead = reader.submit(self._read, self._numbers.start)
+            for number in self._numbers:
+                span, block = self._spans[number], ahead.result()
+                if number + 1 in self._numbers:
                     ahead = reader.submit(self._read, number + 1)
                 for start in range(0, len(span), batch_size):
                     yield self._batch(block, span, range(start, min(start + batch_size, len(span))))
@@ -203,7 +209,7 @@ class ImageCache:
 
     def _retry_bad(self) -> None:
         """Images that did not decode may do now: a network drive that was away is back."""
-        for block in list(self._blocks.values()):
+        for block in [self._blocks[number] for number in self._numbers if number in self._blocks]:
             for position in block.bad:
                 try:
                     self._split.image(position)
@@ -215,7 +221,8 @@ class ImageCache:
 
     def _fill(self, numbers: Sequence[int], progress: Progress | None) -> None:
         """Prepare these blocks, and list each when it is written."""
-        done = len(self._split) - sum(len(self._spans[number]) for number in numbers)
+        of = len(self._among)
+        done = of - sum(len(self._spans[number]) for number in numbers)
         chosen = [self._spans[number] for number in numbers]
         decoded = decode(self._split, self._image_size, chosen, self._asked, skip_bad=self._skip_bad)
         for number, span, batch in zip(numbers, chosen, decoded, strict=True):
@@ -228,7 +235,7 @@ class ImageCache:
             self._add(_Block(number, _sha256(pixels), bad))
             done += len(span)
             if progress is not None:
-                progress(done, len(self._split))
+                progress(done, of)
 
     def _add(self, block: _Block) -> None:
         # A line of its own even after half a line.
@@ -247,8 +254,8 @@ class ImageCache:
                 f"no room for {images:,} prepared images in {self.folder}: they take {size}, {free / 1e9:.2f} GB are "
                 f"free; {_GIVE_UP}"
             )
-        there = len(self._split) - images
-        which = f"{images:,} images" if not there else f"the remaining {images:,} of {len(self._split):,} images"
+        of = len(self._among)
+        which = f"{images:,} images" if images == of else f"the remaining {images:,} of {of:,} images"
         self._say(f"preparing {which} once, {size} in {self.folder} (--no-image-cache does without)")
 
     @contextmanager

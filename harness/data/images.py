@@ -82,22 +82,24 @@ def iterate(
     asked: Preprocessing = USUAL,
     *,
     batch_size: int,
+    among: range | None = None,
     skip_bad: bool = False,
     workers: int | None = None,
 ) -> Iterator[Batch]:
-    """The whole split in order, decoded ahead of the caller by a few threads.
+    """The whole split in order, or its images at the positions `among`, decoded ahead of the caller by a few threads.
 
     Memory is bounded: at most two batches wait beside the one handed out. A bad image raises its DataError, or with
     `skip_bad` is left out of its batch and named in `bad`; the batch is then smaller, and has n = 0 where all are bad.
     """
-    return decode(split, image_size, spans(len(split), batch_size), asked, skip_bad=skip_bad, workers=workers)
+    chosen = spans(among or range(len(split)), batch_size)
+    return decode(split, image_size, chosen, asked, skip_bad=skip_bad, workers=workers)
 
 
-def spans(count: int, size: int) -> list[range]:
-    """0 .. count - 1 in consecutive ranges of `size`, the last one shorter if need be."""
+def spans(among: range, size: int) -> list[range]:
+    """Positions in consecutive ranges of `size`, the last one shorter if need be."""
     if size < 1:
         raise ValueError(f"expected a size of at least 1, not {size}")
-    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+    return [range(start, min(start + size, among.stop)) for start in range(among.start, among.stop, size)]
 
 
 def decode(

@@ -190,6 +190,34 @@ def test_a_bad_image_ends_it_or_is_left_out_for_every_package(brightness, darkne
         assert [predictions.labels for predictions in found] == [(0, 1, 5, 6)] * 2
 
 
+@pytest.mark.parametrize("image_cache", [False, True])
+def test_parts_of_the_images_are_together_the_whole(brightness, darkness, tmp_path, kept, image_cache):
+    for number in range(130):
+        folder = tmp_path / "many" / str(number % 7)
+        folder.mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("RGB", (32, 32), (number * 2 % 256,) * 3).save(folder / f"{number:03}.png")
+    split = open_data(f"imagefolder:{tmp_path / 'many'}").val
+    for place in (3, 128, 129):  # all of the last part
+        (split.source.root / split.ids[place].partition("/")[2]).write_bytes(b"no image")
+    whole, bad = evaluate([brightness, darkness], split, skip_bad_images=True, image_cache=False)
+    found, skipped, told = [], (), []
+    for part in (range(64), range(64, 128), range(128, 130)):
+        seen = [brightness, darkness]
+        here, more = evaluate(
+            seen, split, skip_bad_images=True, image_cache=image_cache, part=part, tell=told.append,
+            progress=lambda what, done, total, part=part: told.append(what.startswith("reading") or total == len(part)),
+        )  # fmt: skip
+        found.append(here)
+        skipped += more
+    assert found.pop() == []  # nothing of it could be evaluated
+    assert skipped == bad
+    assert len(bad) == 3
+    for one, *parts in zip(whole, *found, strict=True):
+        assert one.labels == parts[0].labels + parts[1].labels
+        assert one.top5 == parts[0].top5 + parts[1].top5
+    assert all(told)
+
+
 def test_images_that_are_larger_than_anybody_decodes(tmp_path, split):
     """Of images that are large, a batch has fewer; of 4,096 pixels a side, one."""
     assert [_batch_size(size) for size in (32, 224, 724, 725, 1024, 4096)] == [32, 32, 32, 16, 16, 1]

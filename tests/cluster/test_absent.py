@@ -1,9 +1,11 @@
 """What is said, and when, while no worker can go on."""
 
+import re
+
 import pytest
 
 from coreml_prune_bench.cluster import absent
-from coreml_prune_bench.cluster.absent import GRACE_SECONDS, Absence
+from coreml_prune_bench.cluster.absent import GRACE_SECONDS, Absence, wait_for_one
 from coreml_prune_bench.cluster.workers import Seen
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import Reporter
@@ -80,3 +82,37 @@ def test_the_run_ends_after_the_limit_but_not_while_something_runs(reporter, clo
     absence.look(["GPU"], [BOX], [BOX], at_work=True)
     with pytest.raises(BenchError, match=r"no worker with GPU fits; .* none within 60 s \(--wait-limit\); what was"):
         absence.look(["GPU"], [BOX], [BOX], at_work=False)
+
+
+class Answers:
+    """Workers that have been asked, and what each look hears: (fit, refused, whether one has not answered yet)."""
+
+    def __init__(self, *looks):
+        self._looks = list(looks)
+        self.fit, self.refused, self.is_asking, self.there = [], {}, True, [BOX, BIG]
+
+    def look(self):
+        fit, refused, self.is_asking = self._looks.pop(0)
+        self.fit, self.refused = list(fit), {one.address: f"{one.machine} is left out: why" for one in refused}
+
+
+@pytest.mark.parametrize(
+    "looks",
+    [
+        [([BIG], [BOX], False)],  # both in one look
+        [([], [BOX], True), ([BIG], [BOX], False)],
+        [([], [], False), ([], [], True), ([BIG], [], False)],
+    ],
+)
+def test_one_that_fits_is_enough_whoever_is_refused_meanwhile(reporter, looks):
+    answers = Answers(*looks)
+    with reporter.steps("workers", 1) as steps:
+        wait_for_one(answers, Absence(ADDRESS, None, reporter), "CPU", steps)
+    assert answers.fit == [BIG]
+
+
+def test_where_all_are_refused_the_run_ends_with_their_reasons(reporter):
+    answers = Answers(([], [BOX], True), ([], [BOX, BIG], False))
+    line = "no worker fits: box is left out: why | big is left out: why"
+    with reporter.steps("workers", 1) as steps, pytest.raises(BenchError, match=re.escape(line)):
+        wait_for_one(answers, Absence(ADDRESS, None, reporter), "CPU", steps)

@@ -158,6 +158,27 @@ def test_a_build_that_was_killed_goes_on_with_the_next_block(split: Split, sourc
     assert same(batches, iterate(split, SIZE, batch_size=32))
 
 
+def test_a_part_is_prepared_alone_and_others_find_it(split: Split, source: Drawn) -> None:
+    """Image 70 is bad: of no matter for the first block and the last."""
+    source.bad.add(BLOCK_IMAGES + 6)
+    lines: list[str] = []
+    done: list[tuple[int, int]] = []
+    for part in (range(2 * BLOCK_IMAGES, COUNT), range(BLOCK_IMAGES)):
+        with ImageCache(split, SIZE, among=part, say=lines.append) as images:
+            images.prepare(lambda count, total: done.append((count, total)))
+            batches = [Batch(batch.indices, batch.images.copy(), batch.bad) for batch in images.batches(32)]
+        assert [int(place) for batch in batches for place in batch.indices] == list(part)
+        assert same(batches, iterate(split, SIZE, batch_size=32, among=part))
+    assert done == [(10, 10), (BLOCK_IMAGES, BLOCK_IMAGES)]
+    assert [line.split(" once")[0] for line in lines] == ["preparing 10 images", f"preparing {BLOCK_IMAGES} images"]
+    source.decoded.clear()
+    whole = prepared(split, skip_bad=True)
+    assert min(source.decoded) == BLOCK_IMAGES  # the whole finds the first block
+    assert same(whole, iterate(split, SIZE, batch_size=32, skip_bad=True))
+    with pytest.raises(ValueError, match="begins with a block of 64, not at 32"):
+        ImageCache(split, SIZE, among=range(32, 64))
+
+
 def test_half_a_line_is_no_finished_block(split: Split, source: Drawn, cache: Path) -> None:
     prepared(split)
     _, blocks = files(cache)

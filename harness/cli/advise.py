@@ -97,7 +97,7 @@ def advise(
     """
     from coreml_prune_bench.advice.advise import advise as find
 
-    with asked_of_cluster.elsewhere(device) as others:
+    with asked_of_cluster.elsewhere(device, results) as others:
         advice = find(
             model,
             data,

@@ -87,13 +87,13 @@ class ClusterChoice:
         how = HowOnCluster(self.threads, self.task_time_limit, self.wait_limit)
         return Where(self.cluster, self.certificates.expanduser()), how
 
-    def elsewhere(self, device: str) -> "AbstractContextManager[Elsewhere | None]":
+    def elsewhere(self, device: str, results: Path) -> "AbstractContextManager[Elsewhere | None]":
         """The cluster that they name; None inside where they name none. Raises BenchError of one line."""
         if (asked := self.asked()) is None:
             return nullcontext()
         from coreml_prune_bench.cluster.run import Elsewhere
 
-        return Elsewhere(*asked, device)
+        return Elsewhere(*asked, device, results)
 
 
 takes_cluster = takes("asked_of_cluster", ClusterChoice)

@@ -100,7 +100,7 @@ def sensitivity(
 
     reporter = Reporter()
     subject = _subject(model, data, weights)
-    there = asked_of_cluster.elsewhere(device)
+    there = asked_of_cluster.elsewhere(device, results)
     with there as others, reporter.steps(subject.network.name, 1) as steps:
         training = TrainingOptions(device=device if others is None else "auto")
         builder = Builder(store, steps.update, skip_bad_images=skip_bad_images, training=training)

@@ -83,7 +83,7 @@ def run(
     models, own = named_networks(model)
     formats = split_commas(package_format)
     chosen = SuiteChoice(suite, data, weights, models, own, split_commas(algorithms), trials, formats, limit)
-    there = asked_of_cluster.elsewhere(device)
+    there = asked_of_cluster.elsewhere(device, results)
     with torchrun_team() as team, there as others:
         if team is not None and not team.leads:
             chosen.take_part(team, device)
@@ -143,7 +143,7 @@ def build(
     models, own = named_networks(model)
     formats = split_commas(package_format)
     chosen = SuiteChoice(suite, data, weights, models, own, split_commas(algorithms), trials, formats)
-    there = asked_of_cluster.elsewhere(device)
+    there = asked_of_cluster.elsewhere(device, results)
     with torchrun_team() as team, there as others:
         if team is not None and not team.leads:
             chosen.take_part(team, device)

@@ -1,6 +1,7 @@
 """A client of a cluster: of one that runs (`tls://HOST:PORT`), or of one that is started here for a run (`local:N`)."""
 
 import logging
+import shutil
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 import dask
 from distributed import Client, Nanny, Scheduler, SpecCluster
+from filelock import FileLock, Timeout
 
 from coreml_prune_bench.cluster.certificates import make_certificates, security_of
 from coreml_prune_bench.cluster.dask_settings import dask_settings
@@ -42,15 +44,18 @@ class Where:
 
 
 @contextmanager
-def connected(where: Where, kind: Kind = "cpu") -> Iterator[Client]:
-    """A client inside the block; of workers of `kind` where they are started here."""
+def connected(where: Where, kind: Kind = "cpu", kept: Path | None = None) -> Iterator[Client]:
+    """A client inside the block; of workers of `kind` where they are started here.
+
+    kept: a folder for what those share; where the block raises, it stays for the next run to go on from.
+    """
     count = where.count
     with dask_settings():
         if count is None:
             with client_of(where) as client:
                 yield client
         else:
-            with _local(count, kind) as client:
+            with _local(count, kind, kept) as client:
                 yield client
 
 
@@ -75,14 +80,16 @@ def no_connection(where: Where, error: BaseException) -> str:
 
 
 @contextmanager
-def _local(count: int, kind: Kind) -> Iterator[Client]:
+def _local(count: int, kind: Kind, kept: Path | None) -> Iterator[Client]:
     """Scheduler and workers of this process: they end with it, however it ends."""
-    with TemporaryDirectory(prefix="bench-cluster-", ignore_cleanup_errors=True) as folder:
+    with (
+        TemporaryDirectory(prefix="bench-cluster-", ignore_cleanup_errors=True) as folder,
+        _shared(kept, Path(folder) / "shared") as shared,
+    ):
         certificates = Path(folder) / "certificates"
         make_certificates(certificates)
         security, known = security_of(certificates), versions()
         parts = parts_of_processors(count)
-        shared = Path(folder) / "shared"
         places = [
             Workplace(f"local-{n + 1}", kind, known, processors=part, shared=shared) for n, part in enumerate(parts)
         ]
@@ -98,3 +105,23 @@ def _local(count: int, kind: Kind) -> Iterator[Client]:
             )
             with cluster, Client(cluster, security=security) as client:
                 yield client
+
+
+@contextmanager
+def _shared(kept: Path | None, temporary: Path) -> Iterator[Path]:
+    """`kept`, which goes when the block has ended as it should; `temporary` where another run works in it."""
+    if kept is None:
+        yield temporary
+        return
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(kept.with_name(f"{kept.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield temporary
+        return
+    try:
+        yield kept.resolve()
+        shutil.rmtree(kept, ignore_errors=True)
+    finally:
+        lock.release()

@@ -6,6 +6,7 @@ A cluster makes what is missing in the store, or measures it; then the command g
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 
 from distributed import Client
@@ -27,12 +28,13 @@ from coreml_prune_bench.core.progress import Steps
 class Elsewhere:
     """A cluster, for one command: it is looked for when there is something to do, and left with this."""
 
-    def __init__(self, where: Where, how: HowOnCluster, device: str) -> None:
-        """device: as the option; processes of this machine have a GPU where one is asked for."""
+    def __init__(self, where: Where, how: HowOnCluster, device: str, results: Path) -> None:
+        """device, results: as the options. Processes of this machine have a GPU where one is asked for."""
         _ = where.count  # an address that is none is told at once
         self._where = where
         self._how = how
         self._device = device
+        self._kept = results / "artifacts" / ".cluster"
         self._stack = ExitStack()
         self._client: Client | None = None
 
@@ -55,7 +57,7 @@ class Elsewhere:
     ) -> OnCluster:
         if self._client is None:
             kind: Kind = "gpu" if self._device.startswith("cuda") else "cpu"
-            self._client = self._stack.enter_context(connected(self._where, kind))
+            self._client = self._stack.enter_context(connected(self._where, kind, self._kept))
         loaded = replace(
             choice,
             suite=choice.load(),

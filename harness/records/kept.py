@@ -78,7 +78,7 @@ def kinds(results: Path) -> list[Kind]:
     cached = [_cached(name, *about) for name, about in _CACHED.items()]
     artifacts = results / "artifacts"
     records = [results / name for name in ("records", "latency", "parity")]
-    trained = [*artifacts.glob(".*.checkpoint")]
+    trained = [*artifacts.glob(".*.checkpoint"), *artifacts.glob(".cluster")]
     half = [*artifacts.glob(".*.tmp"), *(path for folder in records for path in folder.glob(".*.tmp"))]
     whole = [path for path in artifacts.glob("*") if not path.name.startswith(".")]
     told = [path for folder in records for path in folder.glob("*") if path not in half]

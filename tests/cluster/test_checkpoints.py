@@ -1,5 +1,6 @@
 """A training goes on where another worker's checkpoint is, if both have one folder."""
 
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from coreml_prune_bench.bench.cells import lay_out
 from coreml_prune_bench.bench.suite import load_suite
 from coreml_prune_bench.cluster import at_work
+from coreml_prune_bench.cluster.connect import _shared
 from coreml_prune_bench.cluster.tasks import Order, make
 from coreml_prune_bench.cluster.workplace import NAME, Workplace
 
@@ -56,6 +58,23 @@ def test_another_worker_goes_on_from_the_checkpoint(train_on, threads, tmp_path)
     assert steps[0] == 20  # whose state was not saved yet
     assert len(steps) == steps[-1] - 19
     assert list(shared.glob("artifacts/.*.checkpoint")) == []
+
+
+def test_what_workers_here_share_stays_where_a_run_is_ended_and_goes_where_it_is_through(tmp_path):
+    kept, temporary = tmp_path / "results" / "artifacts" / ".cluster", tmp_path / "temporary"
+    with suppress(DiedError), _shared(kept, temporary) as shared:
+        shared.mkdir()
+        (shared / "checkpoint").touch()
+        with _shared(kept, temporary) as another_runs:
+            assert another_runs == temporary
+        raise DiedError
+    assert kept.exists()
+    with _shared(kept, temporary) as shared:
+        assert shared == kept.resolve()
+        assert (shared / "checkpoint").exists()
+    assert not kept.exists()
+    with _shared(None, temporary) as shared:
+        assert shared == temporary
 
 
 def test_without_a_shared_folder_it_starts_again(train_on, threads):

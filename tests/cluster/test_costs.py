@@ -76,7 +76,7 @@ def test_what_a_trivial_cell_takes_on_a_worker_and_here(tmp_path, monkeypatch, r
     where = Where(f"local:{workers}", tmp_path)
     with (
         dask.config.set({"distributed.worker.preload": ["tests.cluster.trivial"]}),
-        Elsewhere(where, HowOnCluster(threads=1), "auto") as others,
+        Elsewhere(where, HowOnCluster(threads=1), "auto", tmp_path) as others,
     ):
         began = time.process_time()
         on_worker = others.on(SuiteChoice(str(path)), cells, PORTABLE).measure

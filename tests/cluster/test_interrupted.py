@@ -117,6 +117,8 @@ def test_processes_of_this_machine_end(tmp_path, suite):
     with pytest.raises(ProcessLookupError):
         os.killpg(client.pid, 0)
     assert list(temporary.iterdir()) == []
+    shared = results / "artifacts" / ".cluster"
+    assert list(shared.glob("artifacts/[!.]*"))  # the network, for the next run
     assert ports.isdisjoint(one.laddr.port for one in psutil.net_connections("tcp") if one.status == "LISTEN")
     before = records_of(results)
     client = start()
@@ -125,3 +127,4 @@ def test_processes_of_this_machine_end(tmp_path, suite):
     assert f"{CELLS - len(before)} of {CELLS} cells measured now" in errors
     assert before.items() <= records_of(results).items()
     assert list(temporary.iterdir()) == []
+    assert not shared.exists()

@@ -226,7 +226,34 @@ def test_the_time_left_of_a_step_begins_anew_where_it_counts_something_else(
         for second, done, total in ((0, 0, 100), (50, 100, 100), (51, 1, 3400), (111, 61, 3400)):
             clock[0] = float(second)
             steps.update("pruning", done, total)
-    assert capsys.readouterr().err.splitlines() == ["pruning 61/3,400, about 55 min left of it"]
+    assert capsys.readouterr().err.splitlines() == [
+        "pruning 61/3,400, about 56 min left of it"
+    ]  # a step a second, and 3,339 left
+
+
+def test_the_time_left_of_what_goes_on_at_once_is_that_of_each(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of two workers, one of which goes on from a checkpoint: 2 and 1 steps in 10 seconds."""
+    with Reporter().steps("cells", 4) as steps:
+        for tenth in range(13):
+            for machine, begun, pace in (("one", 0, 2), ("two", 400, 1)):
+                clock[0] += 5.0
+                steps.update(f"{machine}: training", begun + tenth * pace, 500)
+            if tenth == 9:
+                steps.advance()  # a cell of a third one
+    assert capsys.readouterr().err.splitlines() == [
+        "cells 0/4, two: training 405/500, about 16 min left of it",
+        "cells 1/4, two: training 411/500, about 15 min left of it",
+    ]
+
+
+def test_a_step_that_begins_again_is_another_one(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with Reporter().steps("cells", 2) as steps:
+        for second, done in ((0, 0), (50, 100), (51, 0), (111, 30)):
+            clock[0] = float(second)
+            steps.update("evaluating", done, 100)
+    assert capsys.readouterr().err.splitlines() == ["cells 0/2, evaluating 30/100, about 2 min left of it"]
 
 
 # --- help

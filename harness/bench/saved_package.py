@@ -13,6 +13,7 @@ from coreml_prune_bench.core.escaping import one_line
 from coreml_prune_bench.core.files import refuse_folder, tree_hash
 from coreml_prune_bench.models.weights_licence import licence_of
 from coreml_prune_bench.records.accuracy import GIVEN, Record
+from coreml_prune_bench.records.mirror import Mirror
 
 _FROM_SCRATCH = ("none", "as published", GIVEN)
 """What is said of weights in place of which pre-trained ones they are."""
@@ -27,6 +28,8 @@ def package_of(record: Record, results: Path) -> Path:
         raise BenchError(f"{record.network.name}, {record.config} was measured where it lay; no copy of it is kept")
     name = f"{record.network.name}{get_format(record.package_format).suffix}"
     noted = [results / measured.path] if measured.path else []
+    if noted and not noted[0].exists() and (mirror := Mirror.of(results)):
+        mirror.fetch_artifact(noted[0].parent)
     others = sorted((results / "artifacts").glob(f"*/{name}"))  # records of a version that did not note it
     for path in (*noted, *others):
         if path.is_dir() and tree_hash(path) == measured.sha256:

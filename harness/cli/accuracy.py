@@ -18,6 +18,8 @@ from coreml_prune_bench.cli.options import (
     PrecisionOption,
     SkipOption,
     TimeLimitOption,
+    copied_here,
+    folder_or_address,
 )
 from coreml_prune_bench.cli.output import show, show_json, tabled
 from coreml_prune_bench.cli.preprocessing import takes_preprocessing
@@ -61,8 +63,10 @@ def accuracy(
         Path | None,
         typer.Option(
             "--results",
-            metavar="DIR",
+            metavar="DIR|ADDRESS",
             help="Keep a record of each package there, for `gate`, `table` and `report`.  [none is kept]",
+            parser=folder_or_address,
+            callback=copied_here,
         ),
     ] = None,
     name: Annotated[

@@ -10,6 +10,7 @@ import typer
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import say
 from coreml_prune_bench.models.own import is_spec
+from coreml_prune_bench.records.mirror import Mirror, is_address
 from coreml_prune_bench.records.predictions import Precision
 from coreml_prune_bench.report.formats import Format
 from coreml_prune_bench.runtimes.protocol import COMPUTE_UNITS, MLPackageRuntime, RuntimeName
@@ -22,6 +23,20 @@ def finite(value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number")
     return value
+
+
+def folder_or_address(text: str | Path) -> str | Path:
+    return str(text) if is_address(str(text)) else Path(text)
+
+
+def copied_here(context: typer.Context, given: str | Path | None) -> Path | None:
+    """A folder; of an address its copy, with the records from there. What is new goes there when the command ends."""
+    if given is None or isinstance(given, Path):
+        return given
+    mirror = Mirror(given)
+    mirror.pull()
+    context.call_on_close(mirror.push)
+    return mirror.folder
 
 
 SuiteOption = Annotated[
@@ -74,7 +89,15 @@ PackageFormatOption = Annotated[
     ),
 ]
 ResultsOption = Annotated[
-    Path, typer.Option("--results", metavar="DIR", help="Where packages and records are kept, and found again.")
+    Path,
+    typer.Option(
+        "--results",
+        metavar="DIR|ADDRESS",
+        help="Where packages and records are kept, and found again: a folder, or an address that fsspec knows, such as "
+        "s3://bucket/results, with the extra `remote`.",
+        parser=folder_or_address,
+        callback=copied_here,
+    ),
 ]
 SkipOption = Annotated[
     bool,

@@ -19,6 +19,7 @@ EXTRAS = {
     "timm": "timm",
     "altair": "charts",
     "vl_convert": "charts",
+    "fsspec": "remote",
     "mlflow-skinny": "mlflow",
     "mlflow": "mlflow",
     "wandb": "wandb",

@@ -27,6 +27,7 @@ _CACHED: dict[str, tuple[str, Goes]] = {
     "compiled": ("packages compiled by Core ML", "by default"),
     "modelrunner": ("apps that measure on an iPhone", "by default"),
     "digests": ("hashes of files, for as long as they do not change", "by default"),
+    "results": ("copies of results at addresses", "when named"),
     "published": ("what fetch-published downloaded", "when named"),
 }
 _LOCKS = (".lock", ".lock.json")

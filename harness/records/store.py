@@ -3,6 +3,8 @@
     RESULTS/artifacts/<key>/    a package or a trained network, with a manifest of its files' hashes
     RESULTS/records/<name>.json a record a cell
 
+Where the folder is the copy of one at an address, both go there as well (`mirror.py`).
+
 Both are written under a temporary name and renamed. An artifact is written under a lock, so that two runs that need the
 same one build it once, and its hashes are checked whenever it is used.
 """
@@ -23,6 +25,7 @@ from coreml_prune_bench.core.errors import BenchError, DamagedFileError
 from coreml_prune_bench.core.files import MANIFEST, are_there, json_files, refuse_folder, tree_hashes, write_atomically
 from coreml_prune_bench.records.accuracy import Record, read_record
 from coreml_prune_bench.records.folder import Warn, set_aside
+from coreml_prune_bench.records.mirror import Mirror
 
 _LAYOUT = 1
 """Of what `fill` returns. Artifacts of another layout are made again."""
@@ -35,6 +38,7 @@ class Store:
         refuse_folder(folder, f"--results {folder}")
         self._artifacts = folder / "artifacts"
         self._records = folder / "records"
+        self._mirror = Mirror.of(folder)
         self._is_clear = False
 
     def artifact(self, key: str, fill: Callable[[Path], dict[str, Any]]) -> Path:
@@ -47,8 +51,10 @@ class Store:
         self._artifacts.mkdir(parents=True, exist_ok=True)
         self._clear()
         with FileLock(self._artifacts / f".{key[:16]}.lock"):
-            if not _is_whole(folder, key):
+            if not _is_whole(folder, key) and not self._fetched(folder, key):
                 _make(folder, key, fill)
+                if self._mirror:
+                    self._mirror.send_artifact(folder)
         return folder
 
     @property
@@ -63,7 +69,11 @@ class Store:
     def found(self, key: str) -> Path | None:
         """The folder of the artifact `key`, where it is there and whole."""
         folder = self._folder_of(key)
-        return folder if _is_whole(folder, key) else None
+        return folder if _is_whole(folder, key) or self._fetched(folder, key) else None
+
+    def _fetched(self, folder: Path, key: str) -> bool:
+        """Whether the artifact was at the address whose copy this folder is, and is here now."""
+        return bool(self._mirror and self._mirror.fetch_artifact(folder) and _is_whole(folder, key))
 
     def _folder_of(self, key: str) -> Path:
         return self._artifacts / key[:16]
@@ -124,7 +134,9 @@ class Store:
             if there and there.status == "measured" and there.key == record.key:
                 return there
             write_atomically(self._path(name), record.to_json())
-            return record
+        if self._mirror:
+            self._mirror.send(self._path(name))
+        return record
 
     def _clear(self) -> None:
         """Remove, once, what runs that were killed left unfinished; what is being made now is locked."""

@@ -40,7 +40,7 @@ class Facts:
             yield f"weights of {self.network} are {_short(self.weights)} there and {_short(here.weights)} here"
 
 
-class Asks(Protocol):
+class Question(Protocol):
     """What a client asks of workers before it sends them anything."""
 
     @property
@@ -68,14 +68,14 @@ class Asked:
 
     @cached_property
     def tag(self) -> str:
-        """As `Asks` has it."""
+        """As `Question` has it."""
         told = [list(vars(one).values()) for one in self.facts]
         suite = self.choice.suite
         named = suite if isinstance(suite, str) else suite.model_dump(mode="json", exclude={"data"})
         return f"fits-{key_of({'suite': named, 'facts': told, 'versions': self.versions})[:12]}"
 
     def look(self, place: Workplace, reporter: Reporter) -> tuple[list[Cell], list[str]]:
-        """As `Asks` has it: the suite's cells."""
+        """As `Question` has it: the suite's cells."""
         cells = self.cells_at(place, reporter)
         return cells, self.differences(cells)
 
@@ -105,11 +105,11 @@ class AskedImages:
 
     @cached_property
     def tag(self) -> str:
-        """As `Asks` has it."""
+        """As `Question` has it."""
         return f"fits-{key_of({'images': self.fingerprint, 'versions': self.versions})[:12]}"
 
     def look(self, place: Workplace, reporter: Reporter) -> tuple[DataSet | None, list[str]]:
-        """As `Asks` has it: the data set. Of several that the worker was given, the one with these images."""
+        """As `Question` has it: the data set. Of several that the worker was given, the one with these images."""
         found = []
         for spec in [same_part(_without_network(text), self.spec) for text in place.data or ()] or [self.spec]:
             data = open_data_or_part(spec)

@@ -12,7 +12,7 @@ from distributed import Status, Worker, get_worker
 from coreml_prune_bench.bench.cells import Cell
 from coreml_prune_bench.bench.run import RunOptions, attempt
 from coreml_prune_bench.bench.training_options import TrainingOptions
-from coreml_prune_bench.cluster.asked import Asks
+from coreml_prune_bench.cluster.asked import Question
 from coreml_prune_bench.cluster.at_work import Teller, at_work
 from coreml_prune_bench.cluster.parcel import Parcel, pack, put
 from coreml_prune_bench.cluster.workplace import Workplace
@@ -71,7 +71,7 @@ class Result:
         return object.__sizeof__(self) + len(self.record or b"") + (self.made.__sizeof__() if self.made else 0)
 
 
-def fits(asked: Asks, topic: str) -> str | None:
+def fits(asked: Question, topic: str) -> str | None:
     """See whether this worker has what is asked for, and tag it if so; else why not."""
     with at_work(topic, asked.tag, "reading its data", None) as (place, teller):
         assert place.scratch is not None, "set up"

@@ -5,7 +5,7 @@ from typing import Any
 
 from distributed import Client, Future, KilledWorker
 
-from coreml_prune_bench.cluster.asked import Asks
+from coreml_prune_bench.cluster.asked import Question
 from coreml_prune_bench.cluster.tasks import fits
 from coreml_prune_bench.cluster.versions import differences
 from coreml_prune_bench.cluster.workplace import NAME
@@ -48,7 +48,7 @@ def workers_of(client: Client) -> list[Seen]:
 class Admission:
     """Asks each worker once, also those that come later, whether it fits; a line says why one does not."""
 
-    def __init__(self, client: Client, asked: Asks, topic: str, reporter: Reporter) -> None:
+    def __init__(self, client: Client, asked: Question, topic: str, reporter: Reporter) -> None:
         self._client = client
         self._asked = asked
         self._topic = topic

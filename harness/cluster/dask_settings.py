@@ -16,6 +16,8 @@ _SETTINGS = {
     "distributed.worker.daemon": False,
     # Cells compute for hours; that one is slow to answer while a library holds Python's lock says nothing.
     "distributed.admin.tick.limit": "1h",
+    # Packages travel with their tasks, and are large.
+    "distributed.admin.large-graph-warning-threshold": "1TB",
     # A worker of `local:N` that is started anew on a busy machine takes longer than Dask waits before it gives it up.
     "distributed.deploy.lost-worker-timeout": "1h",
     # A worker that measures or computes is left alone: as Dask has it, it wakes up 50 and 100 times a second, and looks

@@ -316,7 +316,11 @@ def _told_not_comparable(rows: Sequence[ConfigRow]) -> str:
     found = {row.data: why for row in rows if (why := why_not_comparable(row)) is not None}
     if not found:
         return ""
-    return ", and no difference is given: " + ", ".join(f"{data} has {why}" for data, why in found.items())
+    told = ", and no difference is given: " + ", ".join(f"{data} has {why}" for data, why in found.items())
+    heads = {row.first.data.classes for row in rows if row.first} - {IMAGENET_CLASSES}
+    if heads:
+        told += f". Ratios differ by the head, too: the published ones are of {IMAGENET_CLASSES:,} classes"
+    return told
 
 
 def runtime_note(rows: Iterable[OfSuite]) -> str:

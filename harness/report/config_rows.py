@@ -6,7 +6,7 @@ From records alone: neither torch nor coremltools, nor pandas.
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES
@@ -22,7 +22,8 @@ class ConfigRow:
 
     trials: the newest state, by number, those that failed too; none for a published row that nobody measured.
     dense: a record of the network itself, of this suite or of another one of the folder; None where none was built.
-    published: the published row of the same network and sparsity, whatever the algorithm.
+    published: the published row of the same network and sparsity, whatever the algorithm; of a network with another
+    head, which is of another size, in a comparison alone.
     """
 
     trials: tuple[Record, ...]
@@ -128,8 +129,12 @@ def config_rows(records: Iterable[Record]) -> list[ConfigRow]:
 
 
 def beside_published(rows: Sequence[ConfigRow]) -> list[ConfigRow]:
-    """The rows in the order of networks and sparsities, and the published rows that are nobody's counterpart."""
+    """The rows in the order of networks and sparsities, and the published rows that are nobody's counterpart.
+
+    Networks with other heads have one here, too: what both are is for the reader to see.
+    """
     published = read_table()
+    rows = [replace(row, published=_counterpart(row.first, published)) if row.first else row for row in rows]
     met = {(row.title, row.sparsity) for row in rows if row.published}
     absent = [ConfigRow((), None, row) for row in published if (row.model, row.sparsity) not in met]
     titles = list(dict.fromkeys([*(row.model for row in published), *(row.title for row in rows)]))
@@ -142,11 +147,13 @@ def beside_published(rows: Sequence[ConfigRow]) -> list[ConfigRow]:
 
 def _row(trials: list[Record], dense: Record | None, published: list[PublishedRow]) -> ConfigRow:
     first = trials[0]
+    same_head = first.data.classes == IMAGENET_CLASSES
+    return ConfigRow(tuple(trials), dense, _counterpart(first, published) if same_head else None)
+
+
+def _counterpart(first: Record, published: list[PublishedRow]) -> PublishedRow | None:
     pruning = first.pruning
-    counterpart = published_counterpart(published, first.network.title, pruning.sparsity, pruning.settings)
-    if first.data.classes != IMAGENET_CLASSES:
-        counterpart = None  # another head, another size
-    return ConfigRow(tuple(trials), dense, counterpart)
+    return published_counterpart(published, first.network.title, pruning.sparsity, pruning.settings)
 
 
 def mean(values: Sequence[float]) -> float | None:

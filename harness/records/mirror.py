@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 _ADDRESS = "address"
 _SEEN = "seen.json"
-"""By name: the file there, as its system tells it apart, and the one here, when both were the same."""
+"""By name: the file there, as its system tells it apart, and the one here, when both were the same. Of an artifact,
+whose key says what it is, nothing more."""
 _RECORDS = ("records", "latency", "parity")
 
 
@@ -70,30 +71,37 @@ class Mirror:
                 (self.folder / name).unlink(missing_ok=True)
 
     def push(self) -> None:
-        """Records of this machine that are not there, or were written again."""
+        """What is of this machine and did not go there yet: records, and artifacts where the way was barred before."""
+        for manifest in sorted(self.folder.glob(f"artifacts/[!.]*/{MANIFEST}")):
+            with self._seen() as seen:
+                is_there = self._name(manifest.parent) in seen
+            if not is_there:
+                self.send_artifact(manifest.parent)
         with self._seen() as seen:
             for kind in _RECORDS:
                 for path in sorted((self.folder / kind).glob("*.json")):
-                    name = path.relative_to(self.folder).as_posix()
+                    name = self._name(path)
                     if not is_foreign(path.name) and (name not in seen or seen[name][1] != _here(path)):
                         self._send(name, seen)
 
     def send(self, path: Path) -> None:
         """A record that was written here."""
         with self._seen() as seen:
-            self._send(path.relative_to(self.folder).as_posix(), seen)
+            self._send(self._name(path), seen)
 
     def send_artifact(self, folder: Path) -> None:
         """One that was made here; its manifest last, so that nobody finds a half of it."""
-        name = folder.relative_to(self.folder).as_posix()
+        name = self._name(folder)
         paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
         with _explained(self.address):
             for path in [*paths, folder / MANIFEST]:
                 self._put(path, f"{name}/{path.relative_to(folder).as_posix()}")
+        with self._seen() as seen:
+            seen[name] = ["", ""]
 
     def fetch_artifact(self, folder: Path) -> bool:
         """What is there of one, into its place here; whether there is one. The caller sees whether it is whole."""
-        name = folder.relative_to(self.folder).as_posix()
+        name = self._name(folder)
         with _explained(self.address):
             if not self._system.exists(f"{self._root}/{name}/{MANIFEST}"):
                 return False
@@ -102,7 +110,13 @@ class Mirror:
             self._system.get(f"{self._root}/{name}/", f"{unfinished}/", recursive=True)
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(unfinished, folder)
-            return True
+        with self._seen() as seen:
+            seen[name] = ["", ""]
+        return True
+
+    def _name(self, path: Path) -> str:
+        """Below the address, and below the copy."""
+        return path.relative_to(self.folder).as_posix()
 
     @cached_property
     def _opened(self) -> "tuple[AbstractFileSystem, str]":

@@ -1,13 +1,13 @@
 """Results at an address, here in this process's memory: copied, written back, and found again by another machine."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.records.accuracy import read_records
 from coreml_prune_bench.records.mirror import Mirror, is_address
 from coreml_prune_bench.records.store import Store
 
@@ -101,22 +101,46 @@ def test_an_artifact_is_made_once_for_all_machines(system, another_machine):
     assert system.cat(f"/bench/results/artifacts/{made.name}/x.mlpackage/weights") == b"weights"
 
 
-def test_a_run_there_goes_on_on_another_machine(run_bench, tiny_suite, tmp_path, another_machine):
-    command = ("run", "--suite", tiny_suite, "--format", "csv", "--results")
-    code, expected, errors = run_bench(*command, tmp_path / "here")
-    assert code == 0, errors
-    code, output, errors = run_bench(*command, ADDRESS)
-    assert (code, output) == (0, expected), errors
+def test_an_artifact_whose_way_was_barred_goes_there_with_the_next_command(system, monkeypatch):
+    def refuse(self, path, to, **options):
+        raise ConnectionError("away")
+
+    mirror = Mirror(ADDRESS)
+    with monkeypatch.context() as away:
+        away.setattr(MemoryFileSystem, "put_file", refuse)
+        with pytest.raises(BenchError, match=f"^--results {ADDRESS}: away$"):
+            Store(mirror.folder).artifact("k" * 64, lambda folder: {"by": "hand"})
+    name = f"/bench/results/artifacts/{'k' * 16}/manifest.json"
+    assert not system.exists(name)
+    mirror.push()
+    assert system.exists(name)
+    system.rm(name)
+    mirror.push()  # what went there is not looked for again
+    assert not system.exists(name)
+
+
+def test_a_record_goes_there_when_it_is_written(system, tiny_run):
+    record = tiny_run.records[0]
+    Store(Mirror(ADDRESS).folder).write_record("a", record)
+    assert system.cat("/bench/results/records/a.json").decode() == record.to_json()
+
+
+def test_what_one_machine_measured_another_finds(
+    run_bench, tiny_suite, tiny_run, tiny_results, tmp_path, another_machine
+):
+    mirror = Mirror(ADDRESS)
+    shutil.copytree(tiny_results, mirror.folder, dirs_exist_ok=True)
+    mirror.push()
     another_machine()
-    code, output, errors = run_bench(*command, ADDRESS)
-    assert (code, output) == (0, expected)
+    code, output, errors = run_bench("run", "--suite", tiny_suite, "--format", "csv", "--results", ADDRESS)
+    assert code == 0, errors
     assert "0 of 6 cells measured now" in errors
-    assert run_bench("table", "--format", "csv", "--results", ADDRESS)[1] == expected
-    row = next(record for record in read_records(tmp_path / "here") if record.pruning.algorithm == "post-training")
+    assert output == run_bench("table", "--format", "csv", "--results", tiny_results)[1]
+    row = next(record for record in tiny_run.records if record.pruning.algorithm == "post-training")
     saved = tmp_path / "saved.mlpackage"
     code, _, errors = run_bench("package", "save", row.row, saved, "--results", ADDRESS)
     assert code == 0, errors
-    assert saved.is_dir()
+    assert (saved / "Manifest.json").is_file()
 
 
 @pytest.mark.parametrize(

@@ -42,12 +42,15 @@ def results(cache, tmp_path) -> Path:
     write(cache / "digests" / "f.json", 300)
     write(cache / "published" / "g.mlpackage" / "Manifest.json")
     write(cache / "published" / "published.lock.json", 100)
+    write(cache / "results" / "s3-x-12345678" / "results" / "records" / "r.json")
     made = tmp_path / "results" / "artifacts"
     write(made / "fedcba9876543210" / "network.pt")
     write(made / ".fedcba9876543210.lock", 0)
     write(made / f".{KEY}.lock", 0)
     write(made / f".{KEY}.checkpoint", 9000)
     write(made / f".{KEY}.checkpoint.tmp", 500)
+    write(made / ".cluster" / "artifacts" / "fedcba9876543210" / "network.pt")
+    write(made / ".cluster.lock", 0)
     write(made / f".{KEY}.tmp" / "x.mlpackage" / "weight.bin", 7000)
     write(tmp_path / "results" / "records" / "r.json")
     write(tmp_path / "results" / "records" / "s.json.damaged")
@@ -72,8 +75,9 @@ def test_everything_is_counted_once_as_the_disk_counts_it(results, cache):
         "compiled": 1,
         "modelrunner": 1,
         "digests": 1,
+        "results": 1,
         "published": 1,
-        "checkpoints": 1,
+        "checkpoints": 2,
         "unfinished": 3,
         "artifacts": 1,
         "records": 3,
@@ -96,10 +100,12 @@ def test_what_can_be_made_again_goes_and_results_work_and_downloads_stay(results
         "unfinished": (3, 0),
     }
     left = {name for name in names(cache) if not name.endswith(".lock")}
-    assert left == {"published/g.mlpackage/Manifest.json", "published/published.lock.json"}
+    copy = "results/s3-x-12345678/results/records/r.json"
+    assert left == {copy, "published/g.mlpackage/Manifest.json", "published/published.lock.json"}
     assert {name for name in names(results) if not name.endswith(".lock")} == {
         "artifacts/fedcba9876543210/network.pt",
         f"artifacts/.{KEY}.checkpoint",
+        "artifacts/.cluster/artifacts/fedcba9876543210/network.pt",
         "records/r.json",
         "records/s.json.damaged",
         "latency/l.json",
@@ -110,9 +116,10 @@ def test_what_can_be_made_again_goes_and_results_work_and_downloads_stay(results
 def test_what_is_named_goes_and_nothing_else(results, cache):
     before = names(cache) | names(results)
     done = clear(["published", "checkpoints"], results)
-    assert [(one.kind, one.entries) for one in done] == [("published", 1), ("checkpoints", 1)]
+    assert [(one.kind, one.entries) for one in done] == [("published", 1), ("checkpoints", 2)]
     after = {name for name in names(cache) | names(results) if not name.endswith(".lock")}
-    gone = {"published/g.mlpackage/Manifest.json", f"artifacts/.{KEY}.checkpoint"}
+    shared = "artifacts/.cluster/artifacts/fedcba9876543210/network.pt"
+    gone = {"published/g.mlpackage/Manifest.json", f"artifacts/.{KEY}.checkpoint", shared}
     assert after == {name for name in before - gone if not name.endswith(".lock")}
 
 
@@ -120,11 +127,11 @@ def test_what_a_process_uses_or_works_on_stays(results, cache):
     held = use(cache / "portable" / "b")
     writing = write(results / "records" / ".now.1.tmp", 10)
     os.utime(writing)
-    with FileLock(results / "artifacts" / f".{KEY}.lock"):
+    with FileLock(results / "artifacts" / f".{KEY}.lock"), FileLock(results / "artifacts" / ".cluster.lock"):
         assert [entry.path.name for entry in found(results)["portable"].entries if entry.used] == ["b"]
         done = {one.kind: (one.entries, one.used) for one in clear(None, results)}
         assert (done["portable"], done["unfinished"]) == ((1, 1), (1, 3))
-        assert [(one.entries, one.used) for one in clear(["checkpoints"], results)] == [(0, 1)]
+        assert [(one.entries, one.used) for one in clear(["checkpoints"], results)] == [(0, 2)]
     assert held
     assert (cache / "portable" / "b" / "weights.bin").is_file()
     assert (results / "artifacts" / f".{KEY}.tmp" / "x.mlpackage" / "weight.bin").is_file()

@@ -53,7 +53,6 @@ def evaluate(
     """Each package's predictions for every image of the split, and the ids of the images that were skipped as bad.
 
     part: only the images at these positions; where all of them are bad, nothing is predicted.
-
     asked: how images are prepared, and what numbers an array takes; where it does not say, the package has to, see
     `feed_of`. A warning says where another way is shown to be right more often. output: the one with the scores.
     `load` is another runtime than the portable one, whose `precision` is. class_map: says which label, or score, is

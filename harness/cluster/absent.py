@@ -3,6 +3,8 @@
 from collections.abc import Collection, Sequence
 from time import monotonic, sleep
 
+from distributed import Client
+
 from coreml_prune_bench.cluster.workers import Admission, Seen
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import Reporter, Steps
@@ -26,6 +28,12 @@ class Absence:
         self._reporter = reporter
         self._since_s: dict[str, float] = {}
         self._told: set[str] = set()
+
+    @classmethod
+    def seen_by(cls, client: Client, limit_s: float | None, reporter: Reporter) -> "Absence":
+        """Of workers of this client's cluster; none can join one that it has started itself."""
+        address = None if client.cluster else client.scheduler_info(n_workers=0)["address"]
+        return cls(address, limit_s, reporter)
 
     def look(self, needed: Collection[str], fit: Sequence[Seen], there: Sequence[Seen], *, at_work: bool) -> None:
         """needed: resources of steps that have not ended. fit: workers that may work. at_work: something runs.

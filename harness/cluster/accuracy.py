@@ -121,8 +121,7 @@ def evaluate_on_cluster(where: Where, how: HowOnCluster, asks: Asks, data: DataS
     topic = f"accuracy-{uuid.uuid4().hex[:12]}"
     with connected(where) as client:
         admission = Admission(client, asked, topic, reporter)
-        address = None if client.cluster else client.scheduler_info(n_workers=0)["address"]
-        absence = Absence(address, how.wait_limit_s, reporter)
+        absence = Absence.seen_by(client, how.wait_limit_s, reporter)
         with reporter.steps("workers", 1) as steps:
             wait_for_one(admission, absence, _KIND, steps)
         workers = [one for one in admission.there if _KIND in one.resources and one.address not in admission.refused]

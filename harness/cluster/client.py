@@ -115,8 +115,7 @@ class OnCluster:
         self._heard = Heard(self._topic, options.reporter, steps)
         self._client.subscribe_topic(self._topic, self._heard)
         admission = Admission(self._client, self._asked, self._topic, options.reporter)
-        address = None if self._client.cluster else self._client.scheduler_info(n_workers=0)["address"]
-        absence = Absence(address, self._how.wait_limit_s, options.reporter)
+        absence = Absence.seen_by(self._client, self._how.wait_limit_s, options.reporter)
         try:
             kind = self._kind(cells[0], gpu=options.training.device.startswith("cuda"))
             wait_for_one(admission, absence, kind, steps)

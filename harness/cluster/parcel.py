@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-import tarfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from coreml_prune_bench.records.store import Store
 
 @dataclass(frozen=True)
 class Parcel:
-    """files: an uncompressed tar of them, MANIFEST left out. made: what the store keeps of how they were made.
+    """files: an uncompressed zip of them, MANIFEST left out. made: what the store keeps of how they were made.
 
     An artifact has no key on its way: who receives it keeps it under the key that it has there, which is another one
     where torch has another local suffix.
@@ -34,8 +34,8 @@ class Parcel:
         if found != self.sha256:
             raise DamagedFileError(f"an artifact arrived damaged: SHA-256 {found[:12]}, sent as {self.sha256[:12]}")
         empty.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(fileobj=io.BytesIO(self.files)) as tar:
-            tar.extractall(empty, filter="data")
+        with zipfile.ZipFile(io.BytesIO(self.files)) as archive:
+            archive.extractall(empty)  # never outside of the folder, whatever names it holds
         return self.made
 
 
@@ -47,10 +47,10 @@ def pack(store: Store, folder: Path) -> Parcel:
 def pack_folder(folder: Path, made: dict[str, Any]) -> Parcel:
     """Any folder, such as a package; a file of its own that is named MANIFEST stays behind."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+    with zipfile.ZipFile(buffer, "w", strict_timestamps=False) as archive:
         for path in sorted(folder.rglob("*")):
             if path.name != MANIFEST or path.parent != folder:
-                tar.add(path, path.relative_to(folder).as_posix(), recursive=False)
+                archive.write(path, path.relative_to(folder))
     files = buffer.getvalue()
     return Parcel(made, files, hashlib.sha256(files).hexdigest())
 

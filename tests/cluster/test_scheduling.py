@@ -1,10 +1,12 @@
 """How tasks find workers: simulated suites, whose steps sleep for a small part of what real ones take."""
 
 import hashlib
+import io
 import logging
 import random
 import re
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,7 +16,7 @@ from types import SimpleNamespace
 
 import dask
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Worker
 
 from coreml_prune_bench.accuracy.runtime import PORTABLE
 from coreml_prune_bench.bench.cells import Cell, lay_out
@@ -23,7 +25,7 @@ from coreml_prune_bench.bench.suite import Suite, load_suite
 from coreml_prune_bench.bench.suite_choice import SuiteChoice
 from coreml_prune_bench.cluster import client as of_client
 from coreml_prune_bench.cluster.asked import Asked, facts_of
-from coreml_prune_bench.cluster.client import HowOnCluster, OnCluster
+from coreml_prune_bench.cluster.client import HowOnCluster, OnCluster, _task_of
 from coreml_prune_bench.cluster.dask_settings import dask_settings
 from coreml_prune_bench.cluster.parcel import Parcel
 from coreml_prune_bench.cluster.versions import versions
@@ -59,7 +61,10 @@ def sleep_and_make(order, part, needs):
 
 def sleep_and_make_a_parcel(order, part, needs):
     sleep_and_make(order, part, needs)
-    files = bytes(PARCEL_BYTES)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("weights", bytes(PARCEL_BYTES))
+    files = buffer.getvalue()
     return Parcel({}, files, hashlib.sha256(files).hexdigest())
 
 
@@ -134,15 +139,11 @@ def sleepers(
             memory_limit=0,
             resources={"CPU": 1, asked.tag: 1},
         ) as cluster,
-        Client(cluster) as client,
         ExitStack() as stack,
     ):
         yield cluster, lambda: OnSleepers(stack.enter_context(Client(cluster)), asked, cells, HowOnCluster())
         stack.close()
-        until = time.monotonic() + 10
-        while held := client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
-            assert time.monotonic() < until, held
-            time.sleep(0.05)
+        wait_until(lambda: not cluster.scheduler.tasks)
 
 
 def seconds_on(workers: int, cells: list[Cell], tiny_suite, tmp_path, monkeypatch) -> float:
@@ -186,14 +187,27 @@ def test_each_cell_is_measured_once_and_nothing_is_held_in_the_end(tiny_suite, t
     seconds_on(2, suite_of(2, 3, 2, tiny_suite, monkeypatch), tiny_suite, tmp_path, monkeypatch)
 
 
+def running_workers(cluster: LocalCluster) -> list[Worker]:
+    return [worker for worker in cluster.workers.values() if worker.status.name == "running"]
+
+
+def wait_until(holds: Callable[[], object], seconds: float = 10) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until, "in vain"
+        time.sleep(0.005)
+
+
 def test_workers_that_die_and_others_that_join_cost_what_was_in_flight(tiny_suite, tmp_path, monkeypatch):
     """And a client that stops costs nothing that it had."""
     monkeypatch.setattr(f"{__name__}.MINUTE_S", 0.002)
     cells = suite_of(2, 4, 2, tiny_suite, monkeypatch)
     options, draw = RunOptions(Store(tmp_path)), random.Random(26)
+    kills = [draw.random() < 0.5 for _ in cells]
     STARTED.clear()
     places = {cell.key: place for place, cell in enumerate(cells)}
-    deaths, done, landed_at = 0, [], {}
+    done: list[str] = []
+    landed_at: dict[str, int] = {}
     with (
         sleepers(3, cells, tiny_suite, monkeypatch) as (cluster, new_run),
         options.reporter.steps("cells", len(cells)) as steps,
@@ -201,19 +215,19 @@ def test_workers_that_die_and_others_that_join_cost_what_was_in_flight(tiny_suit
         for stops_after in (5, len(cells)):
             missing = [cell for cell in cells if cell.key not in done]
             for one in new_run()(missing, options, steps):
-                done.append(one.cell.key)
+                # Until the scheduler has heard that its result is here, the cell is still in flight.
+                wait_until(lambda key=_task_of(one.cell): key not in cluster.scheduler.tasks)
                 landed_at[one.cell.key] = len(STARTED)
-                if draw.random() < 0.5:
-                    victim = draw.choice(
-                        [worker for worker in cluster.workers.values() if worker.status.name == "running"]
-                    )
+                if kills[len(done)]:
+                    wait_until(lambda: running_workers(cluster))
+                    victim = draw.choice(running_workers(cluster))
                     cluster.sync(victim.close, nanny=False, executor_wait=False)
                     cluster.scale(len(cluster.workers) + 1)
-                    deaths += 1
+                done.append(one.cell.key)
                 if len(done) == stops_after:
                     break
     assert Counter(done) == Counter(cell.key for cell in cells)
-    assert deaths > 3
+    assert sum(kills) > 3
     assert set(STARTED) == set(range(len(cells)))
     assert all(places[key] not in STARTED[when:] for key, when in landed_at.items())
 

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 import weakref
 from collections.abc import Callable, Iterator
@@ -33,6 +34,8 @@ EXIT_CODES = {
 """What each means. docs/commands.md says it by command."""
 
 _LOOK_SECONDS = 1.0
+_SAME_SECONDS = 0.5
+"""A second signal so soon after the first is the same wish: `timeout` sends one to the process and one to its group."""
 _STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
@@ -98,6 +101,7 @@ class _Stop:
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self._first_s = 0.0
         self._raised: Callable[[], object] = lambda: None
 
     @contextmanager
@@ -118,8 +122,12 @@ class _Stop:
                 signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _told(self, number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        self.number = number
+        if self.number is not None:
+            if time.monotonic() - self._first_s >= _SAME_SECONDS:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+            return
+        self.number, self._first_s = number, time.monotonic()
         signal.signal(signal.SIGALRM, self._look)
         signal.setitimer(signal.ITIMER_REAL, _LOOK_SECONDS, _LOOK_SECONDS)
         self._raise()

@@ -126,6 +126,9 @@ def work(swallow):
                 pass
         time.sleep(60)
     finally:
+        if sys.argv[2] == "endless":
+            Path(unfinished.parent, "ending").touch()
+            time.sleep(60)
         unfinished.unlink()
 
 end_with(lambda: work(sys.argv[2] == "swallow"))
@@ -144,24 +147,37 @@ def wait_for(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "swallow"),
+    ("number", "code", "swallow", "times"),
     [
-        (signal.SIGINT, 130, ""),
-        (signal.SIGTERM, 143, ""),
-        (signal.SIGHUP, 129, ""),
-        (signal.SIGTERM, 143, "swallow"),
+        (signal.SIGINT, 130, "", 1),
+        (signal.SIGTERM, 143, "", 1),
+        (signal.SIGHUP, 129, "", 1),
+        (signal.SIGTERM, 143, "swallow", 1),
+        (signal.SIGTERM, 143, "", 2),
     ],
-    ids=["ctrl-c", "term", "hup", "swallowed"],
+    ids=["ctrl-c", "term", "hup", "swallowed", "as timeout sends it"],
 )
-def test_a_signal_has_an_exit_code_and_a_line_and_leaves_nothing_half_written(tmp_path, number, code, swallow):
+def test_a_signal_has_an_exit_code_and_a_line_and_leaves_nothing_half_written(tmp_path, number, code, swallow, times):
     process = start(tmp_path / "unfinished", swallow)
     wait_for(tmp_path / "unfinished")
-    process.send_signal(number)
+    for _ in range(times):
+        process.send_signal(number)
+        time.sleep(0.01)
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output, list(tmp_path.iterdir())) == (code, "", [])
     (line,) = errors.splitlines()
     assert re.fullmatch("error: (interrupted|ended by SIG[A-Z]+); what was finished is kept, the same command .*", line)
     assert code in EXIT_CODES
+
+
+def test_a_second_signal_ends_at_once(tmp_path):
+    process = start(tmp_path / "unfinished", "endless")
+    wait_for(tmp_path / "unfinished")
+    process.send_signal(signal.SIGTERM)
+    wait_for(tmp_path / "ending")
+    time.sleep(0.6)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == -signal.SIGTERM
 
 
 # --- streams

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import dask
 from distributed import Client, Nanny, Scheduler, SpecCluster
@@ -15,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from coreml_prune_bench.cluster.certificates import make_certificates, security_of
 from coreml_prune_bench.cluster.dask_settings import dask_settings
+from coreml_prune_bench.cluster.own_folder import own_folder
 from coreml_prune_bench.cluster.versions import versions
 from coreml_prune_bench.cluster.worker_process import ONLY_HERE, memory_of_each, parts_of_processors, worker_options
 from coreml_prune_bench.cluster.workplace import Kind, Workplace
@@ -82,11 +82,8 @@ def no_connection(where: Where, error: BaseException) -> str:
 @contextmanager
 def _local(count: int, kind: Kind, kept: Path | None) -> Iterator[Client]:
     """Scheduler and workers of this process: they end with it, however it ends."""
-    with (
-        TemporaryDirectory(prefix="bench-cluster-", ignore_cleanup_errors=True) as folder,
-        _shared(kept, Path(folder) / "shared") as shared,
-    ):
-        certificates = Path(folder) / "certificates"
+    with own_folder() as folder, _shared(kept, folder / "shared") as shared:
+        certificates = folder / "certificates"
         make_certificates(certificates)
         security, known = security_of(certificates), versions()
         parts = parts_of_processors(count)
@@ -94,9 +91,9 @@ def _local(count: int, kind: Kind, kept: Path | None) -> Iterator[Client]:
             Workplace(f"local-{n + 1}", kind, known, processors=part, shared=shared) for n, part in enumerate(parts)
         ]
         memory = memory_of_each(count)
-        workers = {place.machine: worker_options(place, security, "127.0.0.1", folder, memory) for place in places}
+        workers = {place.machine: worker_options(place, security, "127.0.0.1", str(folder), memory) for place in places}
         scheduler = {"host": "127.0.0.1", "protocol": "tls://", "port": 0, "security": security, **ONLY_HERE}
-        with dask.config.set({"temporary-directory": folder}):
+        with dask.config.set({"temporary-directory": str(folder)}):
             cluster = SpecCluster(
                 scheduler={"cls": Scheduler, "options": scheduler},
                 workers={name: {"cls": Nanny, "options": options} for name, options in workers.items()},

@@ -1,0 +1,36 @@
+"""A temporary folder for the processes that a command starts; where it is killed, the next such command removes it."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
+
+PREFIX = "bench-cluster-"
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """The folder, for its user alone. Its lock lies beside it, held from before it is there until it is gone."""
+    temporary = Path(tempfile.gettempdir())
+    for left in temporary.glob(f"{PREFIX}*.lock"):
+        with suppress(Timeout, OSError):  # it is in use, or another user's
+            _remove(left.with_suffix(""), FileLock(left, timeout=0))
+    folder = temporary / f"{PREFIX}{uuid4().hex[:12]}"
+    lock = FileLock(folder.with_suffix(".lock"), mode=0o600)
+    lock.acquire()
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        _remove(folder, lock)
+
+
+def _remove(folder: Path, lock: FileLock) -> None:
+    with lock:
+        shutil.rmtree(folder, ignore_errors=True)
+        Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release(force=True)

@@ -329,6 +329,8 @@ def lay_out(
         raise WeightsError(f"no folder of weights at {weights_folder}")
     _check_names(suite)
     _check_count(suite)
+    if not suite.packages:
+        package_versions("torch")  # asked first: what opens data may lack an extra that comes with torch's
     formats = [get_format(name) for name in package_formats or suite.package_formats]
     opened: dict[str, DataSet] = {}
     cells: list[Cell] = []

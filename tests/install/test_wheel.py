@@ -133,6 +133,7 @@ def test_the_base_answers_without_torch(wheel, package, images, run_bench, tmp_p
 
     lacks = "which the base installation leaves out: pip install 'coreml-prune-bench"
     assert f"this needs torch, {lacks}[build]'" in base.refused("build", "--data", data)
+    assert f"this needs torch, {lacks}[build]'" in base.refused("run", "--suite", "quick")
     assert f"this needs sklearn, {lacks}[digits]'" in base.refused("accuracy", package, "--data", "digits")
     assert f"this needs datasets, {lacks}[hub]'" in base.refused("accuracy", package, "--data", f"hf:{images}")
 

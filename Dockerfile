@@ -1,5 +1,5 @@
 # Linux x86-64. `light`: what measures, reports and gates packages, without torch. `full`: the checkout with everything,
-# whose two commands are the README's.
+# whose two commands are the README's: about 7.5 GB, more than half of them CUDA's libraries, which torch brings.
 #
 #   docker build --target light --tag coreml-prune-bench:light .
 #   docker run --rm --volume "$PWD:/data" coreml-prune-bench:light accuracy m.mlpackage --data imagefolder:images

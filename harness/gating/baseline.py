@@ -107,9 +107,7 @@ def from_scored(
     correct = {record.key: bits for record, bits in scored if bits is not None}
     by_row = newest_trials(record for record, _ in scored)
     newest = list({_latency_identity(r): r for r in sorted(latency, key=lambda r: r.provenance.created)}.values())
-    rows = [
-        _accuracy_row(measured, correct) for trials in by_row if (measured := [t for t in trials if t.key in correct])
-    ]
+    rows = [_accuracy_row(trials, correct) for trials in by_row if any(trial.key in correct for trial in trials)]
     return Baseline(
         measured=max([r.provenance.created for r, _ in scored] + [r.provenance.created for r in latency]),
         accuracy=tuple(rows),
@@ -121,7 +119,8 @@ def from_scored(
     )
 
 
-def _accuracy_row(trials: list[Record], correct: Mapping[str, Bits]) -> AccuracyRow:
+def _accuracy_row(all_trials: list[Record], correct: Mapping[str, Bits]) -> AccuracyRow:
+    trials = [trial for trial in all_trials if trial.key in correct]
     first = trials[0]
     assert first.runtime
     if len({trial.data.skipped for trial in trials}) > 1:
@@ -155,6 +154,7 @@ def _accuracy_row(trials: list[Record], correct: Mapping[str, Bits]) -> Accuracy
             for trial in trials
             if trial.package
         ),
+        failed=tuple(_first_line(trial.reason) for trial in all_trials if trial.key not in correct),
     )
 
 
@@ -228,8 +228,11 @@ def _latency_failure(record: LatencyRecord) -> Failure:
 
 def _failure(kind: Literal["accuracy", "latency"], cell: tuple[str, str, str], reason: str | None) -> Failure:
     model, algorithm, config = cell
-    told = (reason or "no reason was recorded").splitlines()[0]
-    return Failure(kind=kind, model=model, algorithm=algorithm, config=config, reason=told)
+    return Failure(kind=kind, model=model, algorithm=algorithm, config=config, reason=_first_line(reason))
+
+
+def _first_line(reason: str | None) -> str:
+    return (reason or "no reason was recorded").splitlines()[0]
 
 
 def parse_baseline(text: bytes, source: str) -> Baseline:

@@ -1,7 +1,7 @@
 """What a gate allows: a TOML file of limits, with overrides for models and cells."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -184,21 +184,26 @@ class RuleSet:
 
     base: Rules = field(default_factory=Rules)
     overrides: tuple[_Override, ...] = ()
+    required: tuple[Requirement, ...] = ()
+    """Besides, of every row, whatever overrides say: those of the command line."""
 
     def of(self, key: Key) -> Rules:
         """What holds for one row."""
         changes = [override.changes for override in self.overrides if override.applies_to(key)]
-        return _changed(self.base, changes) if changes else self.base
+        rules = _changed(self.base, changes) if changes else self.base
+        if not self.required:
+            return rules
+        return rules.model_copy(update={"require": (*rules.require, *self.required)})
 
     @property
     def requires(self) -> bool:
         """Whether there is any absolute rule."""
-        return bool(self.base.require) or any("require" in override.changes for override in self.overrides)
+        asked = (self.base.require, self.required, *(override.changes.get("require") for override in self.overrides))
+        return any(asked)
 
     def requiring(self, texts: Iterable[str]) -> "RuleSet":
         """With absolute rules besides, for every row. Raises BenchError as `parse`."""
-        base = self.base.model_copy(update={"require": (*self.base.require, *map(parse, texts))})
-        return RuleSet(base, self.overrides)
+        return replace(self, required=(*self.required, *map(parse, texts)))
 
     def check_rows(self, keys: Iterable[Key]) -> None:
         """Raises BenchError for an override that applies to none of the rows, with the nearest name."""

@@ -42,12 +42,16 @@ Row = AccuracyRow | LatencyRow
 
 
 class _Quantity(NamedTuple):
-    """sign: what may be asked of it. effect_unit: of a distance from a bound. of: its value, or why there is none."""
+    """sign: what may be asked of it. effect_unit: of a distance from a bound. of: its value, or why there is none.
+
+    kind: of the rows that have it.
+    """
 
     sign: Literal[">=", "<="]
     unit: str
     effect_unit: str
     of: "Callable[[Row, AccuracyRow | None, float, float], Value | str | None]"
+    kind: Literal["accuracy", "latency"] = "accuracy"
 
 
 def _top1(row: Row, dense: AccuracyRow | None, bound: float, alpha: float) -> Value | None:
@@ -108,7 +112,7 @@ QUANTITIES: dict[str, _Quantity] = {
     "weight_mb": _Quantity("<=", "MB", "MB", _weight_mb),
     "ratio": _Quantity(">=", "times smaller", "times", _ratio),
     "sparsity": _Quantity(">=", "%", "points", _sparsity),
-    "latency_ms": _Quantity("<=", "ms", "ms", _latency),
+    "latency_ms": _Quantity("<=", "ms", "ms", _latency, "latency"),
 }
 """By name; a new one is a line. MB are millions of bytes."""
 

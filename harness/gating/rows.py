@@ -64,12 +64,13 @@ class Trial(_Frozen):
 
 
 class AccuracyRow(_Cell):
-    """Every trial of one cell on one set of images."""
+    """Every trial of one cell on one set of images. failed: why trials failed, of a results folder; not saved."""
 
     suite: str = ""
     images: Images
     runtime: Runtime
     trials: tuple[Trial, ...] = Field(min_length=1)
+    failed: tuple[str, ...] = Field(default=(), exclude=True)
 
     @property
     def correct(self) -> Bits:
@@ -127,7 +128,7 @@ class LatencyRow(_Cell):
 
 
 class Failure(_Frozen):
-    """A cell that was tried and could not be measured."""
+    """A cell that was tried and could not be measured, not in one trial."""
 
     kind: Literal["accuracy", "latency"]
     model: str

@@ -43,7 +43,9 @@ def gate(
     pairs = [p for p in pairs if set(CHECKS[p.kind]) & set(p.rules.checks) or asked[p.kind, p.key]]
     if baseline is None:
         pairs = [pair for pair in pairs if asked[pair.kind, pair.key]]
-    if not pairs:
+    unless_asked: Verdict | None = None if baseline is None else "missing" if against_dense else "new"
+    failed = list(_failed_besides(run.failures, pairs, book, unless_asked))
+    if not pairs and not failed:
         raise BenchError("nothing to compare: neither side has a row that the rules check")
     tests = [p for values in asked.values() for one in values if (p := one.p_missed) is not None]
     evidence, missed, count = _evidence([pair for pair in pairs if pair.has_evidence], tests, book.base.alpha)
@@ -54,12 +56,11 @@ def gate(
         )
         for place, values in asked.items()
     }
-    failures = _failures_asked(run.failures, book) if baseline is None else []
     rows = [
         _judged(pair, evidence.get((pair.kind, pair.key)), absolute[pair.kind, pair.key], run.failures)
         for pair in pairs
     ]
-    return Report(tuple(sorted([*rows, *failures], key=_place)), book.base.alpha, count)
+    return Report(tuple(sorted([*rows, *failed], key=_place)), book.base.alpha, count)
 
 
 def _place(row: Row) -> tuple[bool, int]:
@@ -67,14 +68,24 @@ def _place(row: Row) -> tuple[bool, int]:
     return not row.fails, WORST_FIRST.index(row.verdict)
 
 
-def _failures_asked(failures: Sequence[Failure], book: RuleSet) -> list[Row]:
-    """Cells that were tried and failed: without a baseline nothing else says that they are missing."""
-    keys = [(failure, Key(failure.model, failure.algorithm, failure.config)) for failure in failures]
-    return [
-        Row(key, failure.kind, "missing", "missing" in book.of(key).fail, (), f"failed in the run: {failure.reason}")
-        for failure, key in keys
-        if book.of(key).require
-    ]
+def _failed_besides(
+    failures: Sequence[Failure], pairs: Sequence[Pair], book: RuleSet, unless_asked: Verdict | None
+) -> Iterator[Row]:
+    """Cells that were tried and failed, where no row of the baseline is there to be missing.
+
+    unless_asked: the verdict where no absolute rule is about such a row; None: it is left out.
+    """
+    told = {(pair.kind, pair.key.model, pair.key.algorithm, pair.key.config) for pair in pairs if pair.run is None}
+    for failure in failures:
+        kind, cell = failure.kind, (failure.model, failure.algorithm, failure.config)
+        key = Key(*cell)
+        rules = book.of(key)
+        is_asked = any(rule.quantity.kind == kind for rule in rules.require)
+        verdict: Verdict | None = "missing" if is_asked else unless_asked
+        is_compared = bool(set(CHECKS[kind]) & set(rules.checks))
+        if (kind, *cell) not in told and verdict is not None and (is_asked or is_compared):
+            reason = f"failed in the run: {failure.reason}"
+            yield Row(key, kind, verdict, verdict in rules.fail, (), reason)
 
 
 # --- absolute rules
@@ -204,14 +215,25 @@ def _judged(pair: Pair, evidence: _Evidence | None, absolute: tuple[Check, ...],
     def of(checks: tuple[Check, ...], besides: tuple[Verdict, ...] = (), reason: str = "") -> Row:
         return row(min((*besides, *(check.verdict for check in checks)), key=WORST_FIRST.index), reason, checks)
 
+    failed = _failed_trials(pair.run)
+    besides: tuple[Verdict, ...] = ("missing",) if failed else ()
     if pair.baseline is None:
         if pair.absent:
-            return of(absolute, ("not comparable",), pair.absent)
-        return of(absolute) if absolute else row("new", "not in the baseline")
+            return of(absolute, (*besides, "not comparable"), failed or pair.absent)
+        return of(absolute, besides, failed) if absolute or failed else row("new", "not in the baseline")
     if pair.differences:
-        return of(absolute, ("not comparable",), "; ".join(pair.differences))
+        return of(absolute, (*besides, "not comparable"), "; ".join(filter(None, (failed, *pair.differences))))
     checks = (*_checks(pair, evidence), *absolute)
-    return of(checks) if checks else row("cannot tell", "what the rules check was not measured on both sides")
+    if not checks and not failed:
+        return row("cannot tell", "what the rules check was not measured on both sides")
+    return of(checks, besides, failed)
+
+
+def _failed_trials(row: AccuracyRow | LatencyRow) -> str:
+    """Of a row with others that did not fail."""
+    if not isinstance(row, AccuracyRow) or not row.failed:
+        return ""
+    return f"{len(row.failed)} of {len(row.failed) + len(row.trials)} trials failed in the run: {row.failed[0]}"
 
 
 def _why_missing(pair: Pair, failures: Sequence[Failure]) -> str:

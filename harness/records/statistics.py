@@ -154,7 +154,10 @@ def _over_trials(baseline: Bits, candidate: Bits, allowed: float, margin: float,
     Stat. 29:238, 2011, subtract it once). A side with a single trial is taken to spread as the other side does.
     """
     images = baseline.shape[1]
+    method = f"t test over images and trials ({len(baseline)} and {len(candidate)})"
     by_image = candidate.mean(axis=0) - baseline.mean(axis=0)  # [images]
+    if images < 2:  # how images spread is not known: nothing can be told
+        return Finding(float(by_image.mean()), -1.0, 1.0, 1.0, 1.0, 1.0, None, method)
     terms = [(float(by_image.var(ddof=1)) / images, images - 1)]
     spreads = [(len(side), float(side.mean(axis=1).var(ddof=1))) for side in (baseline, candidate) if len(side) > 1]
     if len(spreads) == 2:
@@ -181,7 +184,7 @@ def _over_trials(baseline: Bits, candidate: Bits, allowed: float, margin: float,
         p_above=tail(effect, allowed),
         p_within=max(tail(effect, -margin), tail(-effect, -margin)),
         detectable=seen if seen <= 1 else None,
-        method=f"t test over images and trials ({len(baseline)} and {len(candidate)})",
+        method=method,
     )
 
 
@@ -199,14 +202,16 @@ def accuracy_against(correct: Bits, bound: float, *, alpha: float) -> Finding:
         below = float(special.bdtr(hits, images, bound))
         above = float(special.bdtrc(hits - 1, images, bound)) if hits else 1.0
         return Finding(hits / images, low, high, below, above, 1.0, None, "exact binomial test")
+    told = f"t test over images and trials ({trials})"
     by_image, by_trial = correct.mean(axis=0), correct.mean(axis=1)
+    if images < 2:  # how images spread is not known: nothing can be told
+        return Finding(float(correct.mean()), 0.0, 1.0, 1.0, 1.0, 1.0, None, told)
     terms = [(float(by_image.var(ddof=1)) / images, images - 1), (float(by_trial.var(ddof=1)) / trials, trials - 1)]
     error, freedom = _welch(terms)
     effect = float(correct.mean())
     reach = float(special.stdtrit(freedom, 1 - alpha)) * error
     far = (effect - bound) / error if error else math.copysign(math.inf, effect - bound)
     below, above = float(special.stdtr(freedom, far)), float(special.stdtr(freedom, -far))
-    told = f"t test over images and trials ({trials})"
     return Finding(effect, max(effect - reach, 0.0), min(effect + reach, 1.0), below, above, 1.0, None, told)
 
 

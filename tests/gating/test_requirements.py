@@ -180,6 +180,9 @@ def test_a_rules_file_has_them_too_for_some_rows_alone(tmp_path: Path, run_bench
     assert [(row.key.model, row.verdict) for row in report.rows] == [
         ("broken", "missing"), ("resnet50", "same"), ("resnet50", "same"),
     ]  # fmt: skip
+    # What the command line asks for holds for those rows, too.
+    asked = read_rules(rules).requiring(["package_mb <= 0.0001"])
+    assert {row.verdict for row in gate(None, from_records(read_records(folder)), asked).rows} == {"missing", "worse"}
     code, output, _ = run_bench("gate", "--results", folder, "--rules", rules, "--output", tmp_path / "out.txt")
     assert (code, output) == (
         1,

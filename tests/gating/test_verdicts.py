@@ -302,6 +302,45 @@ def test_missing_new_and_failed_rows():
     assert (failed.verdict, failed.reason) == ("missing", "failed in the run: layer x is dense")
 
 
+def test_a_cell_that_failed_is_never_passed_over():
+    """Nor where nothing of the baseline is missing with it."""
+    before = of(accuracy_record(bits()[0], algorithm="dense"), accuracy_record(bits()[0]))
+    run = of(accuracy_record(bits()[0], algorithm="dense"), failed_record())
+    told = "failed in the run: layer x is dense"
+    for report in (gate(before, run), gate(before, run, against_dense=True)):
+        assert [(row.key.algorithm, row.verdict, row.reason) for row in report.rows if row.fails] == [
+            ("sparse-gpt", "missing", told)
+        ]
+    without = of(accuracy_record(bits()[0], algorithm="dense"))
+    asked = RuleSet().requiring(["top1 >= 70"])
+    assert [(row.verdict, row.fails) for row in gate(without, run).rows] == [("new", False), ("same", False)]
+    assert [(row.verdict, row.reason) for row in gate(without, run, asked).rows if row.fails] == [("missing", told)]
+
+
+def test_trials_that_failed_beside_others_are_missing():
+    before = of(*(accuracy_record(bits()[0], trial=trial) for trial in range(3)))
+    run = of(accuracy_record(bits()[0]), failed_record(trial=1), failed_record(trial=2))
+    row = only_row(gate(before, run))
+    assert (row.verdict, row.fails) == ("missing", True)
+    assert row.reason == "2 of 3 trials failed in the run: layer x is dense"
+    assert {check.metric for check in row.checks} == {"accuracy", "size", "sparsity"}
+    assert only_row(gate(None, run, RuleSet().requiring(["top1 >= 70"]))).fails
+
+
+def test_what_failed_matters_to_rules_about_its_kind_alone():
+    slow = latency_record([], status="failed", reason="hung")
+    run = of(accuracy_record(bits()[0]), slow)
+    assert gate(None, run, RuleSet().requiring(["top1 >= 70"])).exit_code == 0
+    report = gate(None, run, RuleSet().requiring(["latency_ms <= 70"]))
+    assert [(row.kind, row.verdict) for row in report.rows] == [("latency", "missing")]
+
+
+def test_of_one_image_and_trials_that_differ_nothing_can_be_told():
+    run = of(accuracy_record([True]), accuracy_record([False], trial=1), accuracy_record([True], trial=2))
+    assert check(gate(of(accuracy_record([True])), run)).verdict == "cannot tell"
+    assert only_row(gate(None, run, RuleSet().requiring(["top1 >= 70"]))).verdict == "cannot tell"
+
+
 def test_what_fails_is_a_rule():
     assert gate(*sides(20, 20)).exit_code == 0
     assert gate(*sides(20, 20), rules(fail=["worse", "missing", "cannot tell"])).exit_code == 1

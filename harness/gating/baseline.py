@@ -20,11 +20,12 @@ from coreml_prune_bench.core.files import write_atomically
 from coreml_prune_bench.gating.packed import packed
 from coreml_prune_bench.gating.rows import AccuracyRow, Baseline, Failure, Images, LatencyRow, RoundSummary, Trial
 from coreml_prune_bench.latency.statistics import TOTAL, energy_mj, wake_ns
-from coreml_prune_bench.records.accuracy import Record
+from coreml_prune_bench.records.accuracy import Record, Runtime
 from coreml_prune_bench.records.folder import read_folder, refuse_nothing
 from coreml_prune_bench.records.hits import Bits, read_scored, right
 from coreml_prune_bench.records.latency import (
     IDLE_SECONDS,
+    Device,
     LatencyRecord,
     Round,
     Thermal,
@@ -38,6 +39,9 @@ DEFAULT_FILE = Path("results/baseline.json")
 
 _SAMPLE = 200
 """Latency samples kept of a row, evenly spaced over all rounds: enough for a histogram."""
+
+_Place = tuple[str, str, str, str]
+"""A package's hash and compute units, and the name and chip of a device."""
 
 _COOLEST_FIRST: tuple[Thermal, ...] = get_args(Thermal)
 
@@ -86,9 +90,12 @@ def read_results(folder: Path, *, whole: bool = False) -> Baseline:
         raise BenchError(f"{path} is damaged, and {other} may be an older state of its row: measure it again")
     scored.tell()
     latency.tell()
-    parity = read_parity_records(folder)
+    # Of several on one device, that of the most images.
+    parity = sorted(read_parity_records(folder), key=lambda one: len(one.labels))
     off = {
-        (one.sha256, one.runtimes[0].compute_units): share for one in parity if (share := off_share(one)) is not None
+        _place(one.sha256, one.runtimes[0], one.device): share
+        for one in parity
+        if (share := off_share(one)) is not None
     }
     return from_scored(scored.contents, latency.contents, off)
 
@@ -101,9 +108,9 @@ def from_records(records: Iterable[Record], latency: Sequence[LatencyRecord] = (
 def from_scored(
     scored: Sequence[tuple[Record, Bits | None]],
     latency: Sequence[LatencyRecord],
-    off: Mapping[tuple[str, str], float] = MappingProxyType({}),
+    off: Mapping[_Place, float] = MappingProxyType({}),
 ) -> Baseline:
-    """The same; `scored`: with what each got right, bool [images]; off: fractions by package hash and compute units."""
+    """The same; `scored`: with what each got right, bool [images]. off: fractions."""
     correct = {record.key: bits for record, bits in scored if bits is not None}
     by_row = newest_trials(record for record, _ in scored)
     newest = list({_latency_identity(r): r for r in sorted(latency, key=lambda r: r.provenance.created)}.values())
@@ -158,7 +165,11 @@ def _accuracy_row(all_trials: list[Record], correct: Mapping[str, Bits]) -> Accu
     )
 
 
-def _latency_row(record: LatencyRecord, off: Mapping[tuple[str, str], float]) -> LatencyRow:
+def _place(sha256: str, runtime: Runtime, device: Device) -> _Place:
+    return sha256, runtime.compute_units, device.name, device.chip
+
+
+def _latency_row(record: LatencyRecord, off: Mapping[_Place, float]) -> LatencyRow:
     durations = [_durations(record, one) for one in record.rounds]
     everything = np.concatenate(durations)
     evenly = np.linspace(0, len(everything) - 1, min(_SAMPLE, len(everything))).astype(int)
@@ -191,7 +202,9 @@ def _latency_row(record: LatencyRecord, off: Mapping[tuple[str, str], float]) ->
         wake_ns=wake_ns(record, IDLE_SECONDS[-1]),
         energy_mj=energy[TOTAL].value if (energy := energy_mj(record.energy)) else None,
         predict_peak_bytes=record.memory.predict_peak_bytes if record.memory else None,
-        off_share=off.get((record.package.sha256, record.runtime.compute_units)),
+        off_share=off.get(_place(record.package.sha256, record.runtime, record.device)),
+        image_size=record.package.image_size,
+        classes=record.package.classes,
     )
 
 
@@ -211,9 +224,10 @@ def _cell_of(record: LatencyRecord) -> tuple[str, str, str]:
 
 def _latency_identity(record: LatencyRecord) -> tuple[object, ...]:
     """What a newer record replaces: the same row measured in the same way, whatever package or versions it has."""
-    runtime, protocol, device = record.runtime, record.protocol, record.device
+    runtime, protocol, device, package = record.runtime, record.protocol, record.device, record.package
     return (
-        *_cell_of(record), runtime.compute_units, runtime.name, runtime.precision, device.name, device.chip,
+        *_cell_of(record), package.image_size, package.classes,
+        runtime.compute_units, runtime.name, runtime.precision, device.name, device.chip,
         protocol.batch_size, protocol.concurrency, protocol.array_inputs,
     )  # fmt: skip
 

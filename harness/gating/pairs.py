@@ -117,7 +117,8 @@ def _context(row: AccuracyRow | LatencyRow) -> str:
         return f"{row.suite}, data {row.images.fingerprint[:_SHOWN]}, {runtime} on {row.runtime.compute_units}"
     protocol = f"batch {row.protocol.batch_size}, concurrency {row.protocol.concurrency}"
     arrays = ", arrays" if row.protocol.array_inputs else ""
-    return f"{row.device.name}, {runtime}, {protocol}{arrays}"
+    built_for = f", {row.classes} classes at {row.image_size} pixels" if row.image_size else ""
+    return f"{row.device.name} ({row.device.chip}), {runtime}, {protocol}{arrays}{built_for}"
 
 
 def _conditions(row: AccuracyRow | LatencyRow) -> dict[str, tuple[object, str]]:
@@ -142,6 +143,8 @@ def _conditions(row: AccuracyRow | LatencyRow) -> dict[str, tuple[object, str]]:
         "os": ((device.os, device.os_version, device.os_build), " ".join((device.os, device.os_version))),
         "runtime": ((row.runtime.name, row.runtime.version), f"{row.runtime.name} {row.runtime.version}"),
         "precision": precision,
+        "image size": (row.image_size, str(row.image_size)),
+        "classes": (row.classes, str(row.classes)),
         "protocol": (protocol, ", ".join(f"{name} {value}" for name, value in protocol.items())),
         "low-power mode": (row.low_power, "on" if row.low_power else "off"),
         # From "serious" on, the system slows itself down.

@@ -19,7 +19,7 @@ from coreml_prune_bench.records.quantities import Bytes, Count, Fraction, Number
 from coreml_prune_bench.records.quantities import Nanoseconds as Sample
 from coreml_prune_bench.records.schemas import Frozen
 
-_BESIDES = ("wake_ns", "energy_mj", "predict_peak_bytes", "off_share")
+_BESIDES = ("wake_ns", "energy_mj", "predict_peak_bytes", "off_share", "image_size", "classes")
 
 Nanoseconds = Annotated[float, Field(gt=0, le=1e18)]
 
@@ -107,7 +107,8 @@ class LatencyRow(_Cell):
     low_power: whether that mode was ever on; None where unknown. thermal: the hottest state that was met. planned:
     operations by preferred device; None without a compute plan. sample: some durations over all rounds, the model's
     where known. wake_ns: of the first prediction after 30 s of idling. energy_mj: of a prediction, in total. off_share:
-    the fraction of images that `parity` found off on these units. None, and not in the file: not measured.
+    the fraction of images that `parity` found off on these units. image_size, classes: of the data that the package was
+    built for. None, and not in the file: not measured, or not known.
     """
 
     sha256: str
@@ -125,6 +126,8 @@ class LatencyRow(_Cell):
     energy_mj: Number | None = None
     predict_peak_bytes: Bytes | None = None
     off_share: Fraction | None = None
+    image_size: PositiveCount | None = None
+    classes: PositiveCount | None = None
 
 
 class Failure(_Frozen):

@@ -35,6 +35,8 @@ SECONDS: dict[Besides, float] = {
 """What each takes of a row, about."""
 
 _NOUNS: dict[Besides, str] = {"cold": "cold loads", "wake": "wake", "energy": "energy", "memory": "memory"}
+_NOT_MEASURED = "no "
+"""How such a note begins."""
 
 _MOST_LOST = 5
 
@@ -73,6 +75,11 @@ def found_in(record: LatencyRecord) -> Found:
     return Found(record.cold_loads_ns, record.wake, record.energy, record.memory)
 
 
+def notes_of_rounds(record: LatencyRecord) -> tuple[str, ...]:
+    """What its notes say of what is kept of it; what could not be measured besides is tried again."""
+    return tuple(note for note in record.notes if not note.startswith(_NOT_MEASURED))
+
+
 def measure(
     asked: Collection[Besides],
     before: Found,
@@ -87,7 +94,7 @@ def measure(
         try:
             found = replace(found, **_MEASURED[kind](target, protocol, workers, partial(progress, kind)))
         except StepFailedError as error:
-            found = replace(found, notes=(*found.notes, f"no {_NOUNS[kind]}: {error}"))
+            found = replace(found, notes=(*found.notes, f"{_NOT_MEASURED}{_NOUNS[kind]}: {error}"))
     return found
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from coreml_prune_bench.core.keys import key_of
 from coreml_prune_bench.core.progress import Steps, warn
 from coreml_prune_bench.latency.bench import Prepared, Visit
-from coreml_prune_bench.latency.besides import Asks, Found, found_in, measure
+from coreml_prune_bench.latency.besides import Asks, Found, found_in, measure, notes_of_rounds
 from coreml_prune_bench.latency.targets import Target
 from coreml_prune_bench.latency.worker import StepFailedError, VisitLostError
 from coreml_prune_bench.models.processors import cores
@@ -66,7 +66,8 @@ class _Row:
     rounds: list[Round] = field(default_factory=list)
     found: Found = field(default_factory=Found)
     reason: str | None = None
-    resumed: bool = False
+    earlier: LatencyRecord | None = None
+    """The record of the run that took its first rounds, where this is not that one."""
     lost: int = 0
 
 
@@ -245,10 +246,11 @@ class Session:
     def _resume(self, row: _Row) -> None:
         """The rounds that a stopped run took, or one that was asked for less besides."""
         if not self._again and (record := self._recorded(row, self._results)):
-            row.rounds, row.found = list(record.rounds), found_in(record)
-        elif record := self._recorded(row, self._unfinished):
-            row.rounds = list(record.rounds)
-            row.resumed = True
+            row.found = found_in(record)
+        else:
+            record = self._recorded(row, self._unfinished)
+        if record:
+            row.rounds, row.earlier = list(record.rounds), record
 
     def _write(self, row: _Row) -> None:
         record = self._record(row, reason=row.reason)
@@ -257,10 +259,11 @@ class Session:
 
     def _record(self, row: _Row, *, reason: str | None = None) -> LatencyRecord:
         known = row.prepared
-        notes = list(known.notes) if known else []
+        notes = [*(notes_of_rounds(row.earlier) if row.earlier else ()), *(known.notes if known else ())]
+        provenance = row.earlier.provenance if row.earlier else self._provenance
         if row.lost:
             notes.append(f"{row.lost} visits were thrown away and made again: the machine slept meanwhile")
-        if row.resumed:
+        if row.earlier and len(row.earlier.rounds) < self._protocol.rounds:
             notes.append("its rounds are of more than one run: the first was stopped")
         if known and not known.steady:
             notes.append(f"its warm-up was not steady after {len(known.warm_up_ns):,} calls")
@@ -272,7 +275,7 @@ class Session:
             device=self._machine.device,
             runtime=row.runtime,
             protocol=row.protocol,
-            provenance=self._provenance.model_copy(update={"predict_threads": _threads(row.runtime)}),
+            provenance=provenance.model_copy(update={"predict_threads": _threads(row.runtime)}),
             compile_ns=known.compile_ns if known else None,
             cold_load_ns=known.cold_load_ns if known else None,
             cached_load_ns=known.cached_load_ns if known else None,
@@ -285,7 +288,7 @@ class Session:
             energy=row.found.energy,
             memory=row.found.memory,
             seed=self._seed,
-            notes=(*notes, *row.found.notes),
+            notes=tuple(dict.fromkeys([*notes, *row.found.notes])),
         )
 
 

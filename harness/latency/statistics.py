@@ -186,8 +186,11 @@ def speed_up(dense: LatencyRecord, sparse: LatencyRecord) -> Interval | None:
     """How many times faster the sparse package is: the geometric mean over rounds of the ratio of round medians.
 
     Rounds are paired, because both packages were visited in each: what slows down a round cancels. The interval is
-    Student's of the logarithms, with rounds as the sample; None with fewer than two common rounds.
+    Student's of the logarithms, with rounds as the sample; None with fewer than two common rounds, and where the two
+    were not measured by one run: what has changed on the machine since would count as the package's.
     """
+    if not of_one_run(dense, sparse):
+        return None
     pairs = [
         (np.median(durations(a)), np.median(durations(b))) for a, b in zip(dense.rounds, sparse.rounds, strict=False)
     ]
@@ -195,6 +198,12 @@ def speed_up(dense: LatencyRecord, sparse: LatencyRecord) -> Interval | None:
         return None
     logs = _mean_with_interval(np.log([a / b for a, b in pairs]))
     return Interval(math.exp(logs.value), math.exp(logs.low), math.exp(logs.high))
+
+
+def of_one_run(one: LatencyRecord, other: LatencyRecord) -> bool:
+    """Whether one session measured both, taking turns: all its records have the moment at which it began."""
+    sessions = {(record.provenance.host, record.provenance.created) for record in (one, other)}
+    return len(sessions) == 1
 
 
 def _mean_with_interval(values: NDArray[np.float64]) -> Interval:

@@ -51,7 +51,7 @@ def package_at(path: Path, runtime: RuntimeName = "coreml") -> MeasuredPackage:
     pattern = BYTECODE if core_ai else "Data/*/weights/*"
     weights = [file for file in files if file.relative_to(path).match(pattern)]
     return MeasuredPackage(
-        name=path.stem,
+        name=path.name if core_ai else path.stem,
         sha256=tree_hash(path),
         weight_bytes=sum(file.stat().st_size for file in weights),
         package_bytes=sum(file.stat().st_size for file in files),

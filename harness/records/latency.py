@@ -77,6 +77,17 @@ class Protocol(Frozen):
     array_inputs: bool = False
     qos: ServiceClass | None = None
 
+    @property
+    def unusual(self) -> tuple[str, ...]:
+        """In words, what is not as by default of all that a latency depends on."""
+        words = {
+            f"batch {self.batch_size}": self.batch_size > 1,
+            f"{self.concurrency} at a time": self.concurrency > 1,
+            "arrays": self.array_inputs,
+            str(self.qos): self.qos is not None,
+        }
+        return tuple(word for word, holds in words.items() if holds)
+
 
 _Samples = Annotated[tuple[Nanoseconds, ...], Field(min_length=1)]
 

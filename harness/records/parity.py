@@ -12,6 +12,7 @@ from pydantic import ConfigDict
 
 from coreml_prune_bench.core.errors import DamagedFileError
 from coreml_prune_bench.core.files import write_atomically
+from coreml_prune_bench.core.keys import key_of
 from coreml_prune_bench.records.accuracy import Provenance, Runtime
 from coreml_prune_bench.records.folder import Warn, on_standard_error
 from coreml_prune_bench.records.latency import Device
@@ -85,9 +86,19 @@ def off_share(record: ParityRecord) -> float | None:
 
 
 def write_parity_record(results: Path, record: ParityRecord) -> Path:
-    """Write a record into RESULTS/parity in one go; returns its path."""
+    """Write a record into RESULTS/parity in one go; returns its path.
+
+    It replaces one of the same package, device, runtimes and images.
+    """
     readable = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(record.package).stem)[:80]
-    name = f"{readable}--{record.runtimes[0].compute_units}--{record.sha256[:12]}.json"
+    of = key_of(
+        {
+            "device": (record.device.name, record.device.chip),
+            "runtimes": [(one.name, one.precision) for one in record.runtimes],
+            "images": (record.fingerprint, len(record.labels)),
+        }
+    )
+    name = f"{readable}--{record.runtimes[0].compute_units}--{record.sha256[:12]}--{of[:8]}.json"
     path = results / "parity" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, record.to_json())

@@ -82,14 +82,18 @@ def choice_cells(choice: Choice, latencies: Mapping[str, Mapping[str, float]]) -
 
 
 def medians(records: Iterable[LatencyRecord]) -> dict[str, dict[str, float]]:
-    """Median latencies in ms: by device and compute units in words, by the SHA-256 of the package."""
+    """Median latencies in ms: by device, compute units and protocol in words, by the SHA-256 of the package.
+
+    Of several measurements, such as of an earlier version of the system, the newest.
+    """
     from coreml_prune_bench.latency.statistics import median_ms
 
     found: dict[str, dict[str, float]] = {}
-    for record in records:
+    for record in sorted(records, key=lambda record: record.provenance.created):
         if record.status == "measured":
-            where = f"{record.device.name}, {record.runtime.compute_units}"
-            found.setdefault(where, {})[record.package.sha256] = median_ms(record)
+            runtime = [record.runtime.name] if record.runtime.name != "coreml" else []
+            where = [record.device.name, record.runtime.compute_units, *runtime, *record.protocol.unusual]
+            found.setdefault(", ".join(where), {})[record.package.sha256] = median_ms(record)
     return found
 
 

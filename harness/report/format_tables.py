@@ -162,8 +162,8 @@ def _pairs(records: Iterable[Record], latencies: Iterable[LatencyRecord]) -> lis
     return corrected(found)
 
 
-_Timed = dict[tuple[str, str], LatencyRecord]
-"""By the device's name and the choice of compute units."""
+_Timed = dict[tuple[tuple[str, ...], str, str], LatencyRecord]
+"""By what is unusual of the protocol, the choice of compute units, and the device's name."""
 
 
 def _by_package(records: Iterable[LatencyRecord]) -> dict[str, _Timed]:
@@ -171,7 +171,7 @@ def _by_package(records: Iterable[LatencyRecord]) -> dict[str, _Timed]:
     found: dict[str, _Timed] = {}
     for record in sorted(records, key=lambda record: record.provenance.created):
         if record.status == "measured" and record.runtime.name != "portable":
-            place = record.device.name, record.runtime.compute_units
+            place = record.protocol.unusual, record.runtime.compute_units, record.device.name
             found.setdefault(record.package.sha256, {})[place] = record
     return found
 
@@ -183,7 +183,7 @@ def _timed(side: Side, timed: dict[str, _Timed]) -> _Timed:
 
 
 def _on_one_device(ours: _Timed, theirs: _Timed) -> tuple[LatencyRecord, LatencyRecord] | None:
-    places = sorted(ours.keys() & theirs.keys(), key=lambda place: place[::-1])  # all compute units come first
+    places = sorted(ours.keys() & theirs.keys())  # the usual protocol and all compute units come first
     return (ours[places[0]], theirs[places[0]]) if places else None
 
 

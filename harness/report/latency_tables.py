@@ -10,7 +10,16 @@ from functools import cached_property
 from typing import Any
 
 from coreml_prune_bench.latency.placement import DEVICES, share
-from coreml_prune_bench.latency.statistics import TOTAL, Interval, Summary, energy_mj, speed_up, summarize, wake_ns
+from coreml_prune_bench.latency.statistics import (
+    TOTAL,
+    Interval,
+    Summary,
+    energy_mj,
+    of_one_run,
+    speed_up,
+    summarize,
+    wake_ns,
+)
 from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES
 from coreml_prune_bench.published.table import published_counterpart, read_table
 from coreml_prune_bench.records.accuracy import Network, Pruning
@@ -75,11 +84,26 @@ def render(
             _without_empty([_cells(row, table) for row in latency_rows(group)]),
             format,
             caption=caption(group, published=published),
-            remarks=remarks(group),
+            remarks=[*remarks(group), *_of_other_runs(group)],
             width=width,
         )
         for group in _groups(records)
     )
+
+
+def _of_other_runs(group: Sequence[LatencyRecord]) -> list[str]:
+    """Why some rows have no speed-up though their network's dense package was timed."""
+    apart = [
+        name(row.record)
+        for row in latency_rows(group)
+        if row.dense and row.record.status == "measured" and not of_one_run(row.dense, row.record)
+    ]
+    if not apart:
+        return []
+    return [
+        f"{', '.join(dict.fromkeys(apart))}: no speed-up, since another run timed the dense package; `latency --again` "
+        "times both in turns"
+    ]
 
 
 def _cells(row: LatencyRow, table: str) -> dict[str, str]:

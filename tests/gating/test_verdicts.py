@@ -233,6 +233,11 @@ def test_a_unit_that_computes_something_else_is_worse(tmp_path):
     report = gate(old, new)
     assert (check(report, "units").verdict, check(report, "units").effect) == ("worse", pytest.approx(30))
     assert report.exit_code == 1
+    # What another device computes is not this one's, and few images say less than many.
+    phone = parity.model_copy(update={"device": parity.device.model_copy(update={"name": "phone"})})
+    few = parity.model_copy(update={"labels": (0,), "largest_error": (9.0,), "rounding_error": (0.1,)})
+    write_parity_record(folders[1], phone.model_copy(update={"largest_error": (9.0,) * 20}))
+    write_parity_record(folders[1], few)
     (folders[1] / "parity" / "broken.json").write_text("{")
     assert read_results(folders[1]) == new
     assert "off_share" not in of(latency_record(noisy_rounds(2e6, seed=1))).to_json()
@@ -339,6 +344,24 @@ def test_of_one_image_and_trials_that_differ_nothing_can_be_told():
     run = of(accuracy_record([True]), accuracy_record([False], trial=1), accuracy_record([True], trial=2))
     assert check(gate(of(accuracy_record([True])), run)).verdict == "cannot tell"
     assert only_row(gate(None, run, RuleSet().requiring(["top1 >= 70"]))).verdict == "cannot tell"
+
+
+def test_latencies_at_other_image_sizes_are_other_rows():
+    def timed(size: int, milliseconds: float, created: str = "2026-01-01"):
+        record = latency_record([[int(milliseconds * 1e6)] * 9] * 6, created=created)
+        return record.model_copy(
+            update={
+                "key": f"{size}{created}",
+                "package": record.package.model_copy(update={"image_size": size, "classes": 10}),
+            }
+        )
+
+    before = of(timed(32, 1.0))
+    run = of(timed(32, 1.0, "2026-01-02"), timed(224, 9.0, "2026-01-03"))
+    found = {row.key.context.rpartition(", ")[2]: row.verdict for row in gate(before, run).rows}
+    assert found == {"10 classes at 224 pixels": "new", "10 classes at 32 pixels": "same"}
+    (row,) = gate(before, of(timed(224, 9.0))).rows
+    assert (row.verdict, row.reason) == ("not comparable", "image size: 32 -> 224")
 
 
 def test_what_fails_is_a_rule():

@@ -14,6 +14,8 @@ from coreml_prune_bench.records.provenance import provenance
 from tests.factories import latency_record
 from tests.latency.sessions import COOL, MAC, network_of, runtime
 
+ONE_RUN = provenance()
+
 
 def record(*rounds: Sequence[float], name: str = "p", algorithm: str | None = None, **fields: Any) -> LatencyRecord:
     """Of samples in milliseconds; calls take 0.1 ms more than the model. algorithm: as a package of a suite."""
@@ -24,7 +26,7 @@ def record(*rounds: Sequence[float], name: str = "p", algorithm: str | None = No
         "device": MAC,
         "runtime": runtime("all"),
         "protocol": Protocol(rounds=len(rounds), predictions=2, seconds=1),
-        "provenance": provenance(),
+        "provenance": ONE_RUN,
         "rounds": tuple(one_round(samples) for samples in rounds),
         "compile_ns": 210_000_000,
         "cold_load_ns": 3_000_000_000,

@@ -14,6 +14,7 @@ from coreml_prune_bench.latency.statistics import (
     two_speeds,
 )
 from coreml_prune_bench.records.latency import State
+from coreml_prune_bench.records.provenance import provenance
 from tests.latency.records import one_round, record
 from tests.latency.sessions import COOL
 
@@ -93,6 +94,8 @@ def test_speed_up_pairs_rounds() -> None:
     assert found is not None
     assert (found.value, found.low, found.high) == pytest.approx((1.5, 1.5, 1.5))
     assert speed_up(record([1, 2]), record([1, 2])) is None  # one round has no spread
+    # Measured by another run, on another day: what the machine does otherwise by then is not the package's.
+    assert speed_up(dense, sparse.model_copy(update={"provenance": provenance()})) is None
 
 
 def test_the_interval_of_a_speed_up_is_students() -> None:

@@ -9,9 +9,11 @@ import pytest
 from coreml_prune_bench.latency.placement import summed_up
 from coreml_prune_bench.records.accuracy import Runtime
 from coreml_prune_bench.records.latency import Placement, PlannedOperation, State
+from coreml_prune_bench.records.provenance import provenance
+from coreml_prune_bench.report.answer import medians
 from coreml_prune_bench.report.latency_captions import PUBLISHED_DEVICE
 from coreml_prune_bench.report.latency_tables import render, render_operations, rows
-from tests.latency.records import one_round, record
+from tests.latency.records import ONE_RUN, one_round, record
 from tests.latency.sessions import COOL
 
 ENGINE, CPU = ("cpu", "gpu", "neural_engine"), ("cpu",)
@@ -30,6 +32,29 @@ def placed() -> Placement:
 DENSE = record([0.6, 0.6, 0.6], [0.6, 0.6, 0.6], algorithm="dense", name="dense", placement=placed())
 SPARSE = record([0.4, 0.4, 0.4], [0.4, 0.4, 0.4], algorithm="sparse-gpt", name="sparse", placement=placed())
 FAILED = record(algorithm="post-training", name="failed", status="failed", reason="hung: no sign of life for 900 s")
+
+
+def test_packages_of_two_runs_have_no_speed_up_and_the_table_says_why() -> None:
+    later = SPARSE.model_copy(update={"provenance": provenance()})
+    assert [row["speed_up"] for row in rows([DENSE, later])] == [None, None]
+    told = "no speed-up, since another run timed the dense package; `latency --again` times both in turns"
+    assert told in render([DENSE, later])
+    assert told not in render([DENSE, SPARSE])
+
+
+def test_the_report_has_medians_of_one_protocol_in_a_column_the_newest() -> None:
+    older, newer = (
+        SPARSE.model_copy(
+            update={"provenance": ONE_RUN.model_copy(update={"created": day}), "rounds": (one_round([ms]),)}
+        )
+        for day, ms in (("2026-01-01", 0.5), ("2026-02-01", 0.4))
+    )
+    batch = older.model_copy(update={"protocol": older.protocol.model_copy(update={"batch_size": 8})})
+    portable = older.model_copy(update={"runtime": older.runtime.model_copy(update={"name": "portable"})})
+    where = f"{older.device.name}, all"
+    expected = {where: 0.4, f"{where}, batch 8": 0.5, f"{where}, portable": 0.5}
+    for records in ([older, newer, batch, portable], [batch, portable, newer, older]):
+        assert {name: of["sparse"] for name, of in medians(records).items()} == pytest.approx(expected)
 
 
 def test_rows_hold_plain_numbers() -> None:

@@ -200,7 +200,7 @@ def latency(
         machine, open_runtime = mobile_device(device, credentials)
     elif cluster is None:
         machine, open_runtime = this_machine(runtime)
-    found = given or packages_of_suite(results, suite or "", runtime)
+    found = given or packages_of_suite(results, *_of_suite(suite or "", runtime))
     targets = [Target(path, package, unit, batch) for path, package in found for unit in units for batch in batches]
     _in_use = [use(path) for path, _ in found if cache_folder() in path.parents]  # until this function ends
     reporter = Reporter()
@@ -278,6 +278,18 @@ def _positive(option: str, text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise BenchError(f"{option} {text!r}: expected a number from 1 on")
     return int(text)
+
+
+def _of_suite(suite: str, runtime: RuntimeName) -> tuple[str, RuntimeName, set[tuple[str, str, str]]]:
+    """Its name, and its cells as its file has them; none where it is not here, and the records have to do."""
+    from coreml_prune_bench.bench.suite import load_suite, shipped_suites
+
+    if not suite.endswith(".toml") and suite not in shipped_suites():
+        return suite, runtime, set()
+    known = load_suite(suite)
+    dense = {(model, "dense", "Float16") for model in known.models}
+    pruned = {(m, config.algorithm, config.name) for config in known.configs for m in known.models if config.is_for(m)}
+    return known.name, runtime, dense | pruned
 
 
 def _counted(packages: list[Path] | None, suite: str | None) -> tuple[int, str]:

@@ -1,5 +1,6 @@
 """What is measured: packages, given by path or found in a results folder, on choices of compute units."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,15 +59,29 @@ def package_at(path: Path, runtime: RuntimeName = "coreml") -> MeasuredPackage:
     )
 
 
-def packages_of_suite(results: Path, suite: str, runtime: RuntimeName = "coreml") -> list[tuple[Path, MeasuredPackage]]:
+Cell = tuple[str, str, str]
+"""A network, by its name or as the user named it, an algorithm and a config in words."""
+
+
+def packages_of_suite(
+    results: Path, suite: str, runtime: RuntimeName = "coreml", cells: Collection[Cell] = ()
+) -> list[tuple[Path, MeasuredPackage]]:
     """The suite's packages that `run` has left in a results folder, each network's dense one first.
 
+    cells: of the suite's file. Those that another suite has measured into the folder, which `run` does not measure
+    again, are the suite's, too: of the same weights and data as its own, or as they are where it has none of its own.
     Of each network and config the newest, and of several trials the first: they hold as many zeros. Core AI's are the
     `.aimodel`, everyone else's the `.mlpackage`. Needs neither data nor weights, so a folder that was made elsewhere
     will do. Raises BenchError where there are none.
     """
     format = "aimodel" if runtime == "coreai" else CORE_ML
-    of_suite = (r for r in read_records(results) if r.suite == suite and r.package_format == format)
+    of_format = [record for record in read_records(results) if record.package_format == format]
+    subjects = {record.subject_key for record in of_format if record.suite == suite}
+    of_suite = [
+        record.model_copy(update={"suite": suite})
+        for record in of_format
+        if record.suite == suite or (_cell(record) in cells and (record.subject_key in subjects or not subjects))
+    ]
     trials = newest_trials(of_suite)
     records = [first for row in trials if (first := next((record for record in row if record.package), None))]
     if not records:
@@ -88,6 +103,10 @@ def packages_of_suite(results: Path, suite: str, runtime: RuntimeName = "coreml"
             f"{results / 'artifacts'} lacks the packages of {', '.join(missing)}: copy the whole results folder"
         )
     return found
+
+
+def _cell(record: Record) -> Cell:
+    return record.network.spec or record.network.name, record.pruning.algorithm, record.pruning.config
 
 
 def _name(record: Record) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from coreml_prune_bench.bench.run import Outcome
+from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.latency import machines
 from coreml_prune_bench.latency.bench import Bench
 from coreml_prune_bench.latency.runtimes import CoreMLRuntime
@@ -105,6 +106,15 @@ def test_a_suite_from_its_records(run_bench, mac, tiny_run: Outcome, tiny_result
     assert table[0]["speed_up"] is None
     assert all(row["speed_up"] == pytest.approx(1, rel=0.02) for row in table[1:])
     assert all(row["published_median_ms"] is None for row in table)  # of ten classes and 32x32 images
+
+
+def test_packages_that_another_suite_measured_are_of_both(tiny_run: Outcome, tiny_results: Path) -> None:
+    """What is there already `run` does not measure again, so its record says the first suite's name."""
+    dense, half = (("tiny", "dense", "Float16"), ("tiny", "post-training", "Unstructured Sparsity 50%"))
+    found = packages_of_suite(tiny_results, "mine", cells={dense, half})
+    assert [package.pruning.algorithm for _, package in found if package.pruning] == ["dense", "post-training"]
+    with pytest.raises(BenchError, match="no .mlpackage of suite mine"):
+        packages_of_suite(tiny_results, "mine", cells={("other", "dense", "Float16")})
 
 
 def test_pytest_benchmarks_format(run_bench, mac, package: Path, tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ def other_preprocessing(package: Path, classifier: "Classifier", split: Split) -
 
 
 def _ways(asked: Preprocessing, feed: Feed) -> Iterator[tuple[str, Preprocessing]]:
-    for option, numbers in _OTHERS.items():
+    takes_integers = np.dtype(feed.feature.dtype).kind in "iu"  # which are pixels as they are, and no others
+    for option, numbers in () if takes_integers else _OTHERS.items():
         other = Preprocessing.model_validate(asked.view.model_dump() | {"layout": asked.layout} | numbers)
         if other.affine() != asked.affine() and len(other.affine()[0]) in (1, feed.channels):
             yield option, other

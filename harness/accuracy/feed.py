@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from coreml_prune_bench.aimodel.programs import read_program
 from coreml_prune_bench.core.errors import PackageError
 from coreml_prune_bench.mlprogram.normalization import Normalization, normalization_of
 from coreml_prune_bench.mlprogram.program import Feature
-from coreml_prune_bench.mlprogram.reader import read
 from coreml_prune_bench.models.preprocessing import Preprocessing
 
 _MOST_PIXELS_A_SIDE = 4096
@@ -71,7 +71,7 @@ def feed_of(package: Path, feature: Feature, asked: Preprocessing) -> Feed:
     if asked.crop == "center" and asked.shorter_side(size) < size:
         raise PackageError(f"{package}: takes {size} pixels a side, of images resized to {asked.resize}: expected more")
     numbers = feature.kind == "array" or feature.color_space == "GRAYSCALE_FLOAT16"
-    found = normalization_of(read(package), feature.name) if numbers else None
+    found = normalization_of(read_program(package), feature.name) if numbers else None
     if not numbers:
         note = (
             f"warning: {package} takes pixels as an image, and normalizes them itself where it has to: --scale, --mean "

@@ -1,4 +1,4 @@
-"""What predicts when a cell is evaluated: the portable runtime, or Core ML on this Mac. Imports neither."""
+"""What predicts when packages are evaluated: the portable runtime, or Apple's. Imports none of them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,29 +8,31 @@ from coreml_prune_bench.accuracy.watched import watched_loader
 from coreml_prune_bench.core.keys import code_version, package_versions
 from coreml_prune_bench.models.processors import cores
 from coreml_prune_bench.records.accuracy import Runtime
-from coreml_prune_bench.runtimes.protocol import Load, MLPackageRuntime
+from coreml_prune_bench.runtimes.protocol import Load, RuntimeName
 
 if TYPE_CHECKING:
     from coreml_prune_bench.latency.session import Machine
 
 _CODE = ("accuracy.evaluate",)
+_AUTHORED_BY = {"coreml": "coremltools", "coreai": "coreai-core"}
+"""The package that calls Apple's runtime."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """compute_units: Core ML's; the portable runtime has the CPU alone."""
+    """compute_units: of Apple's runtimes; the portable runtime has the CPU alone."""
 
-    runtime: MLPackageRuntime = "portable"
+    runtime: RuntimeName = "portable"
     compute_units: str = "cpu"
 
     @property
     def code(self) -> tuple[str, ...]:
         """The entry points of what predicts."""
-        return _CODE if self.runtime == "portable" else (*_CODE, "runtimes.coreml")
+        return _CODE if self.runtime == "portable" else (*_CODE, f"runtimes.{self.runtime}")
 
     @cached_property
     def inputs(self) -> dict[str, Any]:
-        """What predictions depend on besides package and images; Core ML's on the chip and the system's build."""
+        """What predictions depend on besides package and images; of Apple's on the chip and the system's build."""
         if self.runtime == "portable":
             return {
                 "runtime": "portable",
@@ -41,7 +43,7 @@ class Evaluation:
             "runtime": self.described.model_dump(),
             "chip": self._machine.device.chip,
             "code": code_version(*self.code),
-            "packages": package_versions("coremltools", "numpy", "pillow"),
+            "packages": package_versions(_AUTHORED_BY[self.runtime], "numpy", "pillow"),
         }
 
     @cached_property
@@ -51,7 +53,7 @@ class Evaluation:
 
     @property
     def threads(self) -> int | None:
-        """Those of a prediction; Core ML's are not known."""
+        """Those of a prediction; of Apple's runtimes they are not known."""
         return cores() if self.runtime == "portable" else None
 
     @property

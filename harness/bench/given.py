@@ -11,14 +11,25 @@ from typing import Any
 
 from coreml_prune_bench.accuracy.class_labels import read_class_map
 from coreml_prune_bench.accuracy.runtime import Evaluation
+from coreml_prune_bench.aimodel.programs import is_core_ai, read_package
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.escaping import shell_command, shell_option
 from coreml_prune_bench.core.files import tree_hash
 from coreml_prune_bench.core.keys import code_behind, key_of
 from coreml_prune_bench.data import DataSet
-from coreml_prune_bench.mlprogram.summary import PackageSummary, WeightSummary, read_package
+from coreml_prune_bench.mlprogram.summary import PackageSummary, WeightSummary
 from coreml_prune_bench.models.preprocessing import Preprocessing
-from coreml_prune_bench.records.accuracy import GIVEN, Data, Layer, Network, Package, Provenance, Pruning, Record
+from coreml_prune_bench.records.accuracy import (
+    CORE_ML,
+    GIVEN,
+    Data,
+    Layer,
+    Network,
+    Package,
+    Provenance,
+    Pruning,
+    Record,
+)
 from coreml_prune_bench.records.predictions import Precision, Predictions
 from coreml_prune_bench.records.provenance import provenance
 
@@ -66,14 +77,32 @@ def names_of(packages: Sequence[Path], given: Sequence[str] | None) -> list[tupl
     return names
 
 
-def record_of(package: Path, name: tuple[str, str], predictions: Predictions, how: Measured) -> Record:
+@dataclass(frozen=True)
+class Given:
+    """A package as it was before it was measured."""
+
+    path: Path
+    summary: PackageSummary
+    sha256: str
+
+    @classmethod
+    def at(cls, package: Path) -> "Given":
+        """Raises PackageError where it cannot be read."""
+        sha256 = tree_hash(package)
+        return cls(package, read_package(package), sha256)
+
+
+def record_of(given: Given, name: tuple[str, str], predictions: Predictions, how: Measured) -> Record:
     """A record that says what one package predicted.
 
     A package without compressed weights is the dense one of its network, which others are compared with.
+    Raises BenchError where the package is another one by now.
     """
-    summary, data, view = read_package(package), how.data, how.asked.view
+    package, summary, data, view = given.path, given.summary, how.data, how.asked.view
+    if tree_hash(package) != given.sha256:
+        raise BenchError(f"{package} was changed while it was measured: measure it again")
     network, config = name
-    sha256, dense = tree_hash(package), all(weight.storage == "dense" for weight in _matrices(summary))
+    sha256, dense = given.sha256, all(weight.storage == "dense" for weight in _matrices(summary))
     subject = {"packages": network, "val_data": data.val.fingerprint, "view": view.changes()}
     runtime = how.evaluation.described
     if runtime.name == "portable":
@@ -129,6 +158,7 @@ def record_of(package: Path, name: tuple[str, str], predictions: Predictions, ho
                 for weight in _compressed(summary)
             ),
         ),
+        package_format="aimodel" if is_core_ai(package) else CORE_ML,
         runtime=runtime,
         predictions=predictions,
         code=code_behind(*how.evaluation.code),
@@ -174,8 +204,8 @@ def _command(package: Path, name: tuple[str, str], how: Measured) -> str:
     for option, value in how.asked.changes().items():
         text = ",".join(f"{number:g}" for number in value) if isinstance(value, list) else str(value)
         command += shell_option(f"--{option}", text)
-    if how.evaluation.runtime == "coreml":
-        command += ["--runtime", "coreml", "--compute-units", how.evaluation.compute_units]
+    if how.evaluation.runtime != "portable":
+        command += ["--runtime", how.evaluation.runtime, "--compute-units", how.evaluation.compute_units]
     elif how.precision != "float32":
         command += ["--precision", how.precision]
     if how.class_map:

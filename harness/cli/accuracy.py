@@ -188,7 +188,7 @@ def _evaluated(
     from coreml_prune_bench.accuracy.runtime import PORTABLE, Evaluation
     from coreml_prune_bench.accuracy.watched import watched_loader
     from coreml_prune_bench.bench.contention import tell_if_busy
-    from coreml_prune_bench.bench.given import Measured, file_name, record_of
+    from coreml_prune_bench.bench.given import Given, Measured, file_name, record_of
     from coreml_prune_bench.data.halves import open_data_or_part
     from coreml_prune_bench.records.chance import guesses
     from coreml_prune_bench.records.store import Store
@@ -197,7 +197,8 @@ def _evaluated(
     reporter = Reporter()
     classes = read_class_map(class_map) if class_map else None
     opened = open_data_or_part(data)
-    evaluation = Evaluation(runtime, compute_units) if runtime == "coreml" else PORTABLE
+    evaluation = PORTABLE if runtime == "portable" else Evaluation(runtime, _units(runtime, compute_units))
+    given = [Given.at(package) for package in packages] if results else []
     machines: tuple[str, ...] = ()
     if there:
         from coreml_prune_bench.cluster.accuracy import Asks, evaluate_on_cluster
@@ -231,8 +232,8 @@ def _evaluated(
             opened, asked, evaluation, precision, class_map, output, skipped, seconds, threads, machines
         )
         store = Store(results)
-        for package, name, predictions in zip(packages, names, every, strict=True):
-            record = record_of(package, name, predictions, measured)
+        for one, name, predictions in zip(given, names, every, strict=True):
+            record = record_of(one, name, predictions, measured)
             store.write_record(file_name(record), record)
         reporter.say(f"{len(packages)} record{'s' if packages[1:] else ''} in {results / 'records'}")
     return every, skipped

@@ -26,7 +26,7 @@ def within(seconds: float | None, function: Callable[..., T], /, *arguments: Any
         return function(*arguments, **options)
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_call, args=(theirs, function, arguments, options), daemon=True)
+    process = context.Process(target=_call, args=(theirs, function, arguments, options))
     process.start()
     theirs.close()
     try:
@@ -46,7 +46,7 @@ def within(seconds: float | None, function: Callable[..., T], /, *arguments: Any
 
 
 def _call(connection: Connection, function: Callable[..., Any], arguments: tuple, options: dict[str, Any]) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     try:
         connection.send((function(*arguments, **options), None))
     except KeyboardInterrupt:  # told to the whole group; the process that waits ends this one
@@ -58,8 +58,12 @@ def _call(connection: Connection, function: Callable[..., Any], arguments: tuple
         connection.send((None, error))
 
 
-def _end_with_parent() -> None:
-    """However that one ends, nothing is left that computes."""
+def end_with_parent() -> None:
+    """However the process ends that started this one, nothing is left that computes."""
+    threading.Thread(target=_wait_for_its_end, daemon=True).start()
+
+
+def _wait_for_its_end() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

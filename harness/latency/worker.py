@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from coreml_prune_bench.core.environment import environment
 from coreml_prune_bench.core.errors import BenchError, told
+from coreml_prune_bench.core.time_limit import end_with_parent
 from coreml_prune_bench.latency.bench import Bench, Runtime, SleptError
 from coreml_prune_bench.runtimes.coreml import said
 
@@ -187,6 +188,7 @@ def _bench(open_runtime: OpenRuntime, alive: Callable[[], None]) -> Bench:
 
 def _serve(connection: Connection, make: Callable[[Callable[[], None]], Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to act upon, which then ends this process
+    end_with_parent()
     spare_imports()
     os.dup2(2, 1)  # Core ML's compiler writes to standard output, which is for tables
     try:

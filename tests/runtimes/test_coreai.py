@@ -1,6 +1,7 @@
 """Apple's runtime for a `.aimodel`, on the processor, beside values by torch and beside the portable runtime."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import torch
 coreai_runtime = pytest.importorskip("coreai.runtime", reason="coreai-core is not installed")
 
 from coreml_prune_bench.accuracy.watched import watched_loader  # noqa: E402
+from coreml_prune_bench.aimodel.reader import DEFINED, METADATA, OWN_METADATA  # noqa: E402
 from coreml_prune_bench.core.errors import BenchError, PackageError  # noqa: E402
+from coreml_prune_bench.records.accuracy import read_records  # noqa: E402
 from coreml_prune_bench.records.latency import read_latency_records  # noqa: E402
 from coreml_prune_bench.records.parity import read_parity_records  # noqa: E402
 from coreml_prune_bench.runtimes import coreai, portable  # noqa: E402
@@ -137,6 +140,33 @@ def test_parity_and_accuracy_as_commands(run_bench, folder: Path, tiny: Path, ha
     found = {name: json.loads(run_bench("accuracy", tiny, "--runtime", name, *data)[1])[0] for name in _RUNTIMES}
     assert found["coreai"]["top1"] == found["portable"]["top1"]
     assert found["coreai"]["compute_units"] == "cpu_only"
+
+
+def test_records_of_either_runtime(run_bench, refused, folder: Path, tiny: Path, tmp_path: Path) -> None:
+    """Also in a process of its own, which `--time-limit` ends: Apple's runtime is in another one below it."""
+    command = ("accuracy", tiny, "--data", f"imagefolder:{folder}", "--results", tmp_path, "--json")
+    for runtime in _RUNTIMES:
+        code, _, errors = run_bench(*command, "--runtime", runtime, "--time-limit", 300)
+        assert code == 0, errors
+    assert {(one.runtime.name, one.package_format) for one in read_records(tmp_path) if one.runtime} == {
+        ("portable", "aimodel"), ("coreai", "aimodel"),
+    }  # fmt: skip
+    assert "not done after 1 s" in refused(*command, "--runtime", "coreai", "--time-limit", 1)
+
+
+def test_pixels_as_an_array_of_bytes(run_bench, refused, folder: Path, tiny: Path, tmp_path: Path) -> None:
+    """Another's `.aimodel` does not say that it takes an image."""
+    foreign = tmp_path / "foreign.aimodel"
+    shutil.copytree(tiny, foreign)
+    metadata = json.loads((foreign / METADATA).read_text())
+    del metadata[DEFINED][OWN_METADATA]
+    (foreign / METADATA).write_text(json.dumps(metadata))
+    data = ("--data", f"imagefolder:{folder}", "--json")
+    assert "nothing says which ones pixels become; say it with --scale" in refused("accuracy", foreign, *data)
+    code, output, errors = run_bench("accuracy", foreign, *data, "--scale", 1)
+    assert code == 0, errors
+    (expected,) = json.loads(run_bench("accuracy", tiny, *data)[1])
+    assert json.loads(output)[0]["top1"] == expected["top1"]
 
 
 def test_latency_says_what_runs_it(refused, tiny: Path, package: Path) -> None:

@@ -127,7 +127,7 @@ class Store:
     def write_record(self, name: str, record: Record) -> Record:
         """Write a record in one go; returns the one that counts.
 
-        A failed one does not replace one that another run has measured meanwhile.
+        A failed one does not replace one that another run has measured meanwhile, here or at the address.
         """
         with self._records_lock():
             there = self.record(name) if record.status == "failed" else None
@@ -136,6 +136,7 @@ class Store:
             write_atomically(self._path(name), record.to_json())
         if self._mirror:
             self._mirror.send(self._path(name))
+            return self.record(name) or record
         return record
 
     def _clear(self) -> None:

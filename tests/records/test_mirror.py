@@ -10,6 +10,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.records.mirror import Mirror, is_address
 from coreml_prune_bench.records.store import Store
+from tests.factories import accuracy_record, failed_record
 
 ADDRESS = "memory://bench/results"
 
@@ -53,6 +54,21 @@ def test_what_is_there_comes_and_what_went_there_goes(system):
     assert here() == {"records/a.json": "3", "records/mine.json": "4"}
     mirror.push()
     assert system.cat("/bench/results/records/mine.json") == b"4"
+
+
+def test_what_failed_here_does_not_replace_what_another_machine_measured(system, another_machine):
+    name, failed = "resnet50--sparse-gpt--x", failed_record()
+    measured = accuracy_record([True, False]).model_copy(update={"key": failed.key})
+    here = Store(Mirror(ADDRESS).folder)
+    another_machine()
+    there = Store(Mirror(ADDRESS).folder)
+    assert here.write_record(name, measured) == measured
+    assert there.write_record(name, failed) == measured  # though it had not come there yet
+    assert json.loads(system.cat(f"/bench/results/records/{name}.json"))["status"] == "measured"
+    mirror = Mirror(ADDRESS)
+    (mirror.folder / "records" / f"{name}.json").write_text(failed.to_json())
+    mirror.push()
+    assert json.loads(system.cat(f"/bench/results/records/{name}.json"))["status"] == "measured"
 
 
 def test_only_what_is_new_is_sent(system, monkeypatch):

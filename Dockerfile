@@ -14,7 +14,7 @@ ENTRYPOINT ["coreml-prune-bench"]
 CMD ["--help"]
 
 FROM python:3.12-slim AS full
-RUN apt-get update && apt-get install --yes --no-install-recommends make && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install --yes --no-install-recommends git make && rm -rf /var/lib/apt/lists/*
 COPY . /opt/coreml-prune-bench
 WORKDIR /opt/coreml-prune-bench
 RUN make setup

@@ -28,7 +28,10 @@ def compare(
     first: PackageArgument,
     second: PackageArgument,
     data: Annotated[
-        str, typer.Option("--data", metavar="SPEC", help="`digits`, `imagefolder:PATH`, `hf:NAME` or `hf:PATH`.")
+        str,
+        typer.Option(
+            "--data", metavar="SPEC", help="`digits`, `imagefolder:PATH`, `imagenet:PATH`, `hf:NAME` or `hf:PATH`."
+        ),
     ],
     precision: PrecisionOption = "float32",
     class_map: ClassMapOption = None,

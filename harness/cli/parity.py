@@ -39,7 +39,10 @@ _EACH = ["cpu_only", "cpu_and_gpu", "cpu_and_ne", "all"]
 def parity(
     package: PackageArgument,
     data: Annotated[
-        str, typer.Option("--data", metavar="SPEC", help="`digits`, `imagefolder:PATH`, `hf:NAME` or `hf:PATH`.")
+        str,
+        typer.Option(
+            "--data", metavar="SPEC", help="`digits`, `imagefolder:PATH`, `imagenet:PATH`, `hf:NAME` or `hf:PATH`."
+        ),
     ],
     compute_units: Annotated[
         list[str] | None,

@@ -125,7 +125,7 @@ def evaluate_on_cluster(where: Where, how: HowOnCluster, asks: Asks, data: DataS
         with reporter.steps("workers", 1) as steps:
             wait_for_one(admission, absence, _KIND, steps)
         workers = [one for one in admission.there if _KIND in one.resources and one.address not in admission.refused]
-        divided = parts(len(data.val), len(workers))
+        divided = parts(len(data.val), max(1, len(workers)))  # none of the kind yet: one may join
         with reporter.steps("parts of the images", len(divided)) as steps:
             heard = Heard(topic, reporter, steps)
             client.subscribe_topic(topic, heard)

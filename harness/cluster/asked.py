@@ -72,7 +72,9 @@ class Asked:
         told = [list(vars(one).values()) for one in self.facts]
         suite = self.choice.suite
         named = suite if isinstance(suite, str) else suite.model_dump(mode="json", exclude={"data"})
-        return f"fits-{key_of({'suite': named, 'facts': told, 'versions': self.versions})[:12]}"
+        measured = [self.evaluation.runtime, self.evaluation.compute_units]
+        of = {"suite": named, "facts": told, "versions": self.versions, "evaluation": measured}
+        return f"fits-{key_of(of)[:12]}"
 
     def look(self, place: Workplace, reporter: Reporter) -> tuple[list[Cell], list[str]]:
         """As `Question` has it: the suite's cells."""

@@ -8,16 +8,18 @@ from coreml_prune_bench.core.keys import code_version
 
 Versions = dict[str, str]
 
+_PACKAGES = ("coremltools", "torch", "torchvision", "onnx", "onnxruntime", "numpy", "pillow")
+"""Those that keys hold, and that convert, train and predict."""
+
 _CODE = ("bench.run", "cluster.tasks", "cluster.latency")
 """The entry points of what a worker does."""
 
 
 def versions() -> Versions:
-    """This machine's: Python's minor version, the packages that convert and train, and the hash of our code."""
+    """This machine's: Python's minor version, the packages that results depend on, and the hash of our code."""
     return {
         "Python": ".".join(platform.python_version_tuple()[:2]),
-        "coremltools": _installed("coremltools"),
-        "torch": _installed("torch"),
+        **{package: _installed(package) for package in _PACKAGES},
         "code": code_version(*_CODE)[:12],
     }
 

@@ -52,7 +52,7 @@ def gate(
         typer.Option(
             "--output",
             metavar="FILE",
-            help="Write the report there; only its first line is printed.",
+            help="Write the report there, in place of an earlier one; only its first line is printed.",
         ),
     ] = None,
 ) -> None:
@@ -77,7 +77,7 @@ def gate(
     if as_json:
         format = "json"
     if output is not None:
-        refuse_file(output, f"--output {output}")
+        refuse_file(output, f"--output {output}", replace=True)
     report = gate_folder(
         results,
         baseline,

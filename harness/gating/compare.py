@@ -120,7 +120,7 @@ def measure(
     progress: Progress = lambda what, done, total: None,
 ) -> list[EvaluatedPackage]:
     """Read packages and evaluate them in one pass. asked, class_map, output, and the errors: as of `evaluate`."""
-    summaries = [read_package(package) for package in packages]
+    summaries = [(read_package(package), tree_hash(package)) for package in packages]
     found, skipped = evaluate(
         packages,
         data.val,
@@ -132,8 +132,8 @@ def measure(
         progress=progress,
     )
     return [
-        EvaluatedPackage(package, summary, predictions, skipped, tree_hash(package), asked)
-        for package, summary, predictions in zip(packages, summaries, found, strict=True)
+        EvaluatedPackage(package, summary, predictions, skipped, sha256, asked)
+        for package, (summary, sha256), predictions in zip(packages, summaries, found, strict=True)
     ]
 
 

@@ -1,10 +1,16 @@
 """One package against a baseline, evaluated here and now: what the pytest fixture does."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filelock import FileLock
+
 from coreml_prune_bench.accuracy.class_labels import read_class_map
+from coreml_prune_bench.core.cache_folder import cache_folder
 from coreml_prune_bench.core.errors import BenchError, did_you_mean
+from coreml_prune_bench.core.keys import key_of
 from coreml_prune_bench.data.halves import open_data_or_part
 from coreml_prune_bench.gating.baseline import load_baseline, read_baseline, write_baseline
 from coreml_prune_bench.gating.checks import Report
@@ -56,14 +62,27 @@ def update_baseline(
     skip_bad_images: bool = False,
 ) -> None:
     """Evaluate a package and write it into a baseline file as `row`, in place of a row of that name. Makes the file."""
-    old = read_baseline(baseline) if baseline.exists() else Baseline(measured="")
+    if baseline.exists():
+        read_baseline(baseline)  # what it is not is told before the images are evaluated
     classes = read_class_map(class_map) if class_map else None
     opened = open_data_or_part(data)
     (measured,) = measure([package], opened, precision=precision, class_map=classes, skip_bad_images=skip_bad_images)
     new = measured.row(row, opened, precision)
-    kept = [one for one in old.accuracy if name_of(one) != row]
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    write_baseline(baseline, old.model_copy(update={"accuracy": (*kept, new), "measured": now}))
+    baseline.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(baseline):  # pytest's workers write one file
+        old = read_baseline(baseline) if baseline.exists() else Baseline(measured="")
+        kept = [one for one in old.accuracy if name_of(one) != row]
+        write_baseline(baseline, old.model_copy(update={"accuracy": (*kept, new), "measured": now}))
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """Inside, no other process of this user writes the file. The lock lies elsewhere: the file's folder is in git."""
+    locks = cache_folder() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / key_of({"file": str(file.resolve())})[:16]):
+        yield
 
 
 def _named(baseline: Baseline, row: str, source: str) -> AccuracyRow:

@@ -70,6 +70,8 @@ def _commands(trials: list[Record], shipped_suites: Collection[str]) -> tuple[st
         command += shell_option("--algorithms", first.pruning.algorithm)
     if len(trials) > 1:
         command += ["--trials", str(len(trials))]
+    if first.runtime and first.runtime.name == "coreml":
+        command += ["--runtime", "coreml", *shell_option("--compute-units", first.runtime.compute_units)]
     if first.data.skipped or first.data.train_skipped:
         command.append("--skip-bad-images")
     lines = []

@@ -138,6 +138,8 @@ def series_of(states: Sequence[State]) -> list[Series]:
         for of_row in values:  # in the order of the records, not of the verdicts
             points.setdefault(of_row, [])
         for row in _gated(before, state.rows).rows:
+            if (row.kind, row.key) not in values:
+                continue  # it failed, and there is nothing to draw
             found = values[row.kind, row.key]
             if found is not None:
                 first.setdefault((row.kind, row.key), found)

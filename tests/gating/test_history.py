@@ -10,7 +10,7 @@ import pytest
 from coreml_prune_bench.gating.baseline import from_records, write_baseline
 from coreml_prune_bench.gating.history import State, page, read_states, series_of
 from coreml_prune_bench.records.accuracy import Record
-from tests.factories import accuracy_record, latency_record, write_records
+from tests.factories import accuracy_record, failed_record, latency_record, write_records
 from tests.report.samples import Page
 
 COMMITS = 100
@@ -62,6 +62,12 @@ def test_each_commit_is_held_against_the_one_before(states):
     (latency,) = [one for one in by_name.values() if one.kind == "latency"]
     assert [(p.place, p.verdict) for p in latency.marked] == [(0, "new"), (LOST_AT, "worse")]
     assert latency.since.verdict == "worse"
+
+
+def test_a_cell_that_only_ever_failed_draws_no_line():
+    rows = from_records([record_at(0, 800), failed_record(model="broken")])
+    states = [State(name_of(commit), "2026-01-01", "a commit", rows) for commit in range(2)]
+    assert [one.key.model for one in series_of(states)] == ["resnet50"]
 
 
 def test_the_page_says_what_happened_the_newest_first_and_draws_a_line_a_row(states):

@@ -188,7 +188,7 @@ def test_latency_in_core_ai(run_bench, tiny: Path, half: Path, tmp_path: Path) -
     assert "Latency in ms, Core AI on " in output
     assert ("no Apple hardware's time" in output) == (sys.platform != "darwin")
     records = read_latency_records(tmp_path)
-    assert [record.package.name for record in records] == ["half", "tiny"]
+    assert [record.package.name for record in records] == ["half.aimodel", "tiny.aimodel"]
     for record in records:
         assert (record.runtime.name, record.runtime.compute_units) == ("coreai", "cpu_only")
         assert [len(one.call_ns) for one in record.rounds] == [3, 3]

@@ -82,8 +82,9 @@ def _matched(
     # What tells rows of one cell apart is part of their name only where a side has several: else it would hide that
     # another data set or device makes a row incomparable, by making it a missing and a new one.
     several = {cell for side in (baseline, run) for cell, count in Counter(map(_cell, side)).items() if count > 1}
-    before: dict[Key, _Row] = _by_key(baseline, several)
-    now: dict[Key, _Row] = _by_key(run, several)
+    sized = {cell for side in (baseline, run) for cell in several if len(_sizes(side, cell)) > 1}
+    before: dict[Key, _Row] = _by_key(baseline, several, sized)
+    now: dict[Key, _Row] = _by_key(run, several, sized)
     if against_dense:
         for key, row in now.items():
             if key.algorithm != "dense":
@@ -94,8 +95,25 @@ def _matched(
         yield Pair(kind, key, book.of(key), before.get(key), now.get(key))
 
 
-def _by_key(rows: Sequence[_Row], several: set[Cell]) -> dict[Key, _Row]:
-    return {Key(*_cell(row), context=_context(row) if _cell(row) in several else ""): row for row in rows}
+def _by_key(rows: Sequence[_Row], several: set[Cell], sized: set[Cell]) -> dict[Key, _Row]:
+    """several: cells of several rows. sized: of these, those whose rows differ in what they were built for."""
+    found = {}
+    for row in rows:
+        cell = _cell(row)
+        told = [_context(row) if cell in several else "", _built_for(row) if cell in sized else ""]
+        found[Key(*cell, context=", ".join(filter(None, told)))] = row
+    return found
+
+
+def _sizes(rows: Sequence[_Row], cell: Cell) -> set[str]:
+    return {_built_for(row) for row in rows if _cell(row) == cell} - {""}
+
+
+def _built_for(row: AccuracyRow | LatencyRow) -> str:
+    """Of a latency; not known of one that an earlier version saved, or of a package that nobody built here."""
+    if isinstance(row, AccuracyRow) or row.image_size is None:
+        return ""
+    return f"{row.classes} classes at {row.image_size} pixels"
 
 
 def _dense_of(row: _Row, rows: dict[Key, _Row]) -> _Row | None:
@@ -103,7 +121,8 @@ def _dense_of(row: _Row, rows: dict[Key, _Row]) -> _Row | None:
     model, _, _, compute_units = _cell(row)
     found = [r for key, r in rows.items() if (key.model, key.compute_units) == (model, compute_units)]
     dense = [r for r in found if r.algorithm == "dense"]
-    return next((r for r in dense if _context(r) == _context(row)), dense[0] if dense else None)
+    alike = [r for r in dense if _context(r) == _context(row)] or dense
+    return next((r for r in alike if _built_for(r) == _built_for(row)), alike[0] if alike else None)
 
 
 def _cell(row: AccuracyRow | LatencyRow) -> Cell:
@@ -117,8 +136,7 @@ def _context(row: AccuracyRow | LatencyRow) -> str:
         return f"{row.suite}, data {row.images.fingerprint[:_SHOWN]}, {runtime} on {row.runtime.compute_units}"
     protocol = f"batch {row.protocol.batch_size}, concurrency {row.protocol.concurrency}"
     arrays = ", arrays" if row.protocol.array_inputs else ""
-    built_for = f", {row.classes} classes at {row.image_size} pixels" if row.image_size else ""
-    return f"{row.device.name} ({row.device.chip}), {runtime}, {protocol}{arrays}{built_for}"
+    return f"{row.device.name} ({row.device.chip}), {runtime}, {protocol}{arrays}"
 
 
 def _conditions(row: AccuracyRow | LatencyRow) -> dict[str, tuple[object, str]]:

@@ -360,6 +360,9 @@ def test_latencies_at_other_image_sizes_are_other_rows():
     run = of(timed(32, 1.0, "2026-01-02"), timed(224, 9.0, "2026-01-03"))
     found = {row.key.context.rpartition(", ")[2]: row.verdict for row in gate(before, run).rows}
     assert found == {"10 classes at 224 pixels": "new", "10 classes at 32 pixels": "same"}
+    # An earlier version saved no sizes: its row is compared as before.
+    old = before.model_copy(update={"latency": (before.latency[0].model_copy(update={"image_size": None}),)})
+    assert [row.verdict for row in gate(old, of(timed(32, 1.0, "2026-01-02"))).rows] == ["same"]
     (row,) = gate(before, of(timed(224, 9.0))).rows
     assert (row.verdict, row.reason) == ("not comparable", "image size: 32 -> 224")
 

@@ -115,6 +115,10 @@ COMMANDS = {
 docstring."""
 
 
+_WAITED_FOR = {name for name, (_, group, _) in COMMANDS.items() if group == "Measure"} | {"report"}
+"""Commands that take seconds to import what they use, or to draw."""
+
+
 class _Commands(TyperGroup):
     """Knows its commands by name and line; the one that is called is imported then."""
 
@@ -135,7 +139,7 @@ class _Commands(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
-        if COMMANDS.get(name or "", ("", ""))[1] == "Measure" and sys.stderr.isatty() and "--help" not in args:
+        if name in _WAITED_FOR and sys.stderr.isatty() and "--help" not in args:
             say(f"{name}: starting")  # before anything is imported, which takes seconds
         return name, _imported(name) if name in COMMANDS else command, rest
 

@@ -200,7 +200,10 @@ def latency(
         machine, open_runtime = mobile_device(device, credentials)
     elif cluster is None:
         machine, open_runtime = this_machine(runtime)
-    found = given or packages_of_suite(results, *_of_suite(suite or "", runtime))
+    found = given
+    if suite:
+        name, cells = _of_suite(suite)
+        found = packages_of_suite(results, name, runtime, cells)
     targets = [Target(path, package, unit, batch) for path, package in found for unit in units for batch in batches]
     _in_use = [use(path) for path, _ in found if cache_folder() in path.parents]  # until this function ends
     reporter = Reporter()
@@ -280,16 +283,16 @@ def _positive(option: str, text: str) -> int:
     return int(text)
 
 
-def _of_suite(suite: str, runtime: RuntimeName) -> tuple[str, RuntimeName, set[tuple[str, str, str]]]:
+def _of_suite(suite: str) -> tuple[str, set[tuple[str, str, str]]]:
     """Its name, and its cells as its file has them; none where it is not here, and the records have to do."""
     from coreml_prune_bench.bench.suite import load_suite, shipped_suites
 
     if not suite.endswith(".toml") and suite not in shipped_suites():
-        return suite, runtime, set()
+        return suite, set()
     known = load_suite(suite)
     dense = {(model, "dense", "Float16") for model in known.models}
     pruned = {(m, config.algorithm, config.name) for config in known.configs for m in known.models if config.is_for(m)}
-    return known.name, runtime, dense | pruned
+    return known.name, dense | pruned
 
 
 def _counted(packages: list[Path] | None, suite: str | None) -> tuple[int, str]:

@@ -17,20 +17,18 @@ def own_folder() -> Iterator[Path]:
     """The folder, for its user alone. Its lock lies beside it, held from before it is there until it is gone."""
     temporary = Path(tempfile.gettempdir())
     for left in temporary.glob(f"{PREFIX}*.lock"):
-        with suppress(Timeout, OSError):  # it is in use, or another user's
-            _remove(left.with_suffix(""), FileLock(left, timeout=0))
+        with suppress(Timeout, OSError), FileLock(left, timeout=0):  # else it is in use, or another user's
+            _remove(left.with_suffix(""))
     folder = temporary / f"{PREFIX}{uuid4().hex[:12]}"
-    lock = FileLock(folder.with_suffix(".lock"), mode=0o600)
-    lock.acquire()
-    folder.mkdir(mode=0o700)
-    try:
-        yield folder
-    finally:
-        _remove(folder, lock)
+    with FileLock(folder.with_suffix(".lock"), mode=0o600):
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            _remove(folder)
 
 
-def _remove(folder: Path, lock: FileLock) -> None:
-    with lock:
-        shutil.rmtree(folder, ignore_errors=True)
-        Path(lock.lock_file).unlink(missing_ok=True)
-    lock.release(force=True)
+def _remove(folder: Path) -> None:
+    """The folder and its lock, which the caller holds."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.with_suffix(".lock").unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """Which rows of a run and of a baseline belong together, and whether they can be compared."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -82,7 +82,7 @@ def _matched(
     # What tells rows of one cell apart is part of their name only where a side has several: else it would hide that
     # another data set or device makes a row incomparable, by making it a missing and a new one.
     several = {cell for side in (baseline, run) for cell, count in Counter(map(_cell, side)).items() if count > 1}
-    sized = {cell for side in (baseline, run) for cell in several if len(_sizes(side, cell)) > 1}
+    sized = {cell for side in (baseline, run) for cell, sizes in _sizes(side).items() if len(sizes) > 1}
     before: dict[Key, _Row] = _by_key(baseline, several, sized)
     now: dict[Key, _Row] = _by_key(run, several, sized)
     if against_dense:
@@ -105,8 +105,13 @@ def _by_key(rows: Sequence[_Row], several: set[Cell], sized: set[Cell]) -> dict[
     return found
 
 
-def _sizes(rows: Sequence[_Row], cell: Cell) -> set[str]:
-    return {_built_for(row) for row in rows if _cell(row) == cell} - {""}
+def _sizes(rows: Sequence[_Row]) -> dict[Cell, set[str]]:
+    """By cell, what its rows were built for, of those that say it."""
+    found: defaultdict[Cell, set[str]] = defaultdict(set)
+    for row in rows:
+        if built_for := _built_for(row):
+            found[_cell(row)].add(built_for)
+    return found
 
 
 def _built_for(row: AccuracyRow | LatencyRow) -> str:

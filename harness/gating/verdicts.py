@@ -75,17 +75,23 @@ def _failed_besides(
 
     unless_asked: the verdict where no absolute rule is about such a row; None: it is left out.
     """
-    told = {(pair.kind, pair.key.model, pair.key.algorithm, pair.key.config) for pair in pairs if pair.run is None}
+    told = {_cell(pair.kind, pair.key) for pair in pairs if pair.run is None}
     for failure in failures:
-        kind, cell = failure.kind, (failure.model, failure.algorithm, failure.config)
-        key = Key(*cell)
+        kind, key = failure.kind, Key(failure.model, failure.algorithm, failure.config)
         rules = book.of(key)
         is_asked = any(rule.quantity.kind == kind for rule in rules.require)
         verdict: Verdict | None = "missing" if is_asked else unless_asked
         is_compared = bool(set(CHECKS[kind]) & set(rules.checks))
-        if (kind, *cell) not in told and verdict is not None and (is_asked or is_compared):
-            reason = f"failed in the run: {failure.reason}"
-            yield Row(key, kind, verdict, verdict in rules.fail, (), reason)
+        if _cell(kind, key) not in told and verdict is not None and (is_asked or is_compared):
+            yield Row(key, kind, verdict, verdict in rules.fail, (), _said(failure))
+
+
+def _cell(kind: Kind, of: Key | Failure) -> tuple[Kind, str, str, str]:
+    return kind, of.model, of.algorithm, of.config
+
+
+def _said(failure: Failure) -> str:
+    return f"failed in the run: {failure.reason}"
 
 
 # --- absolute rules
@@ -237,9 +243,8 @@ def _failed_trials(row: AccuracyRow | LatencyRow) -> str:
 
 
 def _why_missing(pair: Pair, failures: Sequence[Failure]) -> str:
-    cell = (pair.kind, pair.key.model, pair.key.algorithm, pair.key.config)
-    reasons = [f.reason for f in failures if (f.kind, f.model, f.algorithm, f.config) == cell]
-    return f"failed in the run: {reasons[0]}" if reasons else "not in the run"
+    own = _cell(pair.kind, pair.key)
+    return next((_said(failure) for failure in failures if _cell(failure.kind, failure) == own), "not in the run")
 
 
 def _checks(pair: Pair, evidence: _Evidence | None) -> Iterator[Check]:

@@ -156,17 +156,19 @@ class Mirror:
         seen[name] = [told, _here(path)]
 
     def _send(self, name: str, seen: dict[str, list[str]]) -> None:
-        path = self.folder / name
+        path, place = self.folder / name, f"{self._root}/{name}"
         with _explained(self.address):
-            if _has_failed(path.read_bytes()):
-                self._system.invalidate_cache()
-                place = f"{self._root}/{name}"
-                if self._system.exists(place) and not _has_failed(self._system.cat_file(place)):
-                    return self._fetch(name, _there(self._system.info(place)), seen)
+            if _has_failed(path.read_bytes()) and self._has_measured(place):
+                self._fetch(name, _there(self._system.info(place)), seen)
+                return
             self._put(path, name)
             self._system.invalidate_cache()
-            seen[name] = [_there(self._system.info(f"{self._root}/{name}")), _here(path)]
-        return None
+            seen[name] = [_there(self._system.info(place)), _here(path)]
+
+    def _has_measured(self, place: str) -> bool:
+        """Whether a record is there that did not fail."""
+        self._system.invalidate_cache()
+        return self._system.exists(place) and not _has_failed(self._system.cat_file(place))
 
     def _put(self, path: Path, name: str) -> None:
         target = f"{self._root}/{name}"

@@ -136,7 +136,8 @@ class Store:
             write_atomically(self._path(name), record.to_json())
         if self._mirror:
             self._mirror.send(self._path(name))
-            return self.record(name) or record
+            if record.status == "failed":  # it may have given way to one that is there
+                return self.record(name) or record
         return record
 
     def _clear(self) -> None:

@@ -49,7 +49,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         )
 
 
-_OTHERS = {"torch": "torch eager", "export": "ONNX Runtime on torch's export"}
+_OTHERS = {
+    "torch": "torch eager",
+    "export": "ONNX Runtime on torch's export",
+    "mlpackage": "the .mlpackage",
+    "apple": "Apple's runtime for the processor",
+}
 
 
 def _speed(info: dict[str, Any], seconds: float) -> str:

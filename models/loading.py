@@ -23,14 +23,18 @@ _CHUNK = 16
 _MOST_THREADS = 16
 
 
-class LabelledImages(Protocol):
-    """Images to train on and calibrate with. Threads ask for several parts at once."""
+class Images(Protocol):
+    """Images to calibrate with. Threads ask for several parts at once."""
 
     def __len__(self) -> int: ...
 
     def images(self, indices: np.ndarray, epoch: int | None) -> np.ndarray:
         """uint8 [n, H, W, 3]; augmented as in that epoch, or as in evaluation where epoch is None."""
         ...
+
+
+class LabelledImages(Images, Protocol):
+    """Images to train on."""
 
     def labels(self, indices: np.ndarray) -> np.ndarray:
         """int64 [n]."""

@@ -8,7 +8,7 @@ to rounding.
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from coreml_prune_bench.models.batchnorm_statistics import measured_batchnorm
 from coreml_prune_bench.models.checkpoints import Checkpoint, State, signals_held_back
 from coreml_prune_bench.models.config import Distillation, TrainingConfig
 from coreml_prune_bench.models.devices import (
@@ -32,7 +33,7 @@ from coreml_prune_bench.models.distributed import ALONE, Team, training_together
 from coreml_prune_bench.models.errors import BenchError, CellFailedError
 from coreml_prune_bench.models.gradient_clipping import shorten
 from coreml_prune_bench.models.layout import back_from_device, move, to_device
-from coreml_prune_bench.models.loading import LabelledImages, load_ahead
+from coreml_prune_bench.models.loading import Images, LabelledImages, load_ahead
 from coreml_prune_bench.models.schedules import rate_and_momentum
 
 # ImageNet's channel statistics, for pixels in [0, 1]; conversion puts the same numbers into the Core ML model.
@@ -136,12 +137,12 @@ def normalize(images: np.ndarray) -> Tensor:
     return _normalized(torch.from_numpy(images), *_statistics(CPU)).contiguous()
 
 
-def calibration_order(data: LabelledImages, samples: int) -> np.ndarray:
+def calibration_order(data: Images, samples: int) -> np.ndarray:
     """Positions of the training images to calibrate with, int64 [samples] or all; more begin with the same ones."""
     return np.random.default_rng(0).permutation(len(data))[:samples]
 
 
-def calibration_batches(data: LabelledImages, samples: int, batch_size: int, *, views: int = 1) -> Iterator[Tensor]:
+def calibration_batches(data: Images, samples: int, batch_size: int, *, views: int = 1) -> Iterator[Tensor]:
     """Normalized batches of `samples` training images (or all, if fewer), always the same ones in the same order.
 
     views: of each image; as in evaluation, and then, after all images, augmented in one way after the other.
@@ -159,24 +160,6 @@ def reestimate_batchnorm(model: nn.Module, data: LabelledImages, *, samples: int
     with measured_batchnorm(model):
         for batch in calibration_batches(data, samples, batch_size=64):
             model(batch.to(device))
-
-
-@contextmanager
-def measured_batchnorm(model: nn.Module) -> Iterator[None]:
-    """BatchNorm's running statistics become, in place, those of what passes `model` inside.
-
-    All else stays in eval mode, so the result does not depend on dropout.
-    """
-    layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # the plain average over batches
-        layer.train()
-    yield
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
-        layer.eval()
 
 
 class _Training:

@@ -21,20 +21,21 @@ if TYPE_CHECKING:
 
     from coreml_prune_bench.bench.cells import Subject
     from coreml_prune_bench.bench.training_images import TrainingImages
+    from coreml_prune_bench.models.synthetic_images import SyntheticImages
 
 SENSITIVITY_CODE = ("bench.sensitivity",)
 """The entry points of measuring sensitivities."""
 
 
-def sensitivity_key(subject: "Subject", samples: int, levels: Sequence[float]) -> str:
-    """The hash of everything that a measurement depends on."""
+def sensitivity_key(subject: "Subject", samples: int, levels: Sequence[float], *, synthetic: bool = False) -> str:
+    """The hash of everything that a measurement depends on. synthetic: on such images, not on those of training."""
     return key_of(
         {
             "dense": subject.dense_key,
             "samples": samples,
             "levels": sorted(levels),
             "code": code_version(*SENSITIVITY_CODE),
-            **subject.train_inputs,
+            **({"images": "synthetic"} if synthetic else subject.train_inputs),
         }
     )
 
@@ -42,7 +43,7 @@ def sensitivity_key(subject: "Subject", samples: int, levels: Sequence[float]) -
 def measure(
     subject: "Subject",
     model: "nn.Module",
-    images: "TrainingImages",
+    images: "TrainingImages | SyntheticImages",
     samples: int,
     levels: Sequence[float],
     *,
@@ -50,26 +51,33 @@ def measure(
     unfinished: Path,
     progress: Callable[[int, int], None],
 ) -> Sensitivity:
-    """Prune the layers of the dense `model` one at a time, over `samples` of the training images.
+    """Prune the layers of the dense `model` one at a time, over `samples` of the images.
 
+    Synthetic images have no labels: as their classes count those that the dense network gives them.
     device: where it computes; it is no part of the key, as that of a training is not.
     unfinished: the file in which what is measured is kept until all is; it belongs to this measurement alone.
     """
     import torch
 
     from coreml_prune_bench.models.devices import describe
-    from coreml_prune_bench.models.pruning.sensitivity import BATCH_SIZE, dense_top1, layer_effects
+    from coreml_prune_bench.models.pruning.sensitivity import BATCH_SIZE, dense_classes, layer_effects
+    from coreml_prune_bench.models.synthetic_images import SyntheticImages
     from coreml_prune_bench.models.training import calibration_batches, calibration_order
 
     batches = list(calibration_batches(images, samples, BATCH_SIZE))
-    labels = torch.from_numpy(images.labels(calibration_order(images, samples)).astype(np.int64))
+    classes = dense_classes(model, batches, device=device)
+    if isinstance(images, SyntheticImages):
+        labels, split = classes, "synthetic"
+    else:
+        labels = torch.from_numpy(images.labels(calibration_order(images, samples)).astype(np.int64))
+        split = subject.data.train.name if subject.data.train else ""
     found = _read(unfinished) or Sensitivity(
         network=subject.network.name,
         title=subject.network.title,
         data=subject.data.spec,
-        split=subject.data.train.name if subject.data.train else "",
+        split=split,
         images=len(labels),
-        dense_top1=dense_top1(model, batches, labels, device=device),
+        dense_top1=float((classes == labels).float().mean()),
         layers=(),
     )
     found = found.model_copy(update={"devices": tuple(dict.fromkeys([*found.devices, describe(device)]))})

@@ -263,7 +263,9 @@ class OnCluster:
 
         (To work one out asks which versions are installed, in more time than Dask needs for a task.)
         """
-        allocates = cell.config is not None and cell.config.allocation == "sensitivity"
+        # Sensitivities on synthetic images are measured where the package is built.
+        config = cell.config
+        allocates = config is not None and config.allocation == "sensitivity" and config.needs_data
         shared = (id(cell.subject), cell.package_format.name, allocates)
         if shared not in self._keys:
             keys: dict[Part, str] = {}

@@ -162,7 +162,7 @@ class PruningConfig(Config, ABC):
     def _can_be_allocated(self) -> Self:
         if self.allocation == "uniform":
             return self
-        if not self.needs_data:
+        if "images" not in self.takes:
             raise ValueError("allocation: this algorithm sees no images; `sensitivity --sparsity` prints its 'layers'")
         if self.sparsity is None or self.pattern is not None:
             raise ValueError("allocation: layers can only differ in an unstructured sparsity; give 'sparsity' alone")
@@ -200,6 +200,23 @@ class RatioConfig(PruningConfig, ABC):
             if self._own_sparsities():
                 raise ValueError(f"layers: all are {n}:{m} sparse; only 0, which leaves a layer dense, is possible")
         return self
+
+
+class CalibratedConfig(PruningConfig, ABC):
+    """What algorithms share that look at a few images and read no labels."""
+
+    takes: ClassVar[frozenset[Takes]] = frozenset({"images", "session"})
+
+    calibration_images: Literal["train", "synthetic"] = Field(
+        "train", description="which images are looked at: training images, or drawn shapes, where there are none"
+    )
+
+    @property
+    def needs_data(self) -> bool:
+        return self.calibration_images == "train"
+
+    def _extras(self) -> list[str]:
+        return [*super()._extras(), *(["synthetic images"] if self.calibration_images == "synthetic" else [])]
 
 
 class StructuredConfig(RatioConfig, ABC):

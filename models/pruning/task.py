@@ -13,10 +13,11 @@ from coreml_prune_bench.models.checkpoints import State
 from coreml_prune_bench.models.errors import BenchError
 from coreml_prune_bench.models.heads import head_of
 from coreml_prune_bench.models.layers import PrunableLayer, is_depthwise, layers_in_scope
-from coreml_prune_bench.models.loading import LabelledImages
+from coreml_prune_bench.models.loading import Images, LabelledImages
 from coreml_prune_bench.models.network import Network
 from coreml_prune_bench.models.pattern import Pattern
-from coreml_prune_bench.models.pruning.config import PruningConfig
+from coreml_prune_bench.models.pruning.config import CalibratedConfig, PruningConfig
+from coreml_prune_bench.models.synthetic_images import SyntheticImages
 from coreml_prune_bench.models.training import Progress, Session
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ class PruningTask:
     def training_data(self) -> LabelledImages:
         assert self.data is not None, "an algorithm whose needs_data is true is given data"
         return self.data
+
+    def calibration_data(self, config: CalibratedConfig) -> Images:
+        return SyntheticImages(self.image_size) if config.calibration_images == "synthetic" else self.training_data()
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from coreml_prune_bench.models.layers import leave_dense
 from coreml_prune_bench.models.pruning.allocation import allocated
 from coreml_prune_bench.models.pruning.config import PruningConfig
 from coreml_prune_bench.models.pruning.sensitivity import LEVELS, SAMPLES
+from coreml_prune_bench.models.synthetic_images import SyntheticImages
 from coreml_prune_bench.records.sensitivity import Sensitivity
 from coreml_prune_bench.records.store import Store
 
@@ -67,13 +68,16 @@ class Builder:
         """Keep the dense network of a subject in the store, if it is one that is trained here."""
         self._dense(subject)
 
-    def sensitivity(self, subject: Subject, samples: int = SAMPLES, levels: Sequence[float] = LEVELS) -> Sensitivity:
+    def sensitivity(
+        self, subject: Subject, samples: int = SAMPLES, levels: Sequence[float] = LEVELS, *, synthetic: bool = False
+    ) -> Sensitivity:
         """What pruning each layer alone does to the dense network, from the store or newly measured.
 
+        synthetic: on such images, not on those of training.
         A measurement that was stopped goes on where it was. Raises BenchError for what the user can mend and
         CellFailedError for a network of theirs that cannot be run on such images.
         """
-        key = sensitivity_key(subject, samples, levels)
+        key = sensitivity_key(subject, samples, levels, synthetic=synthetic)
 
         def fill(folder: Path) -> dict[str, Any]:
             model = self._dense(subject).model()
@@ -81,7 +85,7 @@ class Builder:
             found = measure(
                 subject,
                 model,
-                self._training_images(subject.data),
+                SyntheticImages(subject.data.image_size) if synthetic else self._training_images(subject.data),
                 samples,
                 levels,
                 device=self._trainings.device,
@@ -113,7 +117,8 @@ class Builder:
 
         # Given, not imported by what prunes: the code of an allocation is behind those cells alone that have one.
         def allocate(config: PruningConfig, model: nn.Module) -> PruningConfig:
-            return allocated(config, cell.subject.network, model, self.sensitivity(cell.subject).losses())
+            found = self.sensitivity(cell.subject, synthetic=not config.needs_data)
+            return allocated(config, cell.subject.network, model, found.losses())
 
         made_of = Ingredients(model, images, stay_dense, allocate)
         pruned = self._shared.pruned.get(

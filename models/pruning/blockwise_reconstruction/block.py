@@ -1,7 +1,6 @@
 """One block that is fitted to what the dense network's computes, and how far it is from that."""
 
 import math
-from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import fmean
@@ -16,7 +15,6 @@ from torch.nn import functional
 from coreml_prune_bench.models.layers import names_by_weight
 from coreml_prune_bench.models.pruning.blockwise_reconstruction.config import ReconstructionConfig
 from coreml_prune_bench.models.pruning.sparse_gpt.hessians import rows_as_inputs
-from coreml_prune_bench.models.training import measured_batchnorm
 
 Masks = Mapping[str, Tensor]
 """By the dotted name of a pruned layer: 1 where a weight stays and 0 where it went, in the weight's shape."""
@@ -126,8 +124,6 @@ class Block:
         self._run = run
         self._class_rows = {name: _ClassRows(weight) for name, weight in class_rows.items()}
         self._weights = weights_of(module)
-        with measured_batchnorm(module):
-            deque(run.parts(module, inputs[self._plain]), maxlen=0)
         self._before = self._error(self._plain), self._error(self._held_back)
 
     def fit(self, config: ReconstructionConfig, order_seed: tuple[int, ...]) -> Iterator[int]:

@@ -4,22 +4,21 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from coreml_prune_bench.models.pruning.config import PruningConfig, Takes
+from coreml_prune_bench.models.pruning.config import CalibratedConfig, PruningConfig
 from coreml_prune_bench.models.pruning.post_training.config import PostTrainingConfig
 from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
 
 
-class ReconstructionConfig(PruningConfig):
+class ReconstructionConfig(CalibratedConfig):
     """Zeros, by default SparseGPT's; then each block is fitted to the dense network's, on a few unlabelled images."""
 
     title: ClassVar[str] = "Blockwise reconstruction"
-    takes: ClassVar[frozenset[Takes]] = frozenset({"images", "session"})
     has_trials: ClassVar[bool] = True
     prunes_groups: ClassVar[bool] = False
 
     algorithm: Literal["blockwise-reconstruction"] = "blockwise-reconstruction"
     zeros: Literal["sparse-gpt", "magnitude"] = Field("sparse-gpt", description="what chooses the weights that go")
-    calibration_samples: int = Field(300, ge=4, description="training images, those held back among them")
+    calibration_samples: int = Field(300, ge=4, description="images, those held back among them")
     held_back_samples: int = Field(50, ge=1, description="of them, not fitted to: they choose a block's rate")
     views: int = Field(4, ge=1, description="of each image fitted to: as in evaluation, the others augmented")
     steps: int = Field(200, ge=1, description="of Adam, for each block and rate")
@@ -52,6 +51,7 @@ class ReconstructionConfig(PruningConfig):
         samples = self.calibration_samples - self.held_back_samples
         return SparseGPTConfig(
             **shared,
+            calibration_images=self.calibration_images,
             calibration_samples=samples,
             views=views,
             hessian_dampening=self.hessian_dampening,
@@ -59,7 +59,7 @@ class ReconstructionConfig(PruningConfig):
         )
 
     def _extras(self) -> list[str]:
-        return ["zeros by magnitude"] if self.zeros == "magnitude" else []
+        return [*super()._extras(), *(["zeros by magnitude"] if self.zeros == "magnitude" else [])]
 
     @model_validator(mode="after")
     def _some_are_fitted(self) -> Self:

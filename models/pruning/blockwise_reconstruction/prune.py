@@ -8,12 +8,14 @@ What is others': fitting pruned layers to their dense outputs on a small calibra
 "Accelerated Sparse Neural Training"; optimal for a quadratic loss: OBC, Frantar and Alistarh 2022, and SparseGPT, 2023,
 where we start); the block as the unit to fit, from inputs of the compressed network to outputs of the dense one (BRECQ,
 Li et al. 2021, which quantizes). What is ours: learning rates in units of each tensor's own size and of the block's
-error, so that one setting serves networks and blocks that differ by an order of magnitude; BatchNorm measured again on
-the fitted prefix just before each block; augmented views of the images that are fitted to; and images held back, whose
-error is told beside that of the others and decides which of a few rates a block is fitted with, if any.
+error, so that one setting serves networks and blocks that differ by an order of magnitude; BatchNorm's statistics,
+changed as they change on the fitted prefix, just before each block; augmented views of the images that are fitted to;
+and images held back, whose error is told beside that of the others and decides which of a few rates a block is fitted
+with, if any.
 """
 
 import math
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from copy import deepcopy
 from typing import Any
@@ -22,13 +24,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from coreml_prune_bench.models.batchnorm_statistics import carried_over_batchnorm
 from coreml_prune_bench.models.checkpoints import State
 from coreml_prune_bench.models.conversion import without_metadata
 from coreml_prune_bench.models.devices import describe
 from coreml_prune_bench.models.errors import BenchError, CellFailedError
 from coreml_prune_bench.models.layers import names_by_weight
 from coreml_prune_bench.models.layout import back_from_device, move, to_device
-from coreml_prune_bench.models.loading import LabelledImages
+from coreml_prune_bench.models.loading import Images
 from coreml_prune_bench.models.pruning.blockwise_reconstruction.block import (
     RUN_BATCH,
     Block,
@@ -73,7 +76,7 @@ def prune(config: ReconstructionConfig, task: PruningTask) -> Pruned:
         task.network.sequential(task.model),
         task.network.sequential(dense),
         masks,
-        calibration_images(task.training_data(), config),
+        calibration_images(task.calibration_data(config), config),
         config,
         head=head,
         seed=task.trial,
@@ -90,7 +93,7 @@ def prune(config: ReconstructionConfig, task: PruningTask) -> Pruned:
     return Pruned(config, task.model, task.image_size, targets, scope, tuple(devices), patterns_of(config, targets))
 
 
-def calibration_images(data: LabelledImages, config: ReconstructionConfig) -> Calibration:
+def calibration_images(data: Images, config: ReconstructionConfig) -> Calibration:
     """The calibration images; those held back are the last of their order, half of them at most.
 
     Raises BenchError where there are fewer than two.
@@ -144,11 +147,12 @@ def fit_blocks(
     inputs = reference = calibration.images
     for number, ((name, stage), teacher) in enumerate(pairs):
         _check_images_first(name, next(run.parts(teacher, reference[:1])))
-        reference = run(teacher, reference)
+        before, reference = reference, run(teacher, reference)
         if number < begin:
             inputs = reference
             continue
         if number in to_fit and number >= first:
+            _carry_over_batchnorm(stage, teacher, inputs[: calibration.plain], before[: calibration.plain], run)
             rows = {weight: teacher.get_parameter(weight).detach() for weight in keep[number] if weight in heads}
             block = Block(name, stage, keep[number], inputs, reference, calibration, run, class_rows=rows)
             steps = config.steps * len(config.learning_rates)
@@ -158,6 +162,13 @@ def fit_blocks(
             yield number + 1, error
         else:
             inputs = run(stage, inputs)
+
+
+def _carry_over_batchnorm(stage: nn.Module, teacher: nn.Module, inputs: Tensor, reference: Tensor, run: Runner) -> None:
+    """What comes into the stage has changed, and so have its weights."""
+    with carried_over_batchnorm(stage, teacher):
+        deque(run.parts(stage, inputs), maxlen=0)
+        deque(run.parts(teacher, reference), maxlen=0)
 
 
 def _check_images_first(stage: str, output: Tensor) -> None:

@@ -5,14 +5,13 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from coreml_prune_bench.models.pattern import Pattern
-from coreml_prune_bench.models.pruning.config import RatioConfig, Takes
+from coreml_prune_bench.models.pruning.config import CalibratedConfig, RatioConfig
 
 
-class SparseGPTConfig(RatioConfig):
+class SparseGPTConfig(CalibratedConfig, RatioConfig):
     """Layer by layer, what is pruned is made up for by the weights that stay, fitted on a few unlabelled images."""
 
     title: ClassVar[str] = "SparseGPT"
-    takes: ClassVar[frozenset[Takes]] = frozenset({"images", "session"})
     has_trials: ClassVar[bool] = False
     prunes_groups: ClassVar[bool] = False
 
@@ -20,7 +19,7 @@ class SparseGPTConfig(RatioConfig):
     weight_dtype: Literal["float32", "uint8"] = Field(
         "float32", description="uint8: pruned and quantized to 8 bits in one, rounding made up for as well"
     )
-    calibration_samples: int = Field(128, ge=1, description="training images the layers are fitted to")
+    calibration_samples: int = Field(128, ge=1, description="images the layers are fitted to")
     views: int = Field(1, ge=1, description="of each of them: as in evaluation, the others augmented")
     hessian_dampening: float = Field(0.01, gt=0)
     class_rows: float = Field(
@@ -30,7 +29,9 @@ class SparseGPTConfig(RatioConfig):
         "count as inputs beside the images, which show few of the classes",
     )
     batchnorm_samples: int = Field(
-        0, ge=0, description="training images on which BatchNorm statistics are measured again afterwards; 0: not"
+        0,
+        ge=0,
+        description="images on which is measured what pruning did to BatchNorm's statistics, which follow it; 0: not",
     )
 
     @property
@@ -43,7 +44,7 @@ class SparseGPTConfig(RatioConfig):
 
     def _extras(self) -> list[str]:
         joint = ["jointly 8-bit"] if self.weight_dtype == "uint8" else []
-        return [*joint, *(["BatchNorm re-estimated"] if self.batchnorm_samples else [])]
+        return [*joint, *super()._extras(), *(["BatchNorm re-estimated"] if self.batchnorm_samples else [])]
 
     @model_validator(mode="after")
     def _quantized_once(self) -> Self:

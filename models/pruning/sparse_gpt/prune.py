@@ -5,16 +5,18 @@ Its n:m groups are neighbours in a row [C_in x kH x kW], as it walks it; those o
 
 import re
 from collections.abc import Iterable
+from copy import deepcopy
 from typing import Any
 
 import torch
 from coremltools.optimize.torch.layerwise_compression import LayerwiseCompressorConfig, ModuleSparseGPTConfig
 from torch import nn
 
+from coreml_prune_bench.models.batchnorm_statistics import carried_over_batchnorm
 from coreml_prune_bench.models.conversion import quantization_scale
 from coreml_prune_bench.models.devices import describe
 from coreml_prune_bench.models.layers import PrunableLayer, is_depthwise, prunable_layers
-from coreml_prune_bench.models.layout import back_from_device, to_device
+from coreml_prune_bench.models.layout import back_from_device, move, to_device
 from coreml_prune_bench.models.pattern import Pattern
 from coreml_prune_bench.models.pruning.sparse_gpt.config import SparseGPTConfig
 from coreml_prune_bench.models.pruning.sparse_gpt.walk import prune_stages
@@ -28,7 +30,7 @@ from coreml_prune_bench.models.pruning.task import (
     scope_in_words,
     scope_of_own_config,
 )
-from coreml_prune_bench.models.training import calibration_batches, reestimate_batchnorm
+from coreml_prune_bench.models.training import calibration_batches
 
 _BATCH_SIZE = 16
 """Bounds the memory of the unfolded inputs. Hessians are averages over images: the result does not depend on it."""
@@ -39,18 +41,29 @@ _COLUMNS_AT_ONCE = 128
 
 def prune(config: SparseGPTConfig, task: PruningTask) -> Pruned:
     """Prune stage by stage with calibration images, from the input on. Convolutions with groups stay dense."""
+    dense = deepcopy(task.model) if config.batchnorm_samples else None
     targets, scope = sparsify(config, task)
-    device = task.session.device
-    if config.batchnorm_samples:
-        to_device(task.model, device, task.image_size)
-        reestimate_batchnorm(task.model, task.training_data(), samples=config.batchnorm_samples)
-        back_from_device(task.model)
+    if dense is not None:
+        _reestimate_batchnorm(config, task, dense)
     own = read_own_config(config, _read) if config.coremltools is not None else None
     if own is None:
         patterns = patterns_of(config, targets)
     else:
         patterns = {name: p for name in targets if (p := _own_pattern(own, name, task.model))}
-    return Pruned(config, task.model, task.image_size, targets, scope, (describe(device),), patterns)
+    return Pruned(config, task.model, task.image_size, targets, scope, (describe(task.session.device),), patterns)
+
+
+@torch.no_grad()
+def _reestimate_batchnorm(config: SparseGPTConfig, task: PruningTask, dense: nn.Module) -> None:
+    """In place: pruned weights no longer produce the statistics that BatchNorm has."""
+    device = task.session.device
+    layout = to_device(task.model, device, task.image_size)
+    move(dense.eval(), device, layout)
+    with carried_over_batchnorm(task.model, dense):
+        for batch in calibration_batches(task.calibration_data(config), config.batchnorm_samples, batch_size=64):
+            task.model(batch.to(device))
+            dense(batch.to(device))
+    back_from_device(task.model)
 
 
 def sparsify(config: SparseGPTConfig, task: PruningTask) -> tuple[Targets, str]:
@@ -63,7 +76,7 @@ def sparsify(config: SparseGPTConfig, task: PruningTask) -> tuple[Targets, str]:
     targets = _targets(own_config, task.model)
     layers = {name: layer for name, layer in prunable_layers(task.model).items() if name in targets}
     configs = {name: own_config.get_module_config(name, layer) for name, layer in layers.items()}
-    batches = list(calibration_batches(task.training_data(), samples, _BATCH_SIZE, views=config.views))
+    batches = list(calibration_batches(task.calibration_data(config), samples, _BATCH_SIZE, views=config.views))
     dense = {name: layer.weight.detach().clone() for name, layer in layers.items()}
     _break_ties(layers.values())
     prune_stages(

@@ -2,6 +2,7 @@
 
 import math
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,6 +39,7 @@ from tests.tiny_network import TINY
 
 IMAGES = Noise(60)
 CONFIG = ReconstructionConfig(sparsity=0.75, calibration_samples=48, held_back_samples=12, steps=60, batch_size=12)
+ROUNDS = CONFIG.model_copy(update={"rounds": (0.5, 0.8), "steps": 20, "learning_rates": (0.03,)})
 PRUNED = ("features.0", "features.6", "classifier")
 
 
@@ -61,7 +63,7 @@ def halved(model: nn.Module) -> tuple[nn.Module, Masks]:
 
 def fit(sparse: nn.Module, model: nn.Module, masks: Masks, config: ReconstructionConfig = CONFIG):
     images = calibration_images(IMAGES, config)
-    blocks = fit_blocks(TINY.sequential(sparse), TINY.sequential(model), masks, images, config, seed=0, device=CPU)
+    blocks = fit_blocks(TINY.sequential(sparse), TINY.sequential(model), masks, images, config, seed=(0,), device=CPU)
     return [error for _, error in blocks]
 
 
@@ -115,7 +117,7 @@ def test_the_rows_of_the_head_count_where_it_is_pruned_and_nowhere_else():
     for sparse, head in ((with_rows, ["classifier"]), (without, [])):
         config = CONFIG.model_copy(update={"class_rows": 10.0, "learning_rates": (0.03,)})
         blocks = fit_blocks(
-            TINY.sequential(sparse), TINY.sequential(model), masks, images, config, head=head, seed=0, device=CPU
+            TINY.sequential(sparse), TINY.sequential(model), masks, images, config, head=head, seed=(0,), device=CPU
         )
         assert "classifier" in [error.block for _, error in blocks]
     rows = model.classifier.weight - model.classifier.weight.mean(0)
@@ -195,7 +197,7 @@ class _Stop(Exception):
 def test_trials_begin_with_the_same_zeros_which_are_chosen_once(monkeypatch):
     chosen = []
     sparsify = sparse_gpt.sparsify
-    monkeypatch.setattr(sparse_gpt, "sparsify", lambda config, given: chosen.append(1) or sparsify(config, given))
+    monkeypatch.setattr(sparse_gpt, "sparsify", lambda *given: chosen.append(1) or sparsify(*given))
     start = LastMade()
     config = CONFIG.model_copy(update={"steps": 5})
     for trial in range(2):
@@ -206,24 +208,74 @@ def test_trials_begin_with_the_same_zeros_which_are_chosen_once(monkeypatch):
     assert len(chosen) == 1 + 2  # for both trials, and for each alone
 
 
-def test_what_was_stopped_goes_on_after_the_last_block(tmp_path):
-    expected, said = reconstructed()
+@pytest.mark.parametrize(
+    ("config", "stopped_at"), [(CONFIG, 2), (ROUNDS, 2), (ROUNDS, 5)], ids=["one round", "the first", "a later one"]
+)
+def test_what_was_stopped_goes_on_after_the_last_block(config, stopped_at, tmp_path):
+    expected, said = reconstructed(config=config)
     checkpoint = Checkpoint(tmp_path / "checkpoint", "key", interval_s=0, warn=pytest.fail)
     lines: list[str] = []
 
-    def stop_in_the_second_block(line: str) -> None:
+    def stop(line: str) -> None:
         lines.append(line)
-        if len(lines) == 2:
+        if len(lines) == stopped_at:
             raise _Stop
 
     session = Session(checkpoint=checkpoint)
     with pytest.raises(_Stop):
-        prune(CONFIG, task(dense(), session=session, say=stop_in_the_second_block))
+        prune(config, task(dense(), session=session, say=stop))
     model = dense()
-    prune(CONFIG, task(model, session=session, say=lines.append))
-    assert [*said[:2], *said[1:]] == lines  # the first block is not fitted again
+    prune(config, task(model, session=session, say=lines.append))
+    assert [*said[:stopped_at], *said[stopped_at - 1 :]] == lines  # blocks before the one that was lost stay fitted
     for a, b in zip(model.state_dict().values(), expected.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_rounds_become_sparser_and_choose_zeros_in_the_network_that_was_fitted(monkeypatch):
+    asked, before = [], []
+    sparsify = sparse_gpt.sparsify
+
+    def spy(config, given, unpruned):
+        asked.append(dict(config.layers) or config.sparsity)
+        before.append([float((given.model.get_parameter(f"{name}.weight") == 0).float().mean()) for name in PRUNED])
+        return sparsify(config, given, unpruned)
+
+    monkeypatch.setattr(sparse_gpt, "sparsify", spy)
+    model, said = reconstructed(config=ROUNDS)
+    blocks = len(said) // 3
+    assert [line.split(":")[0] for line in said] == 3 * [line.split(":")[0] for line in said[:blocks]]
+    assert asked == [pytest.approx(0.375), pytest.approx(0.6), 0.75]
+    for found, expected in zip(before, (0, 0.375, 0.6), strict=True):
+        assert found == pytest.approx([expected] * len(PRUNED), abs=0.03)
+    for name in PRUNED:
+        zeros = (model.get_parameter(f"{name}.weight") == 0).float().mean()
+        assert float(zeros) == pytest.approx(0.75, abs=0.02)
+
+
+def test_the_rounds_of_a_config():
+    config = ReconstructionConfig(sparsity=0.8, layers={"a": 0.5, "b": 0}, rounds=(0.5, 0.9), steps=40)
+    found = [(one.sparsity, dict(one.layers), one.steps) for one in config.in_rounds()]
+    expected = [(0.4, {"a": 0.25, "b": 0}, 20), (0.72, {"a": 0.45, "b": 0}, 20), (0.8, {"a": 0.5, "b": 0}, 40)]
+    for (sparsity, layers, steps), (expected_sparsity, expected_layers, expected_steps) in zip(
+        found, expected, strict=True
+    ):
+        assert sparsity == pytest.approx(expected_sparsity)
+        assert layers == pytest.approx(expected_layers)
+        assert steps == expected_steps
+
+
+def test_progress_counts_all_rounds():
+    seen: list[tuple[int, int]] = []
+    given = replace(task(dense()), progress=lambda done, total: seen.append((done, total)))
+    prune(ROUNDS, given)
+    fitting = [(done, total) for done, total in seen if total == max(total for _, total in seen)]
+    assert [done for done, _ in fitting] == list(range(1, fitting[0][1] + 1))
+
+
+@pytest.mark.parametrize("rounds", [(0.9, 0.5), (0.5, 0.5), (1.0,)])
+def test_rounds_that_do_not_rise_are_refused(rounds):
+    with pytest.raises(ValidationError, match="rounds"):
+        ReconstructionConfig(sparsity=0.5, rounds=rounds)
 
 
 def test_images_fitted_to_are_shown_as_in_evaluation_and_augmented_those_held_back_only_as_in_evaluation():

@@ -22,6 +22,11 @@ class ReconstructionConfig(CalibratedConfig):
     held_back_samples: int = Field(50, ge=1, description="of them, not fitted to: they choose a block's rate")
     views: int = Field(4, ge=1, description="of each image fitted to: as in evaluation, the others augmented")
     steps: int = Field(200, ge=1, description="of Adam, for each block and rate")
+    rounds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (),
+        description="shares of the sparsity that come before it, each with a fit of half as many steps: zeros are then "
+        "chosen anew among weights that make up for the earlier ones",
+    )
     batch_size: int = Field(24, ge=1, description="images of a step at most; fewer where a block's input is large")
     learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (0.01, 0.03, 0.1),
@@ -39,6 +44,18 @@ class ReconstructionConfig(CalibratedConfig):
     activations: Literal["memory", "disk"] = Field(
         "memory", description="where those of a block are kept, in Float16; disk: in the folder for temporary files"
     )
+
+    def in_rounds(self) -> tuple[Self, ...]:
+        """The config of each round, this one last."""
+        return (*map(self._sooner, self.rounds), self)
+
+    def _sooner(self, share: float) -> Self:
+        less = {
+            "sparsity": None if self.sparsity is None else share * self.sparsity,
+            "layers": tuple((name, share * sparsity) for name, sparsity in self.layers),
+            "steps": max(1, self.steps // 2),
+        }
+        return self.model_copy(update=less)
 
     def start(self, views: int = 1) -> SparseGPTConfig | PostTrainingConfig:
         """What chooses the zeros. It does not see the images that are held back, unless there are too few of all.
@@ -70,4 +87,8 @@ class ReconstructionConfig(CalibratedConfig):
             )
         if self.zeros == "magnitude" and self.coremltools is not None:
             raise ValueError("a Core ML Tools config is SparseGPT's: leave out 'zeros'")
+        if self.rounds and self.coremltools is not None:
+            raise ValueError("a Core ML Tools config says itself how sparse layers are: leave out 'rounds'")
+        if list(self.rounds) != sorted(set(self.rounds)):
+            raise ValueError(f"rounds: expected shares that rise, such as 0.7, 0.87, got {list(self.rounds)}")
         return self

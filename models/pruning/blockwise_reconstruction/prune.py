@@ -16,8 +16,9 @@ with, if any.
 
 import math
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -61,36 +62,55 @@ from coreml_prune_bench.models.training import (
 
 
 def prune(config: ReconstructionConfig, task: PruningTask) -> Pruned:
-    """Choose the zeros, fit block by block, then convert."""
+    """Choose the zeros and fit block by block, in one round or several, each sparser; then convert."""
     if not weights_of(task.model):
         raise CellFailedError("no weight of its layers has requires_grad, so that none can be fitted")
     checkpoint, device = task.session.checkpoint, task.session.device
-    dense = deepcopy(task.model)
+    dense = deepcopy(task.model).eval()
     head = task.head if config.class_rows else ()
-    state = (checkpoint.load() if checkpoint is not None else None) or task.once(lambda: _masked(config, task, head))
+    rounds = config.in_rounds()
+    state = checkpoint.load() if checkpoint is not None else None
+    if state is None:  # what the trials have in common
+        state = task.once(lambda: _masked(rounds[0], task, dense, head) | {"round": 0, "devices": []})
     task.model.load_state_dict(state["model"])
-    masks = masks_of(task.model, state["targets"])
+    calibration = calibration_images(task.calibration_data(config), config)
     devices = list(dict.fromkeys([*state["devices"], describe(device)]))
-    move(dense.eval(), device, to_device(task.model.eval(), device, task.image_size))
-    blocks = fit_blocks(
-        task.network.sequential(task.model),
-        task.network.sequential(dense),
-        masks,
-        calibration_images(task.calibration_data(config), config),
-        config,
-        head=head,
-        seed=task.trial,
-        device=device,
-        first=state["stages"],
-        progress=task.progress,
-    )
-    for done, error in blocks:
-        task.say(error.describe())
-        if checkpoint is not None:
-            checkpoint.save(state | {"model": task.model.state_dict(), "stages": done, "devices": devices})
-    back_from_device(task.model)
+    for number, part in enumerate(rounds):
+        if number < state["round"]:
+            continue
+        if number > state["round"]:
+            quiet = replace(task, progress=lambda done, total: None)
+            state = _masked(part, quiet, dense, head) | {"round": number}
+        move(dense, device, to_device(task.model.eval(), device, task.image_size))
+        blocks = fit_blocks(
+            task.network.sequential(task.model),
+            task.network.sequential(dense),
+            masks_of(task.model, state["targets"]),
+            calibration,
+            part,
+            head=head,
+            seed=(task.trial, number) if number else (task.trial,),
+            device=device,
+            first=state["stages"],
+            progress=_share_of(task.progress, [one.steps for one in rounds], number),
+        )
+        for done, error in blocks:
+            task.say(error.describe())
+            if checkpoint is not None:
+                checkpoint.save(state | {"model": task.model.state_dict(), "stages": done, "devices": devices})
+        back_from_device(task.model)
     targets, scope = state["targets"], state["scope"]
     return Pruned(config, task.model, task.image_size, targets, scope, tuple(devices), patterns_of(config, targets))
+
+
+def _share_of(progress: Progress, steps: Sequence[int], number: int) -> Progress:
+    """The progress of round `number`, which has its part of all `steps`."""
+
+    def within(done: int, total: int) -> None:
+        unit = total // steps[number]
+        progress(sum(steps[:number]) * unit + done, sum(steps) * unit)
+
+    return within
 
 
 def calibration_images(data: Images, config: ReconstructionConfig) -> Calibration:
@@ -124,7 +144,7 @@ def fit_blocks(
     config: ReconstructionConfig,
     *,
     head: Collection[str] = (),
-    seed: int,
+    seed: tuple[int, ...],
     device: torch.device,
     first: int = 0,
     progress: Progress = lambda done, total: None,
@@ -156,7 +176,7 @@ def fit_blocks(
             rows = {weight: teacher.get_parameter(weight).detach() for weight in keep[number] if weight in heads}
             block = Block(name, stage, keep[number], inputs, reference, calibration, run, class_rows=rows)
             steps = config.steps * len(config.learning_rates)
-            for step in block.fit(config, (seed, number)):
+            for step in block.fit(config, (*seed, number)):
                 progress(steps * to_fit.index(number) + step, steps * len(to_fit))
             inputs, error = block.result()
             yield number + 1, error
@@ -190,18 +210,18 @@ def coremltools_yaml(
     return f"The zeros alone: Core ML Tools has nothing that fits the blocks afterwards. {note}", content
 
 
-def _masked(config: ReconstructionConfig, task: PruningTask, head: Collection[str]) -> State:
-    """The network with its zeros, before any block is fitted."""
+def _masked(config: ReconstructionConfig, task: PruningTask, dense: nn.Module, head: Collection[str]) -> State:
+    """The network with the zeros of a round, before any block is fitted."""
     # Views take their time, and change which zeros are best in the head alone, which sees a number an image and input.
     pruned = layer_sparsities(config, task.network, task.model) if config.coremltools is None else {}
     start = config.start(views=config.views if any(name in pruned for name in head) else 1)
     if isinstance(start, SparseGPTConfig):
-        targets, scope = sparse_gpt.sparsify(start, task)
+        targets, scope = sparse_gpt.sparsify(start, task, dense)
     else:
         targets, scope = _smallest_zeroed(config, task)
     # Copies: the network's own are fitted now.
     masked = {name: value.clone() for name, value in without_metadata(task.model).state_dict().items()}
-    return {"targets": targets, "scope": scope, "model": masked, "stages": 0, "devices": []}
+    return {"targets": targets, "scope": scope, "model": masked, "stages": 0}
 
 
 def _smallest_zeroed(config: ReconstructionConfig, task: PruningTask) -> tuple[Targets, str]:

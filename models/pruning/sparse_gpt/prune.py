@@ -66,10 +66,11 @@ def _reestimate_batchnorm(config: SparseGPTConfig, task: PruningTask, dense: nn.
     back_from_device(task.model)
 
 
-def sparsify(config: SparseGPTConfig, task: PruningTask) -> tuple[Targets, str]:
+def sparsify(config: SparseGPTConfig, task: PruningTask, unpruned: nn.Module | None = None) -> tuple[Targets, str]:
     """Prune the task's network in torch, its BatchNorm left alone: the layers' targets, and the scope in words.
 
-    On the session's device, stage by stage; the network is on the CPU before and after.
+    On the session's device, stage by stage; the network is on the CPU before and after. unpruned: what it was once,
+    where the task's has zeros already.
     """
     view = task.network.sequential(task.model.eval())
     own_config, samples, scope = _compressor_config(config, task)
@@ -77,14 +78,15 @@ def sparsify(config: SparseGPTConfig, task: PruningTask) -> tuple[Targets, str]:
     layers = {name: layer for name, layer in prunable_layers(task.model).items() if name in targets}
     configs = {name: own_config.get_module_config(name, layer) for name, layer in layers.items()}
     batches = list(calibration_batches(task.calibration_data(config), samples, _BATCH_SIZE, views=config.views))
-    dense = {name: layer.weight.detach().clone() for name, layer in layers.items()}
+    dense = {name: _weights(unpruned or task.model, name) for name in (*layers, *task.head)}
     _break_ties(layers.values())
     prune_stages(
         list(view),
         batches,
         layers,
         configs,
-        class_rows=dict.fromkeys(task.head, config.class_rows) if config.class_rows else {},
+        class_rows={name: dense[name] for name in task.head} if config.class_rows else {},
+        rows_share=config.class_rows,
         device=task.session.device,
         progress=task.progress,
     )
@@ -93,6 +95,11 @@ def sparsify(config: SparseGPTConfig, task: PruningTask) -> tuple[Targets, str]:
         zeros, size = ratio or (round((targets[name] or 0.0) * layer.weight.numel()), layer.weight.numel())
         _give_back_unseen(layer.weight, _as_stored(layer, dense[name]), zeros, size)
     return targets, scope or scope_of_own_config(targets)
+
+
+def _weights(model: nn.Module, layer: str) -> torch.Tensor:
+    """A copy, on the CPU."""
+    return model.get_parameter(f"{layer}.weight").detach().cpu().clone()
 
 
 def _compressor_config(config: SparseGPTConfig, task: PruningTask) -> tuple[LayerwiseCompressorConfig, int, str | None]:

@@ -33,14 +33,15 @@ def prune_stages(
     layers: Mapping[str, PrunableLayer],
     configs: Mapping[str, ModuleSparseGPTConfig],
     *,
-    class_rows: Mapping[str, float] = MappingProxyType({}),
+    class_rows: Mapping[str, Tensor] = MappingProxyType({}),
+    rows_share: float = 0.0,
     device: torch.device = CPU,
     progress: Progress = lambda done, total: None,
 ) -> None:
     """Prune `layers` in place, each as its config says, from the first stage on.
 
     batches: what the first stage takes; between two stages all batches' values are kept, in memory of the device.
-    class_rows: by layer, how much its own rows count as inputs beside what comes in; not at all if it is not named.
+    class_rows: dense weights [classes, ...] whose rows count as inputs of the layer, by `rows_share` of what comes in.
     """
     total, done = 2 * len(stages) * len(batches), 0
 
@@ -61,7 +62,7 @@ def prune_stages(
                 for name, layer in own.items():
                     hessian = hessians[name].clone()
                     if name in class_rows:
-                        add_rows(hessian, layer.weight, class_rows[name])
+                        add_rows(hessian, class_rows[name].to(device), rows_share)
                     _prune(layer, hessian, configs[name])
                 del hessians
             else:

@@ -38,7 +38,15 @@ from tests.models.tiny import SIZE, dense
 from tests.tiny_network import TINY
 
 IMAGES = Noise(60)
-CONFIG = ReconstructionConfig(sparsity=0.75, calibration_samples=48, held_back_samples=12, steps=60, batch_size=12)
+CONFIG = ReconstructionConfig(
+    sparsity=0.75,
+    calibration_samples=48,
+    held_back_samples=12,
+    steps=60,
+    batch_size=12,
+    rounds=(),
+    learning_rates=(0.01, 0.03, 0.1),
+)
 ROUNDS = CONFIG.model_copy(update={"rounds": (0.5, 0.8), "steps": 20, "learning_rates": (0.03,)})
 PRUNED = ("features.0", "features.6", "classifier")
 

@@ -21,18 +21,18 @@ class ReconstructionConfig(CalibratedConfig):
     calibration_samples: int = Field(300, ge=4, description="images, those held back among them")
     held_back_samples: int = Field(50, ge=1, description="of them, not fitted to: they choose a block's rate")
     views: int = Field(4, ge=1, description="of each image fitted to: as in evaluation, the others augmented")
-    steps: int = Field(200, ge=1, description="of Adam, for each block and rate")
+    steps: int = Field(400, ge=1, description="of Adam, for each block and rate")
     rounds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
-        (),
+        (0.7, 0.87),
         description="shares of the sparsity that come before it, each with a fit of half as many steps: zeros are then "
-        "chosen anew among weights that make up for the earlier ones",
+        "chosen anew among weights that make up for the earlier ones. A Core ML Tools config has the last round alone",
     )
     batch_size: int = Field(24, ge=1, description="images of a step at most; fewer where a block's input is large")
     learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (0.01, 0.03, 0.1),
+        (0.03,),
         min_length=1,
-        description="each block is fitted with all, and keeps what errs least on the images held back; of the first "
-        "step, in units of a tensor's root mean square and the error's root",
+        description="each block is fitted with all, and keeps what errs least on the images held back, its own weights "
+        "if that is none; of the first step, in units of a tensor's root mean square and the error's root",
     )
     hessian_dampening: float = Field(0.1, gt=0, description="SparseGPT's, ten times its default")
     class_rows: float = Field(
@@ -46,8 +46,8 @@ class ReconstructionConfig(CalibratedConfig):
     )
 
     def in_rounds(self) -> tuple[Self, ...]:
-        """The config of each round, this one last."""
-        return (*map(self._sooner, self.rounds), self)
+        """The config of each round, this one last; alone where a Core ML Tools config says how sparse layers are."""
+        return (self,) if self.coremltools is not None else (*map(self._sooner, self.rounds), self)
 
     def _sooner(self, share: float) -> Self:
         less = {
@@ -87,8 +87,6 @@ class ReconstructionConfig(CalibratedConfig):
             )
         if self.zeros == "magnitude" and self.coremltools is not None:
             raise ValueError("a Core ML Tools config is SparseGPT's: leave out 'zeros'")
-        if self.rounds and self.coremltools is not None:
-            raise ValueError("a Core ML Tools config says itself how sparse layers are: leave out 'rounds'")
         if list(self.rounds) != sorted(set(self.rounds)):
             raise ValueError(f"rounds: expected shares that rise, such as 0.7, 0.87, got {list(self.rounds)}")
         return self

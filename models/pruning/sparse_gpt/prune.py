@@ -133,7 +133,7 @@ def _layer_config(config: SparseGPTConfig, sparsity: float | None) -> dict[str, 
     layer_config = {
         "algorithm": "sparse_gpt",
         "weight_dtype": config.weight_dtype,  # its own default, uint8, quantizes as well
-        "hessian_dampening": config.hessian_dampening,
+        "hessian_dampening": config.dampening,
     }
     if config.n_m_ratio is None:
         return {**layer_config, "target_sparsity": sparsity}

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -38,27 +38,31 @@ def carried_over_batchnorm(pruned: nn.Module, dense: nn.Module) -> Iterator[None
     Both have the same layers; `dense` is as it was afterwards. On images with the statistics that `dense` knows this is
     measuring them again.
     """
-    known = [(layer.running_mean, layer.running_var) for layer in _layers(dense)]
-    copies = [(_copy(mean), _copy(variance)) for mean, variance in known]
+    known = [_statistics(layer) for layer in _layers(dense)]
     with measured_batchnorm(dense), measured_batchnorm(pruned):
         yield
-    for own, layer, (mean, variance) in zip(_layers(pruned), _layers(dense), copies, strict=True):
-        if mean is None or variance is None:  # it normalizes by each batch, and remembers nothing
+    for own, other, (mean, variance) in zip(_layers(pruned), _layers(dense), known, strict=True):
+        changed, shown = _statistics(own), _statistics(other)
+        if not mean.numel():
             continue
-        assert own.running_mean is not None
-        assert own.running_var is not None
-        assert layer.running_mean is not None
-        assert layer.running_var is not None
-        ratio = (own.running_var + layer.eps) / (layer.running_var + layer.eps)
-        own.running_mean.add_(ratio.sqrt() * (mean - layer.running_mean))
-        own.running_var.copy_(((variance + layer.eps) * ratio - layer.eps).clamp(min=0))
-        layer.running_mean.copy_(mean)
-        layer.running_var.copy_(variance)
+        ratio = (changed[1] + other.eps) / (shown[1] + other.eps)
+        _set(own, changed[0] + ratio.sqrt() * (mean - shown[0]), (variance + other.eps) * ratio - other.eps)
+        _set(other, mean, variance)
 
 
 def _layers(model: nn.Module) -> list[nn.BatchNorm2d]:
     return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
-def _copy(values: torch.Tensor | None) -> torch.Tensor | None:
-    return None if values is None else values.clone()
+def _statistics(layer: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Copies of mean and variance; empty where it normalizes by each batch and remembers nothing."""
+    if layer.running_mean is None or layer.running_var is None:
+        return torch.empty(0), torch.empty(0)
+    return layer.running_mean.clone(), layer.running_var.clone()
+
+
+def _set(layer: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    layer.running_mean.copy_(mean)
+    layer.running_var.copy_(variance.clamp(min=0))

@@ -13,7 +13,7 @@ from coreml_prune_bench.bench.formats.mlpackage import MLPACKAGE
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.data import open_data
 from coreml_prune_bench.data.halves import PARTS, part_of
-from coreml_prune_bench.models.config import TrainingConfig
+from coreml_prune_bench.models.config import Scope, TrainingConfig
 from tests.factories import accuracy_record, failed_record
 from tests.tiny_network import TINY
 
@@ -111,6 +111,16 @@ def test_with_a_ratio_the_first_that_meets_both_ends_the_search():
     assert (best.algorithm, best.settings["sparsity"]) == ("sparse-gpt", 0.5)
     assert best.ratio >= 3
     assert script.sparsities("blockwise-reconstruction") == []
+
+
+def test_no_layer_is_left_out_by_name():
+    """MobileNetV2's classifier stays dense in the published scope, and is a third of its weights."""
+    script = Script(cliff(post_training=0.3, sparse_gpt=0.6))
+    network = replace(TINY, scope=Scope(depthwise=False, exclude=("classifier",), min_elements=8))
+    script.selection, script.final = (replace(one, network=network) for one in (script.selection, script.final))
+    script.walk(max_drop=1)
+    scopes = {one.config.scope for one in script.road.attempts}
+    assert scopes == {Scope(depthwise=False, min_elements=8)}
 
 
 def test_a_loss_that_may_be_more_than_allowed_is_not_within():

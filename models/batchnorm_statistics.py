@@ -24,10 +24,12 @@ def measured_batchnorm(model: nn.Module) -> Iterator[None]:
         layer.reset_running_stats()
         layer.momentum = None  # the plain average over batches
         layer.train()
-    yield
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
-        layer.eval()
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+            layer.eval()
 
 
 @contextmanager

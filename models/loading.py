@@ -9,7 +9,7 @@ import os
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ class Images(Protocol):
         ...
 
 
+@runtime_checkable
 class LabelledImages(Images, Protocol):
     """Images to train on."""
 

@@ -20,14 +20,20 @@ class SyntheticImages:
 
     def __init__(self, image_size: int) -> None:
         self._size = image_size
+        self._drawn: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         """More than anybody asks for."""
         return 1 << 16
 
     def images(self, indices: np.ndarray, epoch: int | None) -> np.ndarray:
-        """uint8 [n, H, W, 3]; others of the same kind in another epoch."""
-        return np.stack([self._leaves(np.random.default_rng((int(index), epoch or 0))) for index in indices])
+        """uint8 [n, H, W, 3]; others of the same kind in another epoch. Those of none are drawn once, and kept."""
+        if epoch is not None:
+            return np.stack([self._leaves(np.random.default_rng((int(index), epoch))) for index in indices])
+        for index in map(int, indices):
+            if index not in self._drawn:
+                self._drawn[index] = self._leaves(np.random.default_rng((index, 0)))
+        return np.stack([self._drawn[int(index)] for index in indices])
 
     def _leaves(self, draw: np.random.Generator) -> np.ndarray:
         canvas = self._cloud(draw)

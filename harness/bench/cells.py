@@ -16,7 +16,7 @@ from coreml_prune_bench.bench.app import AppContent, told_of
 from coreml_prune_bench.bench.formats.mlpackage import MLPACKAGE
 from coreml_prune_bench.bench.formats.protocol import PackageFormat, get_format
 from coreml_prune_bench.bench.network_input import as_taken
-from coreml_prune_bench.bench.sensitivity import SENSITIVITY_CODE
+from coreml_prune_bench.bench.sensitivity import SENSITIVITY_CODE, SYNTHETIC_CODE, synthetic_inputs
 from coreml_prune_bench.bench.suite import Suite
 from coreml_prune_bench.core.errors import DataError, SuiteError, WeightsError
 from coreml_prune_bench.core.keys import code_behind, code_version, key_of, package_versions
@@ -245,6 +245,11 @@ class Cell:
         return f"{self.subject.network.name}{self.package_format.suffix}"
 
     @property
+    def takes_synthetic(self) -> bool:
+        """Whether its network is pruned with images that nobody took."""
+        return self.config is not None and self.config.takes_synthetic
+
+    @property
     def build_code(self) -> tuple[str, ...]:
         """The entry points of what builds the package, those of the dense network among them."""
         if self.published:
@@ -257,6 +262,8 @@ class Cell:
         code = (*code, algorithm_of(self.config).entry, type(self.config).__module__)
         if self.config.needs_data:
             code = (*code, *_TRAINING_CODE)
+        elif self.config.takes_synthetic:
+            code = (*code, *SYNTHETIC_CODE)
         return (*code, *_ALLOCATION_CODE) if self.config.allocation == "sensitivity" else code
 
     @property
@@ -288,6 +295,8 @@ class Cell:
         assert self.config is not None, "the dense baseline has none"
         scope = self.config.scope or self.subject.network.scope
         inputs: Inputs = {"config": self.config.model_dump(exclude={"label", "models"}) | {"scope": scope.model_dump()}}
+        if self.config.takes_synthetic:
+            return inputs | {"images": synthetic_inputs()}
         return inputs | (self.subject.train_inputs if self.config.needs_data else {})
 
     @cached_property

@@ -6,25 +6,31 @@ Kept under the hash of what it depends on. Layers that were measured before a ru
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import ValidationError
 
 from coreml_prune_bench.core.files import write_atomically
-from coreml_prune_bench.core.keys import code_version, key_of
-from coreml_prune_bench.records.sensitivity import Effect, LayerSensitivity, Sensitivity
+from coreml_prune_bench.core.keys import code_version, key_of, package_versions
+from coreml_prune_bench.records.sensitivity import SYNTHETIC, Effect, LayerSensitivity, Sensitivity
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from coreml_prune_bench.bench.cells import Subject
-    from coreml_prune_bench.bench.training_images import TrainingImages
-    from coreml_prune_bench.models.synthetic_images import SyntheticImages
+    from coreml_prune_bench.models.loading import Images
 
 SENSITIVITY_CODE = ("bench.sensitivity",)
 """The entry points of measuring sensitivities."""
+SYNTHETIC_CODE = ("models.synthetic_images",)
+"""What draws synthetic images."""
+
+
+def synthetic_inputs() -> dict[str, Any]:
+    """What synthetic images depend on: the pixels are Pillow's."""
+    return {"synthetic": code_version(*SYNTHETIC_CODE), "packages": package_versions("numpy", "pillow")}
 
 
 def sensitivity_key(subject: "Subject", samples: int, levels: Sequence[float], *, synthetic: bool = False) -> str:
@@ -35,7 +41,7 @@ def sensitivity_key(subject: "Subject", samples: int, levels: Sequence[float], *
             "samples": samples,
             "levels": sorted(levels),
             "code": code_version(*SENSITIVITY_CODE),
-            **({"images": "synthetic"} if synthetic else subject.train_inputs),
+            **(synthetic_inputs() if synthetic else subject.train_inputs),
         }
     )
 
@@ -43,7 +49,7 @@ def sensitivity_key(subject: "Subject", samples: int, levels: Sequence[float], *
 def measure(
     subject: "Subject",
     model: "nn.Module",
-    images: "TrainingImages | SyntheticImages",
+    images: "Images",
     samples: int,
     levels: Sequence[float],
     *,
@@ -60,15 +66,14 @@ def measure(
     import torch
 
     from coreml_prune_bench.models.devices import describe
+    from coreml_prune_bench.models.loading import LabelledImages
     from coreml_prune_bench.models.pruning.sensitivity import BATCH_SIZE, dense_classes, layer_effects
-    from coreml_prune_bench.models.synthetic_images import SyntheticImages
     from coreml_prune_bench.models.training import calibration_batches, calibration_order
 
     batches = list(calibration_batches(images, samples, BATCH_SIZE))
     classes = dense_classes(model, batches, device=device)
-    if isinstance(images, SyntheticImages):
-        labels, split = classes, "synthetic"
-    else:
+    labels, split = classes, SYNTHETIC
+    if isinstance(images, LabelledImages):
         labels = torch.from_numpy(images.labels(calibration_order(images, samples)).astype(np.int64))
         split = subject.data.train.name if subject.data.train else ""
     found = _read(unfinished) or Sensitivity(

@@ -91,7 +91,7 @@ class OnCluster:
         self._gpu = False
         self._wanted: Counter[str] = Counter()
         self._flying: dict[Future, _Flying] = {}
-        self._keys: dict[tuple[int, str, bool], dict[Part, str]] = {}
+        self._keys: dict[tuple[int, str, bool, bool], dict[Part, str]] = {}
 
     def __call__(self, cells: list[Cell], options: RunOptions, steps: Steps) -> Iterator[Measured]:
         """As `Measure` has it. Raises BenchError where no worker fits, and what a task raises for the user to mend."""
@@ -263,10 +263,8 @@ class OnCluster:
 
         (To work one out asks which versions are installed, in more time than Dask needs for a task.)
         """
-        # Sensitivities on synthetic images are measured where the package is built.
-        config = cell.config
-        allocates = config is not None and config.allocation == "sensitivity" and config.needs_data
-        shared = (id(cell.subject), cell.package_format.name, allocates)
+        allocates = cell.config is not None and cell.config.allocation == "sensitivity"
+        shared = (id(cell.subject), cell.package_format.name, allocates, cell.takes_synthetic)
         if shared not in self._keys:
             keys: dict[Part, str] = {}
             if cell.subject.training is not None:

@@ -149,7 +149,7 @@ def _made(cell: Cell, part: Part, options: RunOptions, order: Order, teller: Tel
     elif part == "network":
         builder.train(cell.subject)
     elif order.levels is None:
-        builder.sensitivity(cell.subject)
+        builder.sensitivity(cell.subject, synthetic=cell.takes_synthetic)
     else:
         builder.sensitivity(cell.subject, *order.levels)
     return key_of_part(cell, part, order.levels)
@@ -194,4 +194,4 @@ def key_of_part(cell: Cell, part: Part, levels: Levels | None = None) -> str:
     from coreml_prune_bench.bench.sensitivity import sensitivity_key
     from coreml_prune_bench.models.pruning.sensitivity import LEVELS, SAMPLES
 
-    return sensitivity_key(cell.subject, *(levels or (SAMPLES, LEVELS)))
+    return sensitivity_key(cell.subject, *(levels or (SAMPLES, LEVELS)), synthetic=cell.takes_synthetic)

@@ -8,6 +8,9 @@ from pydantic import ConfigDict, model_validator
 from coreml_prune_bench.records.quantities import Count, Fraction, PositiveCount
 from coreml_prune_bench.records.schemas import Frozen
 
+SYNTHETIC = "synthetic"
+"""The split of a measurement on images that nobody took."""
+
 
 class _Data(Frozen):
     model_config = ConfigDict(extra="forbid")

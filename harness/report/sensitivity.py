@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from coreml_prune_bench.records.sensitivity import Effect, Sensitivity
+from coreml_prune_bench.records.sensitivity import SYNTHETIC, Effect, Sensitivity
 from coreml_prune_bench.records.store import Store
 from coreml_prune_bench.report.charts import IN_FILE, DotRow, Draw, dots, finished
 from coreml_prune_bench.report.formats import write_cells
@@ -35,9 +35,12 @@ def rows(sensitivity: Sensitivity) -> list[dict[str, str]]:
 
 
 def caption(sensitivity: Sensitivity) -> str:
+    images = f"images of {sensitivity.data} ({sensitivity.split})"
+    if sensitivity.split == SYNTHETIC:
+        images = "synthetic images, whose classes are those that the dense network gives them"
     return (
         f"{sensitivity.title}, each layer pruned alone by magnitude, BatchNorm measured anew; {sensitivity.images:,} "
-        f"images of {sensitivity.data} ({sensitivity.split}). Error: divergence from the dense network, in nats. Top-1 "
+        f"{images}. Error: divergence from the dense network, in nats. Top-1 "
         f"in %, dense {100 * sensitivity.dense_top1:.1f}; one image is {100 / sensitivity.images:.1f}."
     )
 
@@ -82,7 +85,7 @@ def _error(divergence: float | None) -> str:
 
 def kept_sensitivities(results: Path) -> list[Sensitivity]:
     """Those that a results folder holds, of each network and its images the newest."""
-    found: dict[tuple[str, str], Sensitivity] = {}
+    found: dict[tuple[str, str, str], Sensitivity] = {}
     for made in Store(results).manifests():
         if isinstance(made, dict) and made.keys() == Sensitivity.model_fields.keys():
             try:
@@ -90,5 +93,5 @@ def kept_sensitivities(results: Path) -> list[Sensitivity]:
             except ValidationError:
                 continue  # an artifact that is damaged, which is made again where it is used
             if one.layers:
-                found[one.network, one.data] = one
+                found[one.network, one.data, one.split] = one
     return list(found.values())

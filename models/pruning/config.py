@@ -14,7 +14,7 @@ from coreml_prune_bench.models.errors import fraction_hint
 from coreml_prune_bench.models.pattern import Pattern
 
 Takes = Literal["images", "labels", "session"]
-"""images: training images. labels: and what they show. session: where and how training runs, with its checkpoints."""
+"""images: training or synthetic ones. labels: and what they show. session: where and how it runs, with checkpoints."""
 
 
 class PruningConfig(Config, ABC):
@@ -41,7 +41,7 @@ class PruningConfig(Config, ABC):
     allocation: Literal["uniform", "sensitivity"] = Field(
         "uniform",
         description="sensitivity: a sparsity of its own for each layer, as large as stored as with `sparsity` for all, "
-        "from what pruning it alone does to the network's outputs on a few training images",
+        "from what pruning it alone does to the network's outputs on a few images",
     )
     scope: Scope | None = Field(None, description="the pruned layers; the network's default scope if absent")
     quantize_bits: Literal[4, 8] | None = Field(
@@ -56,6 +56,11 @@ class PruningConfig(Config, ABC):
     def needs_data(self) -> bool:
         """Whether it sees training images."""
         return "images" in self.takes
+
+    @property
+    def takes_synthetic(self) -> bool:
+        """Whether it sees images that nobody took."""
+        return "images" in self.takes and not self.needs_data
 
     def is_for(self, network: str) -> bool:
         return self.models is None or network in self.models

@@ -5,7 +5,7 @@ mean over images: it needs no labels and, unlike top-1, tells layers apart on a 
 ZeroQ) measure a layer's sensitivity to quantization so, and add the layers up; as models.pruning.allocation does.
 
 BatchNorm normalizes by what passes it here, of the pruned network and of the dense one that it is compared with: a
-pruned layer shifts and shrinks what comes behind it, and whoever prunes with images measures BatchNorm again.
+pruned layer shifts and shrinks what comes behind it, and whoever prunes with images has BatchNorm follow.
 
 A network is walked once. What comes out of each stage of the dense network is kept for the next one, and what comes
 before a layer in its own stage is run once for all levels: a pruned layer costs what depends on it. Levels are not run

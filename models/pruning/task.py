@@ -16,8 +16,7 @@ from coreml_prune_bench.models.layers import PrunableLayer, is_depthwise, layers
 from coreml_prune_bench.models.loading import Images, LabelledImages
 from coreml_prune_bench.models.network import Network
 from coreml_prune_bench.models.pattern import Pattern
-from coreml_prune_bench.models.pruning.config import CalibratedConfig, PruningConfig
-from coreml_prune_bench.models.synthetic_images import SyntheticImages
+from coreml_prune_bench.models.pruning.config import PruningConfig
 from coreml_prune_bench.models.training import Progress, Session
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ class PruningTask:
     """One network to prune once.
 
     model: the dense network in eval mode; the algorithm may change it.
-    data: training images, for the algorithms whose `needs_data` is true.
+    data: training images, for configs whose `needs_data` is true; or images that a config says to calibrate with.
     trial: changes the order of the training data and nothing else.
     session: how a fine-tuning runs, and where. say: told, in a line each, of what has been found out on the way.
     once: gives what the trials have in common, made by the function for the first of them; nobody may change it.
@@ -44,7 +43,7 @@ class PruningTask:
     network: Network
     model: nn.Module
     image_size: int
-    data: LabelledImages | None
+    data: Images | None
     trial: int
     progress: Progress
     session: Session = field(default_factory=Session)
@@ -57,11 +56,12 @@ class PruningTask:
         return head_of(self.model, self.image_size, self.network.name).layers
 
     def training_data(self) -> LabelledImages:
-        assert self.data is not None, "an algorithm whose needs_data is true is given data"
+        assert isinstance(self.data, LabelledImages), "an algorithm that learns from labels is given them"
         return self.data
 
-    def calibration_data(self, config: CalibratedConfig) -> Images:
-        return SyntheticImages(self.image_size) if config.calibration_images == "synthetic" else self.training_data()
+    def calibration_data(self) -> Images:
+        assert self.data is not None, "an algorithm that looks at images is given some"
+        return self.data
 
 
 @dataclass(frozen=True)

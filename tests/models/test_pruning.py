@@ -209,6 +209,17 @@ def test_reestimation_changes_batchnorm_and_no_weight():
             assert torch.equal(plain[key], again[key]) != ("running" in key), key
 
 
+def test_batchnorm_before_what_is_pruned_keeps_what_it_knows():
+    """Not what the images show, which are few: the dense network was shown others."""
+    model = dense()
+    known = {key: 3 * value + 1 for key, value in model.state_dict().items() if "running" in key}
+    model.load_state_dict(known, strict=False)
+    config = SparseGPTConfig(layers={"classifier": 0.5}, calibration_samples=16, batchnorm_samples=16)
+    after = pruned(config, model)[1].state_dict()
+    for key, value in known.items():
+        assert torch.allclose(after[key], value, rtol=1e-4, atol=1e-4), key
+
+
 def test_sparse_gpt_leaves_convolutions_with_groups_dense_and_says_so():
     config = SparseGPTConfig(sparsity=0.5, calibration_samples=16, scope=Scope())
     result, _ = pruned(config)

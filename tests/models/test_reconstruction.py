@@ -48,6 +48,8 @@ CONFIG = ReconstructionConfig(
     learning_rates=(0.01, 0.03, 0.1),
 )
 ROUNDS = CONFIG.model_copy(update={"rounds": (0.5, 0.8), "steps": 20, "learning_rates": (0.03,)})
+BLOCKS = 4
+"""Of the tiny network, that are fitted."""
 PRUNED = ("features.0", "features.6", "classifier")
 
 
@@ -217,7 +219,9 @@ def test_trials_begin_with_the_same_zeros_which_are_chosen_once(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("config", "stopped_at"), [(CONFIG, 2), (ROUNDS, 2), (ROUNDS, 5)], ids=["one round", "the first", "a later one"]
+    ("config", "stopped_at"),
+    [(CONFIG, 2), (ROUNDS, 2), (ROUNDS, 5), (ROUNDS, 6), (ROUNDS, 11)],
+    ids=["only round", "first", "second's first block", "second's second block", "third"],
 )
 def test_what_was_stopped_goes_on_after_the_last_block(config, stopped_at, tmp_path):
     expected, said = reconstructed(config=config)
@@ -232,6 +236,7 @@ def test_what_was_stopped_goes_on_after_the_last_block(config, stopped_at, tmp_p
     session = Session(checkpoint=checkpoint)
     with pytest.raises(_Stop):
         prune(config, task(dense(), session=session, say=stop))
+    assert checkpoint.load()["round"] == (stopped_at - 2) // BLOCKS
     model = dense()
     prune(config, task(model, session=session, say=lines.append))
     assert [*said[:stopped_at], *said[stopped_at - 1 :]] == lines  # blocks before the one that was lost stay fitted
@@ -250,8 +255,9 @@ def test_rounds_become_sparser_and_choose_zeros_in_the_network_that_was_fitted(m
 
     monkeypatch.setattr(sparse_gpt, "sparsify", spy)
     model, said = reconstructed(config=ROUNDS)
-    blocks = len(said) // 3
-    assert [line.split(":")[0] for line in said] == 3 * [line.split(":")[0] for line in said[:blocks]]
+    blocks = [line.split(":")[0].removeprefix("round 1 of 3, ") for line in said[:BLOCKS]]
+    expected = [f"round {number} of 3, {block}" for number in (1, 2, 3) for block in blocks]
+    assert [line.split(":")[0] for line in said] == expected
     assert asked == [pytest.approx(0.375), pytest.approx(0.6), 0.75]
     for found, expected in zip(before, (0, 0.375, 0.6), strict=True):
         assert found == pytest.approx([expected] * len(PRUNED), abs=0.03)

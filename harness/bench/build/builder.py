@@ -113,11 +113,11 @@ class Builder:
             return _manifest(dense, {}, "none")
         baseline = cell.dense
         stay_dense = self._stay_dense(baseline, model)
-        images = self._training_images(cell.subject.data) if cell.config.needs_data else None
+        images = self._images(cell.config, cell.subject.data)
 
         # Given, not imported by what prunes: the code of an allocation is behind those cells alone that have one.
         def allocate(config: PruningConfig, model: nn.Module) -> PruningConfig:
-            found = self.sensitivity(cell.subject, synthetic=not config.needs_data)
+            found = self.sensitivity(cell.subject, synthetic=config.takes_synthetic)
             return allocated(config, cell.subject.network, model, found.losses())
 
         made_of = Ingredients(model, images, stay_dense, allocate)
@@ -139,6 +139,12 @@ class Builder:
         calls = check_own(subject.network, model, subject.data)
         return not_prunable(model, calls, baseline.package_format.read(self.build(baseline).path))
 
+    def _images(self, config: PruningConfig, data: DataSet) -> TrainingImages | SyntheticImages | None:
+        """What the algorithm looks at; None where it looks at the weights alone."""
+        if config.needs_data:
+            return self._training_images(data)
+        return SyntheticImages(data.image_size) if config.takes_synthetic else None
+
     def _training_images(self, data: DataSet) -> TrainingImages:
         if data.train is None:
             raise DataError(f"{data.spec} has no train split: expected train/ beside val/")
@@ -157,7 +163,7 @@ def _manifest(
     targets: dict[str, float | None],
     scope: str,
     devices: tuple[str, ...] = (),
-    images: TrainingImages | None = None,
+    images: TrainingImages | SyntheticImages | None = None,
 ) -> PackageManifest:
     made = dense.made
     trained_on = made.devices if made else ()
@@ -166,7 +172,7 @@ def _manifest(
         targets=targets,
         scope=scope,
         trained=made is not None,
-        train_skipped=tuple(images.skipped) if images else skipped,
+        train_skipped=tuple(images.skipped) if isinstance(images, TrainingImages) else skipped,
         devices=tuple(dict.fromkeys([*trained_on, *devices])),
         threads=torch.get_num_threads(),
     )

@@ -12,6 +12,7 @@ from coreml_prune_bench.bench.build.training import Order, Trainings
 from coreml_prune_bench.bench.training_images import TrainingImages
 from coreml_prune_bench.core.errors import BenchError, CellFailedError
 from coreml_prune_bench.models.layers import leave_dense
+from coreml_prune_bench.models.loading import Images
 from coreml_prune_bench.models.network import Network
 from coreml_prune_bench.models.pruning.algorithm import prune
 from coreml_prune_bench.models.pruning.config import PruningConfig
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
 class Ingredients:
     """What a pruned package is made of, besides its cell.
 
-    model: the dense network, which is changed. images: those of training, for algorithms that take them. stay_dense:
+    model: the dense network, which is changed. images: for algorithms that take them. stay_dense:
     layers that no algorithm prunes. allocate: spells out the sparsities of a config that is allocated by sensitivity.
     """
 
     model: nn.Module
-    images: TrainingImages | None
+    images: Images | None
     stay_dense: tuple[str, ...]
     allocate: Callable[[PruningConfig, nn.Module], PruningConfig]
 
@@ -77,7 +78,7 @@ def _task(cell: "Cell", config: PruningConfig, made_of: Ingredients, folder: Pat
         return task
     order = None
     if "labels" in config.takes:
-        assert made_of.images is not None, "labels are those of images"
+        assert isinstance(made_of.images, TrainingImages), "labels are those of training images"
         order = Order(cell.subject.network.name, config, cell.trial, made_of.images.members, made_of.stay_dense)
     return replace(
         task,

@@ -24,8 +24,8 @@ class ReconstructionConfig(CalibratedConfig):
     steps: int = Field(400, ge=1, description="of Adam, for each block and rate")
     rounds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (0.7, 0.87),
-        description="shares of the sparsity that come before it, each with a fit of half as many steps: zeros are then "
-        "chosen anew among weights that make up for the earlier ones. A Core ML Tools config has the last round alone",
+        description="shares of the sparsity that come before it, each with a fit of half as many steps, so that what "
+        "goes next is chosen once others make up for what went. A Core ML Tools config has the last round alone",
     )
     batch_size: int = Field(24, ge=1, description="images of a step at most; fewer where a block's input is large")
     learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
@@ -34,7 +34,9 @@ class ReconstructionConfig(CalibratedConfig):
         description="each block is fitted with all, and keeps what errs least on the images held back, its own weights "
         "if that is none; of the first step, in units of a tensor's root mean square and the error's root",
     )
-    hessian_dampening: float = Field(0.1, gt=0, description="SparseGPT's, ten times its default")
+    hessian_dampening: float | None = Field(
+        None, gt=0, description="SparseGPT's; 0.1 if absent, ten times its default, of synthetic images its default"
+    )
     class_rows: float = Field(
         0.3,
         ge=0,
@@ -71,7 +73,7 @@ class ReconstructionConfig(CalibratedConfig):
             calibration_images=self.calibration_images,
             calibration_samples=samples,
             views=views,
-            hessian_dampening=self.hessian_dampening,
+            hessian_dampening=self.hessian_dampening or (0.1 if self.calibration_images == "train" else None),
             class_rows=self.class_rows,
         )
 

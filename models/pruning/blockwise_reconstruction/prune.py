@@ -73,7 +73,7 @@ def prune(config: ReconstructionConfig, task: PruningTask) -> Pruned:
     if state is None:  # what the trials have in common
         state = task.once(lambda: _masked(rounds[0], task, dense, head) | {"round": 0, "devices": []})
     task.model.load_state_dict(state["model"])
-    calibration = calibration_images(task.calibration_data(config), config)
+    calibration = calibration_images(task.calibration_data(), config)
     devices = list(dict.fromkeys([*state["devices"], describe(device)]))
     for number, part in enumerate(rounds):
         if number < state["round"]:
@@ -95,12 +95,16 @@ def prune(config: ReconstructionConfig, task: PruningTask) -> Pruned:
             progress=_share_of(task.progress, [one.steps for one in rounds], number),
         )
         for done, error in blocks:
-            task.say(error.describe())
+            task.say(f"{_round(number, len(rounds))}{error.describe()}")
             if checkpoint is not None:
                 checkpoint.save(state | {"model": task.model.state_dict(), "stages": done, "devices": devices})
         back_from_device(task.model)
     targets, scope = state["targets"], state["scope"]
     return Pruned(config, task.model, task.image_size, targets, scope, tuple(devices), patterns_of(config, targets))
+
+
+def _round(number: int, rounds: int) -> str:
+    return f"round {number + 1} of {rounds}, " if rounds > 1 else ""
 
 
 def _share_of(progress: Progress, steps: Sequence[int], number: int) -> Progress:
@@ -167,12 +171,14 @@ def fit_blocks(
     inputs = reference = calibration.images
     for number, ((name, stage), teacher) in enumerate(pairs):
         _check_images_first(name, next(run.parts(teacher, reference[:1])))
-        before, reference = reference, run(teacher, reference)
+        is_fitted = number in to_fit and number >= first
+        if is_fitted:
+            _carry_over_batchnorm(stage, teacher, inputs[: calibration.plain], reference[: calibration.plain], run)
+        reference = run(teacher, reference)
         if number < begin:
             inputs = reference
             continue
-        if number in to_fit and number >= first:
-            _carry_over_batchnorm(stage, teacher, inputs[: calibration.plain], before[: calibration.plain], run)
+        if is_fitted:
             rows = {weight: teacher.get_parameter(weight).detach() for weight in keep[number] if weight in heads}
             block = Block(name, stage, keep[number], inputs, reference, calibration, run, class_rows=rows)
             steps = config.steps * len(config.learning_rates)
@@ -203,11 +209,12 @@ def _check_images_first(stage: str, output: Tensor) -> None:
 def coremltools_yaml(
     config: ReconstructionConfig, targets: Targets, training_images: int
 ) -> tuple[str, dict[str, Any]]:
-    """What to know of the file, and what is in it: the zeros alone."""
+    """What to know of the file, and what is in it: the sparsities alone."""
     start = config.start()
     started = sparse_gpt if isinstance(start, SparseGPTConfig) else post_training
     note, content = started.coremltools_yaml(start, targets, training_images)
-    return f"The zeros alone: Core ML Tools has nothing that fits the blocks afterwards. {note}", content
+    rounds = "" if len(config.in_rounds()) == 1 else " and in rounds, which choose other zeros"
+    return f"The sparsities alone: Core ML Tools has nothing that fits the blocks afterwards{rounds}. {note}", content
 
 
 def _masked(config: ReconstructionConfig, task: PruningTask, dense: nn.Module, head: Collection[str]) -> State:

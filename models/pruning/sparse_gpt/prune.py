@@ -44,7 +44,7 @@ def prune(config: SparseGPTConfig, task: PruningTask) -> Pruned:
     dense = deepcopy(task.model) if config.batchnorm_samples else None
     targets, scope = sparsify(config, task)
     if dense is not None:
-        _reestimate_batchnorm(config, task, dense)
+        _carry_over_batchnorm(config, task, dense)
     own = read_own_config(config, _read) if config.coremltools is not None else None
     if own is None:
         patterns = patterns_of(config, targets)
@@ -54,13 +54,13 @@ def prune(config: SparseGPTConfig, task: PruningTask) -> Pruned:
 
 
 @torch.no_grad()
-def _reestimate_batchnorm(config: SparseGPTConfig, task: PruningTask, dense: nn.Module) -> None:
+def _carry_over_batchnorm(config: SparseGPTConfig, task: PruningTask, dense: nn.Module) -> None:
     """In place: pruned weights no longer produce the statistics that BatchNorm has."""
     device = task.session.device
     layout = to_device(task.model, device, task.image_size)
     move(dense.eval(), device, layout)
     with carried_over_batchnorm(task.model, dense):
-        for batch in calibration_batches(task.calibration_data(config), config.batchnorm_samples, batch_size=64):
+        for batch in calibration_batches(task.calibration_data(), config.batchnorm_samples, batch_size=64):
             task.model(batch.to(device))
             dense(batch.to(device))
     back_from_device(task.model)
@@ -77,15 +77,16 @@ def sparsify(config: SparseGPTConfig, task: PruningTask, unpruned: nn.Module | N
     targets = _targets(own_config, task.model)
     layers = {name: layer for name, layer in prunable_layers(task.model).items() if name in targets}
     configs = {name: own_config.get_module_config(name, layer) for name, layer in layers.items()}
-    batches = list(calibration_batches(task.calibration_data(config), samples, _BATCH_SIZE, views=config.views))
-    dense = {name: _weights(unpruned or task.model, name) for name in (*layers, *task.head)}
+    batches = list(calibration_batches(task.calibration_data(), samples, _BATCH_SIZE, views=config.views))
+    head = task.head if config.class_rows else ()
+    dense = {name: _weights(unpruned if unpruned is not None else task.model, name) for name in (*layers, *head)}
     _break_ties(layers.values())
     prune_stages(
         list(view),
         batches,
         layers,
         configs,
-        class_rows={name: dense[name] for name in task.head} if config.class_rows else {},
+        class_rows={name: dense[name] for name in head},
         rows_share=config.class_rows,
         device=task.session.device,
         progress=task.progress,
@@ -124,7 +125,9 @@ def coremltools_yaml(config: SparseGPTConfig, targets: Targets, training_images:
         "networks that are nn.Sequential, and counts batches as samples: here, of one image."
     )
     samples = config.batchnorm_samples
-    again = f" Afterwards BatchNorm was measured again on {samples} images." if samples else ""
+    again = f" Afterwards BatchNorm followed what pruning did to {samples} images." if samples else ""
+    if config.calibration_images == "synthetic":
+        again = f" Its images were synthetic.{again}"
     content = {**as_coremltools(config, targets), "calibration_nsamples": config.calibration_samples}
     return note + again, content
 

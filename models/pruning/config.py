@@ -221,7 +221,7 @@ class CalibratedConfig(PruningConfig, ABC):
         return self.calibration_images == "train"
 
     def _extras(self) -> list[str]:
-        return [*super()._extras(), *(["synthetic images"] if self.calibration_images == "synthetic" else [])]
+        return [*super()._extras(), *(["synthetic images"] if self.takes_synthetic else [])]
 
 
 class StructuredConfig(RatioConfig, ABC):

@@ -73,7 +73,7 @@ class ReconstructionConfig(CalibratedConfig):
             calibration_images=self.calibration_images,
             calibration_samples=samples,
             views=views,
-            hessian_dampening=self.hessian_dampening or (0.1 if self.calibration_images == "train" else None),
+            hessian_dampening=self.hessian_dampening or (None if self.takes_synthetic else 0.1),
             class_rows=self.class_rows,
         )
 

@@ -47,7 +47,7 @@ class SparseGPTConfig(CalibratedConfig, RatioConfig):
     def dampening(self) -> float:
         if self.hessian_dampening is not None:
             return self.hessian_dampening
-        return 0.4 if self.calibration_images == "synthetic" else 0.01
+        return 0.4 if self.takes_synthetic else 0.01
 
     @property
     def joint_bits(self) -> int | None:

@@ -126,7 +126,7 @@ def coremltools_yaml(config: SparseGPTConfig, targets: Targets, training_images:
     )
     samples = config.batchnorm_samples
     again = f" Afterwards BatchNorm followed what pruning did to {samples} images." if samples else ""
-    if config.calibration_images == "synthetic":
+    if config.takes_synthetic:
         again = f" Its images were synthetic.{again}"
     content = {**as_coremltools(config, targets), "calibration_nsamples": config.calibration_samples}
     return note + again, content

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.cluster.links import Links
+
 ROOT = Path(__file__).parents[2]
 SUITE = """
 description = "a network that trains in a second"
@@ -33,8 +35,10 @@ _SECONDS = 240
 class Cluster:
     """A scheduler and workers, each a process as the command line starts it; all end with this."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, links: Links | None = None) -> None:
+        """links: that join `scheduler`, `client` and the workers by their names; None: all are this machine."""
         self.folder = folder
+        self._links = links
         self.temporary = folder / "temporary"
         self.temporary.mkdir()
         self._ports: set[int] = set()
@@ -46,8 +50,9 @@ class Cluster:
 
     def start(self) -> str:
         """The scheduler; its address. Again at the same port."""
-        log = self._open("scheduler", "cluster", "start", "--host", "127.0.0.1", "--port", self._port)
-        found = self._wait_for("scheduler", log, r"address: (tls://127.0.0.1:(\d+))")
+        host = self._links.addresses["scheduler"] if self._links else "127.0.0.1"
+        log = self._open("scheduler", "cluster", "start", "--host", host, "--port", self._port)
+        found = self._wait_for("scheduler", log, r"address: (tls://[\d.]+:(\d+))")
         self._port = int(found[2])
         self.address = found[1]
         return self.address
@@ -58,7 +63,8 @@ class Cluster:
         self._wait_for(name, log, "works for")
 
     def client(self, *arguments: object) -> subprocess.Popen:
-        command = [*PROGRAM, *map(str, arguments), "--cluster", self.address, "--certificates", str(self.certificates)]
+        told = [*map(str, arguments), "--cluster", self.address, "--certificates", str(self.certificates)]
+        command = [*self._within("client"), *PROGRAM, *told]
         return subprocess.Popen(
             command, cwd=ROOT, env=self._environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -86,6 +92,9 @@ class Cluster:
         # Dask's own, empty, for the workers of this machine that come next.
         kept = [str(path) for path in files if path.is_file() and path.suffix not in (".lock", ".dirlock")]
         return [*processes, *(f"port {port}" for port in self._ports & listening), *kept]
+
+    def _within(self, name: str) -> list[str]:
+        return self._links.within(name) if self._links else []
 
     @property
     def _environment(self) -> dict[str, str]:
@@ -120,7 +129,15 @@ class Cluster:
         where = ["--scratch", str(self.folder / "scratch")] if name != "scheduler" else []
         with log.open("w") as file:
             self.processes[name] = subprocess.Popen(
-                [*program, *map(str, arguments), "--certificates", str(self.certificates), *extra, *where],
+                [
+                    *self._within(name),
+                    *program,
+                    *map(str, arguments),
+                    "--certificates",
+                    str(self.certificates),
+                    *extra,
+                    *where,
+                ],
                 cwd=ROOT,
                 env=self._environment,
                 stdout=file,

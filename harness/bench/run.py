@@ -19,6 +19,7 @@ from coreml_prune_bench.core.files import tree_hash
 from coreml_prune_bench.core.progress import Reporter, Steps
 from coreml_prune_bench.models.pruning.config import PruningConfig
 from coreml_prune_bench.records.accuracy import Data, Layer, Network, Package, Pruning, Record
+from coreml_prune_bench.records.predictions import Predictions
 from coreml_prune_bench.records.provenance import provenance
 from coreml_prune_bench.records.store import Store
 
@@ -171,13 +172,28 @@ def _names_or_shapes_layers(config: PruningConfig) -> bool:
     return bool(config.pattern or config.layers or (config.scope and config.scope.exclude))
 
 
-def attempt(cell: Cell, options: RunOptions, steps: Steps) -> Record:
-    """Build and evaluate one cell; its failure is a record too.
+@dataclass(frozen=True)
+class Evaluated:
+    """What a package predicts for images, None where all of them are bad. skipped: those that are."""
+
+    predictions: Predictions | None
+    skipped: tuple[str, ...]
+    seconds: float
+
+
+def attempt(
+    cell: Cell,
+    options: RunOptions,
+    steps: Steps,
+    evaluated: Evaluated | None = None,
+    build_seconds: float | None = None,
+) -> Record:
+    """Build and evaluate one cell; its failure is a record too. evaluated, build_seconds: where that is done already.
 
     Raises what is in the way of other cells: BenchError, and OSError and MemoryError of the machine.
     """
     try:
-        return _measure(cell, options, steps)
+        return _measure(cell, options, steps, evaluated, build_seconds)
     except _STOPS_THE_RUN as error:
         # Nobody can mend a published package.
         if not cell.published or not isinstance(error, PackageError):
@@ -192,30 +208,41 @@ def failed(cell: Cell, error: Exception) -> Record:
     return _record(cell, status="failed", reason=_reason(error), provenance=provenance(), scope="")
 
 
-def _measure(cell: Cell, options: RunOptions, steps: Steps) -> Record:
+def evaluate_cell(cell: Cell, package: Path, options: RunOptions, steps: Steps, part: range | None = None) -> Evaluated:
+    """Evaluate the package of a cell. part: only the images at these positions."""
     # Here, because it imports the runtime: a run that finds everything measured does without.
     from coreml_prune_bench.accuracy.evaluate import evaluate
 
     started = time.perf_counter()
-    steps.update(f"{cell.name}: starting", 0, 1)  # torch takes seconds to load
-    built = _build(cell, options, steps)
-    build_seconds = time.perf_counter() - started
-    started = time.perf_counter()
-    (predictions,), skipped = evaluate(
-        [built.path],
+    predictions, skipped = evaluate(
+        [package],
         cell.subject.data.val,
         cell.subject.data.preprocessing.view,
         load=cell.package_format.load(cell.evaluation),
         class_map=_class_map(cell),
         skip_bad_images=options.skip_bad_images,
         image_cache=options.image_cache,
+        part=part,
         say=options.reporter.say,
         progress=lambda what, done, total: steps.update(f"{cell.name}: {what}", done, total),
     )
+    return Evaluated(predictions[0] if predictions else None, skipped, time.perf_counter() - started)
+
+
+def _measure(
+    cell: Cell, options: RunOptions, steps: Steps, evaluated: Evaluated | None, build_seconds: float | None
+) -> Record:
+    started = time.perf_counter()
+    steps.update(f"{cell.name}: starting", 0, 1)  # torch takes seconds to load
+    built = _build(cell, options, steps)
+    if build_seconds is None:
+        build_seconds = time.perf_counter() - started
+    if evaluated is None:
+        evaluated = evaluate_cell(cell, built.path, options, steps)
     summary = cell.package_format.read(built.path)
     seconds = provenance(
         build_seconds=build_seconds,
-        evaluate_seconds=time.perf_counter() - started,
+        evaluate_seconds=evaluated.seconds,
         trained_on=built.made.devices,
         build_threads=built.made.threads,
         predict_threads=cell.evaluation.threads,
@@ -236,11 +263,11 @@ def _measure(cell: Cell, options: RunOptions, steps: Steps) -> Record:
         provenance=seconds,
         scope=_scope_found(summary) if cell.published else built.made.scope,
         trained=built.made.trained,
-        skipped=skipped,
+        skipped=evaluated.skipped,
         train_skipped=built.made.train_skipped,
         package=package,
         runtime=cell.evaluation.described,
-        predictions=predictions,
+        predictions=evaluated.predictions,
         code=cell.code,
     )
 

@@ -21,6 +21,7 @@ from coreml_prune_bench.cluster.at_work import at_work
 from coreml_prune_bench.cluster.client import HowOnCluster
 from coreml_prune_bench.cluster.connect import Where, connected
 from coreml_prune_bench.cluster.heard import Heard
+from coreml_prune_bench.cluster.image_parts import in_words, joined, parts
 from coreml_prune_bench.cluster.parcel import Parcel, pack_folder
 from coreml_prune_bench.cluster.tasks import given
 from coreml_prune_bench.cluster.versions import versions
@@ -28,18 +29,12 @@ from coreml_prune_bench.cluster.workers import Admission
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import Reporter, Steps
 from coreml_prune_bench.data import DataSet
-from coreml_prune_bench.data.image_cache import BLOCK_IMAGES
 from coreml_prune_bench.models.preprocessing import Preprocessing
 from coreml_prune_bench.records.predictions import Precision, Predictions
 
 _KIND = "CPU"
 """The resource of a worker that a part needs."""
 _LOOK_SECONDS = 1.0
-_PARTS_A_WORKER = 4
-"""So that a slow worker, or one that joins later, is no worse than the fourth part of its share."""
-_LEAST_PART, _LARGEST_PART = 4 * BLOCK_IMAGES, 64 * BLOCK_IMAGES
-"""Images: fewer take no longer than loading a package, of more too many are lost with a worker."""
-
 _Found = tuple[list[Predictions], tuple[str, ...]]
 """Each package's predictions for the images of a part, and which of them were skipped as bad."""
 
@@ -66,18 +61,11 @@ class Outcome:
     machines: tuple[str, ...]
 
 
-def parts(images: int, workers: int) -> list[range]:
-    """Positions of all images, in parts of whole blocks: some for each worker, neither tiny nor huge."""
-    size = -(-images // (workers * _PARTS_A_WORKER * BLOCK_IMAGES)) * BLOCK_IMAGES
-    size = min(max(size, _LEAST_PART), _LARGEST_PART)
-    return [range(start, min(start + size, images)) for start in range(0, images, size)]
-
-
 def evaluate_part(
     asks: Asks, tag: str, topic: str, task: str, how: HowOnCluster, part: range, parcels: list[Parcel]
 ) -> _Found:
     """On a worker. parcels: the packages."""
-    with at_work(topic, task, _name(part), how.task_limit_s) as (place, teller):
+    with at_work(topic, task, in_words(part), how.task_limit_s) as (place, teller):
         assert place.scratch is not None, "set up"
         place.compute_on(how.threads)
         with TemporaryDirectory(dir=place.scratch.parent) as name, teller.steps("accuracy", 1) as steps:
@@ -150,7 +138,7 @@ def _send(
     sent = {}
     for part in divided:
         task = f"{topic}-{part.start}"
-        heard.expect(task, _name(part))
+        heard.expect(task, in_words(part))
         arguments = (asks, tag, topic, task, how, part, packages)
         resources = {tag: 1, _KIND: 1}
         sent[client.submit(evaluate_part, *arguments, key=task, resources=resources, pure=False)] = part
@@ -186,7 +174,7 @@ def _received(future: Future, part: range, heard: Heard) -> _Found:
     try:
         found: _Found = future.result()
     except KilledWorker as error:
-        raise BenchError(f"{_name(part)}: {heard.of(str(error.task), _name(part)).why_it_failed}") from error
+        raise BenchError(f"{in_words(part)}: {heard.of(str(error.task), in_words(part)).why_it_failed}") from error
     return found
 
 
@@ -194,15 +182,5 @@ def _together(found: list[_Found], data: DataSet, machines: tuple[str, ...]) -> 
     """Parts in the order of the images."""
     every = [predictions for predictions, _ in found if predictions]
     refuse_none(every, data.val)
-    predictions = [
-        Predictions(
-            labels=tuple(label for one in of_all_parts for label in one.labels),
-            top5=tuple(top for one in of_all_parts for top in one.top5),
-        )
-        for of_all_parts in zip(*every, strict=True)
-    ]
+    predictions = [joined(of_all_parts) for of_all_parts in zip(*every, strict=True)]
     return Outcome(predictions, tuple(bad for _, skipped in found for bad in skipped), machines)
-
-
-def _name(part: range) -> str:
-    return f"images {part.start + 1:,} to {part.stop:,}"

@@ -8,7 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from time import monotonic, perf_counter
 
@@ -18,9 +18,11 @@ from coreml_prune_bench.bench.cells import Cell
 from coreml_prune_bench.bench.run import Measured, RunOptions, failed, why_not
 from coreml_prune_bench.cluster.absent import Absence, wait_for_one
 from coreml_prune_bench.cluster.asked import Asked
+from coreml_prune_bench.cluster.divided import send
 from coreml_prune_bench.cluster.heard import Heard
+from coreml_prune_bench.cluster.image_parts import LARGEST_PART, parts_of_size
 from coreml_prune_bench.cluster.order import Waiting
-from coreml_prune_bench.cluster.parcel import pack, put
+from coreml_prune_bench.cluster.parcel import Parcel, pack, put
 from coreml_prune_bench.cluster.tasks import Levels, Order, Part, Result, Wanted, given, key_of_part, make, measure
 from coreml_prune_bench.cluster.workers import Admission
 from coreml_prune_bench.core.errors import BenchError, CellFailedError
@@ -33,6 +35,7 @@ _CELLS_A_WORKER = 2
 takes longest can go first, and neither the scheduler nor this process grows with the suite."""
 _PARTS_AT_ONCE = 64
 """Networks, dense packages and sensitivities that workers hold at a time."""
+_CPU = "CPU"
 _AT_ONCE = 10
 """Priority of what other cells wait for; larger numbers go first."""
 
@@ -41,22 +44,27 @@ _AT_ONCE = 10
 class HowOnCluster:
     """threads: of a step; None: as many as the worker has. task_limit_s: after which a task's worker is ended.
 
-    wait_limit_s: after which a run ends that no worker can go on with; None: never.
+    wait_limit_s: after which a run ends that no worker can go on with; None: never. part_images: in a task at most.
     """
 
     threads: int | None = None
     task_limit_s: float | None = None
     wait_limit_s: float | None = None
+    part_images: int = LARGEST_PART
 
 
 @dataclass
 class _Flying:
-    """A cell that was sent. kind: the resource that it needs."""
+    """A cell that was sent. tasks: their keys, that of its record last, for which the others are done `before`.
+
+    kind: the resource that it needs.
+    """
 
     cell: Cell
-    task: str
+    tasks: list[str]
     began_s: float
     kind: str
+    before: list[Future]
 
 
 @dataclass(frozen=True)
@@ -142,7 +150,8 @@ class OnCluster:
             if self._flying and self._client.status == "running":
                 self._heard.say_what_runs(self._client)  # Ctrl-C, also while a record is written, and what is to mend
             self._client.unsubscribe_topic(self._topic)
-            self._client.cancel([*self._flying, *self._parts.values()])
+            before = [one for flew in self._flying.values() for one in flew.before]
+            self._client.cancel([*self._flying, *before, *self._parts.values()])
 
     @staticmethod
     def _wants_gpu(admission: Admission, device: str) -> bool:
@@ -181,21 +190,38 @@ class OnCluster:
             flying[self._kind_of(next_)] += 1
 
     def _send(self, cell: Cell, wanted: Wanted, options: RunOptions) -> None:
-        own = options.store.found(cell.build_key) if cell.config else None
-        task, kind = _task_of(cell), self._kind_of(cell)
-        self._heard.expect(task, cell.name)
-        future = self._client.submit(
-            measure,
-            self._order(cell, task, cell.name, options),
-            wanted,
-            {part: self._parts[key] for part, key in self._part_keys(cell).items()},
-            pack(options.store, own) if own else None,
-            key=task,
-            resources={self._asked.tag: 1, kind: 1},
-            pure=False,
-        )
-        self._flying[future] = _Flying(cell, task, perf_counter(), kind)
+        order, kind, before = self._order(cell, _task_of(cell), cell.name, options), self._kind_of(cell), list[Future]()
+        divided = parts_of_size(len(cell.subject.data.val), self._how.part_images)
+        if wanted == "record" and cell.evaluation.runtime == "portable" and len(divided) > 1:
+            built = self._built(cell, order, kind, options)
+            *before, future = send(self._client, order, divided, built, self._resources(_CPU))
+            if cell.config:  # else others wait for it, too
+                before.append(built)
+        else:
+            own = options.store.found(cell.build_key) if cell.config else None
+            future = self._measured(cell, order, wanted, pack(options.store, own) if own else None, kind)
+        tasks = [str(one.key) for one in (*before, future)]
+        for task in tasks:
+            self._heard.expect(task, cell.name)
+        self._flying[future] = _Flying(cell, tasks, perf_counter(), kind, before)
         future.add_done_callback(self._done.put)
+
+    def _measured(self, cell: Cell, order: Order, wanted: Wanted, own: Parcel | None, kind: str) -> Future:
+        needs = {part: self._parts[key] for part, key in self._part_keys(cell).items()}
+        resources = self._resources(kind)
+        return self._client.submit(measure, order, wanted, needs, own, key=order.task, resources=resources, pure=False)
+
+    def _built(self, cell: Cell, order: Order, kind: str, options: RunOptions) -> Future:
+        """The package of a cell, from a worker, from this store, or the dense one that others wait for, too."""
+        if not cell.config:
+            return self._parts[self._part_keys(cell)["package"]]
+        task = f"package of {order.task}"
+        if own := options.store.found(cell.build_key):
+            return self._client.submit(given, pack(options.store, own), key=task, pure=False)
+        return self._measured(cell, replace(order, task=task), "package", None, kind)
+
+    def _resources(self, kind: str) -> dict[str, int]:
+        return {self._asked.tag: 1, kind: 1}
 
     def _send_parts(self, cell: Cell, options: RunOptions) -> None:
         """What a cell needs and others need, too, each part after those that it needs itself."""
@@ -221,7 +247,7 @@ class OnCluster:
                 part,
                 needs,
                 key=task,
-                resources={self._asked.tag: 1, kind: 1},
+                resources=self._resources(kind),
                 pure=False,
                 priority=_AT_ONCE,
             )
@@ -252,7 +278,7 @@ class OnCluster:
     @staticmethod
     def _kind(cell: Cell, *, gpu: bool) -> str:
         """Core ML predicts on a Mac alone, and there one at a time."""
-        return "ANE" if cell.evaluation.runtime == "coreml" else "GPU" if gpu else "CPU"
+        return "ANE" if cell.evaluation.runtime == "coreml" else "GPU" if gpu else _CPU
 
     def _is_made(self, cell: Cell, part: Part) -> bool:
         key = self._part_keys(cell).get(part)
@@ -292,9 +318,11 @@ class OnCluster:
         except Exception as error:
             failure = error
         finally:
-            future.release()  # else Dask would measure it again when the worker dies that has its result
+            for one in (*flew.before, future):
+                one.release()  # else Dask would do it again when the worker dies that has its result
             self._let_go(self._part_keys(cell))
-        return _Landed(cell, record, failure, seconds, self._heard.forget(flew.task).machine)
+        *_, last = [self._heard.forget(task) for task in flew.tasks]
+        return _Landed(cell, record, failure, seconds, last.machine)
 
     def _keep_part(self, future: Future, options: RunOptions) -> None:
         """Where it failed, so do the cells that wait for it."""

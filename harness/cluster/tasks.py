@@ -113,8 +113,8 @@ def given(parcel: Parcel) -> Parcel:
 def make(order: Order, part: Part, needs: dict[Part, Parcel | None]) -> Parcel | None:
     """What several cells need, made once. None where a network is not trained but read from the worker's weights."""
     with at_work(order.topic, order.task, order.name, order.limit_s) as (place, teller):
-        cell, options = _ready(order, place, teller, needs)
-        key = _made(cell, part, options, order, teller)
+        cell, options = ready(order, place, teller, needs)
+        key = made_part(cell, part, options, order, teller)
         folder = options.store.found(key)
         return pack(options.store, folder) if folder else None
 
@@ -123,7 +123,7 @@ def measure(order: Order, wanted: Wanted, needs: dict[Part, Parcel | None], own:
     """What is wanted of a cell. own: its package, where it is built already."""
     began_s = time.perf_counter()
     with at_work(order.topic, order.task, order.name, order.limit_s) as (place, teller):
-        cell, options = _ready(order, place, teller, needs)
+        cell, options = ready(order, place, teller, needs)
         store = options.store
         if own is not None:
             put(store, cell.build_key, own)
@@ -132,7 +132,7 @@ def measure(order: Order, wanted: Wanted, needs: dict[Part, Parcel | None], own:
             with teller.steps("cells", 1) as steps:
                 record = attempt(cell, options, steps).to_json().encode()
         else:
-            key = _made(cell, wanted, options, order, teller)
+            key = made_part(cell, wanted, options, order, teller)
         is_here = (wanted != "sensitivity" and cell.config is None) or own is not None
         folder = store.found(key)
         made = pack(store, folder) if folder and not is_here else None
@@ -141,7 +141,7 @@ def measure(order: Order, wanted: Wanted, needs: dict[Part, Parcel | None], own:
         return Result(record, made, time.perf_counter() - began_s)
 
 
-def _made(cell: Cell, part: Part, options: RunOptions, order: Order, teller: Teller) -> str:
+def made_part(cell: Cell, part: Part, options: RunOptions, order: Order, teller: Teller) -> str:
     """Make an artifact in the worker's store; its key there."""
     builder = _builder(options, order, teller)
     if part == "package":
@@ -155,7 +155,7 @@ def _made(cell: Cell, part: Part, options: RunOptions, order: Order, teller: Tel
     return key_of_part(cell, part, order.levels)
 
 
-def _ready(order: Order, place: Workplace, teller: Teller, needs: dict[Part, Parcel | None]) -> tuple[Cell, RunOptions]:
+def ready(order: Order, place: Workplace, teller: Teller, needs: dict[Part, Parcel | None]) -> tuple[Cell, RunOptions]:
     """The cell, with what it needs in the worker's store, and the threads that it computes with."""
     import torch
 

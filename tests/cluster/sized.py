@@ -61,4 +61,4 @@ def _record() -> Record:
 def dask_setup(worker: object) -> None:
     """Called by Dask in a worker that has this module as its preload."""
     tasks.attempt = attempt
-    tasks._made = made
+    tasks.made_part = made

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from coremltools.converters.mil import Builder as mb
 
-from coreml_prune_bench.cluster.accuracy import parts
 from coreml_prune_bench.cluster.asked import AskedImages
+from coreml_prune_bench.cluster.image_parts import parts
 from coreml_prune_bench.cluster.versions import versions
 from coreml_prune_bench.cluster.workplace import Workplace
 from coreml_prune_bench.core.progress import Reporter

@@ -5,10 +5,8 @@ packages, so that an image is decoded once, and a package comes to each worker o
 """
 
 import uuid
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from tempfile import TemporaryDirectory
 
 from distributed import Client, Future, KilledWorker
@@ -22,6 +20,7 @@ from coreml_prune_bench.cluster.client import HowOnCluster
 from coreml_prune_bench.cluster.connect import Where, connected
 from coreml_prune_bench.cluster.heard import Heard
 from coreml_prune_bench.cluster.image_parts import in_words, joined, parts
+from coreml_prune_bench.cluster.landing import Landed, Landing
 from coreml_prune_bench.cluster.parcel import Parcel, pack_folder
 from coreml_prune_bench.cluster.tasks import given
 from coreml_prune_bench.cluster.versions import versions
@@ -149,17 +148,16 @@ def _gather(
     sent: dict[Future, range], heard: Heard, steps: Steps, admission: Admission, absence: Absence
 ) -> tuple[dict[range, _Found], tuple[str, ...]]:
     """What was found in each part, and the machines that did."""
-    done: SimpleQueue[Future] = SimpleQueue()
+    landing = Landing()
     for future in sent:
-        future.add_done_callback(done.put)
+        landing.watch(future)
     found: dict[range, _Found] = {}
     machines = set()
     while sent:
-        with suppress(Empty):
-            future = done.get(timeout=_LOOK_SECONDS)
-            part = sent.pop(future)
-            found[part] = _received(future, part, heard)
-            machines.add(heard.forget(str(future.key)).machine or "")
+        if (ended := landing.next(_LOOK_SECONDS)) is not None:
+            part = sent.pop(ended.future)
+            found[part] = _received(ended, part, heard)
+            machines.add(heard.forget(str(ended.future.key)).machine or "")
             steps.advance()
         if heard.stop is not None:
             raise heard.stop
@@ -168,13 +166,15 @@ def _gather(
     return found, tuple(sorted(machines))
 
 
-def _received(future: Future, part: range, heard: Heard) -> _Found:
-    if future.status in ("cancelled", "lost"):
+def _received(ended: Landed, part: range, heard: Heard) -> _Found:
+    if ended.is_lost:
         raise BenchError("the scheduler is gone; nothing of this accuracy is kept")
-    try:
-        found: _Found = future.result()
-    except KilledWorker as error:
-        raise BenchError(f"{in_words(part)}: {heard.of(str(error.task), in_words(part)).why_it_failed}") from error
+    if isinstance(ended.error, KilledWorker):
+        tried = heard.of(str(ended.error.task), in_words(part))
+        raise BenchError(f"{in_words(part)}: {tried.why_it_failed}") from ended.error
+    if ended.error is not None:
+        raise ended.error
+    found: _Found = ended.result
     return found
 
 

@@ -7,9 +7,7 @@ Nothing that matters is kept by it: a run that is started again measures what ha
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from queue import Empty, SimpleQueue
 from time import monotonic, perf_counter
 
 from distributed import Client, Future, KilledWorker
@@ -21,6 +19,7 @@ from coreml_prune_bench.cluster.asked import Asked
 from coreml_prune_bench.cluster.divided import send
 from coreml_prune_bench.cluster.heard import Heard
 from coreml_prune_bench.cluster.image_parts import LARGEST_PART, parts_of_size
+from coreml_prune_bench.cluster.landing import Landed, Landing
 from coreml_prune_bench.cluster.order import Waiting
 from coreml_prune_bench.cluster.parcel import Parcel, pack, put
 from coreml_prune_bench.cluster.tasks import Levels, Order, Part, Result, Wanted, given, key_of_part, make, measure
@@ -68,7 +67,7 @@ class _Flying:
 
 
 @dataclass(frozen=True)
-class _Landed:
+class _Ended:
     """A cell that has ended: its record, if that was wanted, or why there is nothing. where: on which machine."""
 
     cell: Cell
@@ -93,7 +92,7 @@ class OnCluster:
         self._how = how
         self._levels = levels
         self._topic = f"run-{uuid.uuid4().hex[:12]}"
-        self._done: SimpleQueue[Future] = SimpleQueue()
+        self._landing = Landing()
         self._parts: dict[str, Future] = {}
         self._made: dict[Future, str] = {}
         self._gpu = False
@@ -117,7 +116,7 @@ class OnCluster:
         for one in self._worked_on(cells, wanted, options, steps):
             yield one.cell, one.error
 
-    def _worked_on(self, cells: list[Cell], wanted: Wanted, options: RunOptions, steps: Steps) -> Iterator[_Landed]:
+    def _worked_on(self, cells: list[Cell], wanted: Wanted, options: RunOptions, steps: Steps) -> Iterator[_Ended]:
         if not cells:
             return
         self._heard = Heard(self._topic, options.reporter, steps)
@@ -133,12 +132,11 @@ class OnCluster:
                 self._wanted.update(self._part_keys(cell).values())
             while waiting or self._flying:
                 self._send_those_that_may_go(waiting, wanted, admission, options)
-                with suppress(Empty):
-                    landed = self._done.get(timeout=_LOOK_SECONDS)
-                    if landed in self._flying:
-                        yield self._landed(landed, waiting, wanted, options)
+                if (ended := self._landing.next(_LOOK_SECONDS)) is not None:
+                    if ended.future in self._flying:
+                        yield self._cell_of(ended, waiting, wanted, options)
                     else:
-                        self._keep_part(landed, options)
+                        self._keep_part(ended, options)
                 if self._heard.stop is not None:
                     raise self._heard.stop
                 if monotonic() - looked_s >= _LOOK_SECONDS:
@@ -204,7 +202,7 @@ class OnCluster:
         for task in tasks:
             self._heard.expect(task, cell.name)
         self._flying[future] = _Flying(cell, tasks, perf_counter(), kind, before)
-        future.add_done_callback(self._done.put)
+        self._landing.watch(future)
 
     def _measured(self, cell: Cell, order: Order, wanted: Wanted, own: Parcel | None, kind: str) -> Future:
         needs = {part: self._parts[key] for part, key in self._part_keys(cell).items()}
@@ -218,7 +216,7 @@ class OnCluster:
         task = f"package of {order.task}"
         if own := options.store.found(cell.build_key):
             return self._client.submit(given, pack(options.store, own), key=task, pure=False)
-        return self._measured(cell, replace(order, task=task), "package", None, kind)
+        return self._measured(cell, replace(order, task=task, address=None), "package", None, kind)
 
     def _resources(self, kind: str) -> dict[str, int]:
         return {self._asked.tag: 1, kind: 1}
@@ -252,7 +250,7 @@ class OnCluster:
                 priority=_AT_ONCE,
             )
             self._made[future] = key
-        future.add_done_callback(self._done.put)
+        self._landing.watch(future, fetch=future in self._made)
         return future
 
     def _order(self, cell: Cell, task: str, name: str, options: RunOptions) -> Order:
@@ -269,6 +267,10 @@ class OnCluster:
             threads=self._how.threads,
             limit_s=self._how.task_limit_s,
             levels=self._levels,
+            address=None
+            if self._client.cluster
+            else options.store.address,  # this machine's workers are no nearer to it
+            build_key=cell.build_key,
         )
 
     def _kind_of(self, cell: Cell) -> str:
@@ -303,13 +305,13 @@ class OnCluster:
 
     # --- what comes back
 
-    def _landed(self, future: Future, waiting: Waiting, wanted: Wanted, options: RunOptions) -> _Landed:
-        flew = self._flying.pop(future)
+    def _cell_of(self, ended: Landed, waiting: Waiting, wanted: Wanted, options: RunOptions) -> _Ended:
+        flew = self._flying.pop(ended.future)
         cell, seconds = flew.cell, perf_counter() - flew.began_s
         record: Record | None = None
         failure: Exception | None = None
         try:
-            record, seconds = self._received(cell, future, wanted, options)
+            record, seconds = self._received(cell, ended, wanted, options)
             waiting.took(cell, seconds)
         except BenchError:
             raise
@@ -318,23 +320,25 @@ class OnCluster:
         except Exception as error:
             failure = error
         finally:
-            for one in (*flew.before, future):
+            for one in (*flew.before, ended.future):
                 one.release()  # else Dask would do it again when the worker dies that has its result
             self._let_go(self._part_keys(cell))
         *_, last = [self._heard.forget(task) for task in flew.tasks]
-        return _Landed(cell, record, failure, seconds, last.machine)
+        return _Ended(cell, record, failure, seconds, last.machine)
 
-    def _keep_part(self, future: Future, options: RunOptions) -> None:
+    def _keep_part(self, ended: Landed, options: RunOptions) -> None:
         """Where it failed, so do the cells that wait for it."""
-        key = self._made.get(future)
-        if key is not None and future.status == "finished" and (parcel := future.result()) is not None:
-            put(options.store, key, parcel)
+        key = self._made.get(ended.future)
+        if key is not None and ended.result is not None:
+            put(options.store, key, ended.result)
 
-    def _received(self, cell: Cell, future: Future, wanted: Wanted, options: RunOptions) -> tuple[Record | None, float]:
-        """Its record, if that was wanted, and the seconds that its worker took."""
-        if future.status in ("cancelled", "lost"):
+    def _received(self, cell: Cell, ended: Landed, wanted: Wanted, options: RunOptions) -> tuple[Record | None, float]:
+        """Its record, if that was wanted, and the seconds that its worker took. Raises what its task did."""
+        if ended.is_lost:
             raise BenchError("the scheduler is gone; what was finished is kept, the same command goes on from there")
-        result: Result = future.result()
+        if ended.error is not None:
+            raise ended.error
+        result: Result = ended.result
         if result.made is not None:
             key = cell.build_key if wanted != "sensitivity" else key_of_part(cell, "sensitivity", self._levels)
             put(options.store, key, result.made)

@@ -17,8 +17,8 @@ from coreml_prune_bench.bench.cells import Cell
 from coreml_prune_bench.bench.run import Evaluated, attempt, evaluate_cell
 from coreml_prune_bench.cluster.at_work import at_work
 from coreml_prune_bench.cluster.image_parts import in_words, joined
-from coreml_prune_bench.cluster.parcel import Parcel, pack, put
-from coreml_prune_bench.cluster.tasks import Order, Result, ready
+from coreml_prune_bench.cluster.parcel import Parcel, put
+from coreml_prune_bench.cluster.tasks import Order, Result, ready, sent
 
 Package = Parcel | Result
 """A cell's, as it was given, or as a worker built it."""
@@ -60,7 +60,7 @@ def record_of_all(order: Order, built: Package, found: Sequence[Evaluated]) -> R
         evaluated = _together(cell, found)
         with teller.steps("cells", 1) as steps:
             record = attempt(cell, options, steps, evaluated, build_s).to_json().encode()
-        made = pack(options.store, folder) if isinstance(built, Result) else None
+        made = sent(order, _parcel(built), teller) if isinstance(built, Result) else None
         if cell.config:  # others need the dense one
             shutil.rmtree(folder)
         return Result(record, made, (build_s or 0.0) + evaluated.seconds)

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from coreml_prune_bench.core.errors import DamagedFileError
 from coreml_prune_bench.core.files import MANIFEST
+from coreml_prune_bench.records.mirror import Mirror
 from coreml_prune_bench.records.store import Store
 
 
@@ -58,3 +60,8 @@ def pack_folder(folder: Path, made: dict[str, Any]) -> Parcel:
 def put(store: Store, key: str, parcel: Parcel) -> Path:
     """The artifact `key` of the store, unpacked where it is not there yet."""
     return store.artifact(key, parcel.unpack)
+
+
+def send_to(address: str, key: str, parcel: Parcel) -> None:
+    """The artifact `key` of the results at an address. Raises BenchError where they cannot be written."""
+    shutil.rmtree(put(Store(Mirror(address).folder), key, parcel))

@@ -14,7 +14,7 @@ from coreml_prune_bench.bench.run import RunOptions, attempt
 from coreml_prune_bench.bench.training_options import TrainingOptions
 from coreml_prune_bench.cluster.asked import Question
 from coreml_prune_bench.cluster.at_work import Teller, at_work
-from coreml_prune_bench.cluster.parcel import Parcel, pack, put
+from coreml_prune_bench.cluster.parcel import Parcel, pack, put, send_to
 from coreml_prune_bench.cluster.workplace import Workplace
 from coreml_prune_bench.core.errors import BenchError
 
@@ -40,7 +40,8 @@ class Order:
 
     tag: of the suite. topic: under which the client listens. task: its key in Dask. name: for people. device,
     checkpoint_minutes, skip_bad_images, image_cache: as the options. threads: a step's; None for all that the worker
-    has. limit_s: of the task. levels: of sensitivities; None for those that an allocation takes.
+    has. limit_s: of the task. levels: of sensitivities; None for those that an allocation takes. address: of results,
+    to which the cell's package goes, under `build_key`; None: to the client.
     """
 
     tag: str
@@ -55,12 +56,14 @@ class Order:
     threads: int | None = None
     limit_s: float | None = None
     levels: Levels | None = None
+    address: str | None = None
+    build_key: str = ""
 
 
 @dataclass(frozen=True)
 class Result:
     """record: a cell's, as JSON, if that was wanted. made: its package, or what else was wanted; None where it had been
-    given, or is a dense package, which others need, too. seconds: it took."""
+    given, is a dense package, which others need, too, or went to the results' address. seconds: it took."""
 
     record: bytes | None
     made: Parcel | None
@@ -136,9 +139,23 @@ def measure(order: Order, wanted: Wanted, needs: dict[Part, Parcel | None], own:
         is_here = (wanted != "sensitivity" and cell.config is None) or own is not None
         folder = store.found(key)
         made = pack(store, folder) if folder and not is_here else None
+        if made and wanted != "sensitivity":
+            made = sent(order, made, teller)
         if folder and cell.config:  # others need the dense one
             shutil.rmtree(folder)
         return Result(record, made, time.perf_counter() - began_s)
+
+
+def sent(order: Order, package: Parcel, teller: Teller) -> Parcel | None:
+    """A package on its way to the client; None where it went to the results' address from here."""
+    if order.address is None:
+        return package
+    try:
+        send_to(order.address, order.build_key, package)
+    except BenchError as error:
+        teller.say(f"{error}; {order.name}: its package goes by way of the client")
+        return package
+    return None
 
 
 def made_part(cell: Cell, part: Part, options: RunOptions, order: Order, teller: Teller) -> str:

@@ -14,6 +14,8 @@ from coreml_prune_bench.core.progress import Reporter
 
 _FIRST = 100
 """Priority of the question; larger numbers go first."""
+_ANSWER_SECONDS = 10
+"""For an answer that was given to come here."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,10 @@ def workers_of(client: Client) -> list[Seen]:
 
 
 class Admission:
-    """Asks each worker once, also those that come later, whether it fits; a line says why one does not."""
+    """Asks each worker once, also those that come later, whether it fits; a line says why one does not.
+
+    One that goes and comes again is a new one, also at the same address: it has forgotten what it was asked.
+    """
 
     def __init__(self, client: Client, asked: Question, topic: str, reporter: Reporter) -> None:
         self._client = client
@@ -64,6 +69,8 @@ class Admission:
         self.there = workers_of(self._client)
         there = {one.address: one for one in self.there}
         self._fit = {address: one for address, one in self._fit.items() if address in there}
+        self._known &= there.keys()
+        self._waiting = {future: one for future, one in self._waiting.items() if one.address in there}
         for address, seen in there.items():
             if address not in self._known:
                 self._known.add(address)
@@ -92,7 +99,10 @@ class Admission:
 
     def _hear(self, seen: Seen, future: Future) -> None:
         if future.status == "finished":
-            reason = future.result()
+            try:
+                reason = future.result(timeout=_ANSWER_SECONDS)
+            except TimeoutError:  # it has died with its answer; if it comes back, it is a new one
+                return
             if reason is None:
                 self._fit[seen.address] = seen
             else:

@@ -58,6 +58,11 @@ class Store:
         return folder
 
     @property
+    def address(self) -> str | None:
+        """Whose copy the folder is, if it is one."""
+        return self._mirror.address if self._mirror else None
+
+    @property
     def packages(self) -> Path:
         """The folder in which every package has one of its own."""
         return self._artifacts

@@ -105,11 +105,11 @@ def test_memory_of_client_and_scheduler_does_not_grow_with_the_cells(
     resident: Callable[[], int] = lambda: psutil.Process().memory_info().rss  # noqa: E731
 
     class Watched(OnSleepers):
-        def _received(self, cell, future, wanted, options):
+        def _received(self, cell, ended, wanted, options):
             if len(self.landed) % 1_000 == 0:
                 gc.collect()
                 sizes[len(self.landed)] = resident()
-            return super()._received(cell, future, wanted, options)
+            return super()._received(cell, ended, wanted, options)
 
     monkeypatch.setattr(test_scheduling, "MINUTE_S", 0)
     monkeypatch.setattr(test_scheduling, "OnSleepers", Watched)

@@ -85,8 +85,8 @@ class OnSleepers(OnCluster):
     def _part_keys(self, cell):
         return {part: key for part, key in super()._part_keys(cell).items() if part != "network"}
 
-    def _received(self, cell, future, wanted, options):
-        self.landed.append(future.result())
+    def _received(self, cell, ended, wanted, options):
+        self.landed.append(ended.result)
         return self._nothing, minutes_of(f"{cell.name},") * MINUTE_S
 
 

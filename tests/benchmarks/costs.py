@@ -1,8 +1,9 @@
-"""What label-free pruning costs: `python -m tests.benchmarks.costs NETWORK STEP [IMAGES]` prints a line of JSON.
+"""What the steps cost: `python -m tests.benchmarks.costs NETWORK STEP [IMAGES]` prints a line of JSON.
 
-STEP: sparse-gpt, sensitivity, reconstruction or conversion. Weights are random and images noise, on which none of these
-depends. The arithmetic limit: floating-point operations of convolutions and matrix products, at the rate at which
-this machine multiplies large matrices. It is counted on 16 and 32 images and drawn on to the number that was timed.
+STEP: sparse-gpt, sensitivity, reconstruction, conversion, or evaluation, which is predictions of the portable runtime
+for images that are there. Weights are random and images noise, on which none of these depends. The arithmetic limit:
+floating-point operations of convolutions and matrix products, at the rate at which this machine multiplies large
+matrices. It is counted on 16 and 32 images and drawn on to the number that was timed.
 """
 
 import json
@@ -10,6 +11,9 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -27,9 +31,11 @@ from coreml_prune_bench.models.pruning.task import PruningTask
 from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.training import calibration_batches
 from coreml_prune_bench.models.weights import untrained_model
+from coreml_prune_bench.runtimes import portable
 
 SIZE, CLASSES = 224, 1000
-IMAGES = {"sparse-gpt": 128, "sensitivity": 16, "reconstruction": 300, "conversion": 0}
+IMAGES = {"sparse-gpt": 128, "sensitivity": 16, "reconstruction": 300, "conversion": 0, "evaluation": 640}
+_BATCH = 32
 _MATRIX, _PRODUCTS = 2048, 5
 
 
@@ -55,6 +61,8 @@ def step_of(name: str, network: str, count: int) -> Callable[[], object]:
     images = _Noise(max(count, 2))
     if name == "conversion":
         return lambda: to_coreml(model, SIZE)
+    if name == "evaluation":
+        return _evaluation(model, images)
     if name == "sensitivity":
         batches = list(calibration_batches(images, count, min(count, 32)))
         labels = torch.from_numpy(images.labels(np.arange(count)))
@@ -67,11 +75,25 @@ def step_of(name: str, network: str, count: int) -> Callable[[], object]:
     return lambda: prune(configs[name](), task)
 
 
+def _evaluation(model: torch.nn.Module, images: _Noise) -> Callable[[], object]:
+    with TemporaryDirectory() as folder:
+        package = Path(folder) / "network.mlpackage"
+        to_coreml(model, SIZE).save(str(package))
+        loaded = portable.load(package, many=True)
+    (feature,) = loaded.inputs
+    batches = [images.images(np.arange(start, start + _BATCH), None) for start in range(0, len(images), _BATCH)]
+    loaded.predict_batch({feature.name: batches[0]})  # it tries which size of parts is fastest
+    return lambda: [loaded.predict_batch({feature.name: batch}) for batch in batches]
+
+
 def operations(name: str, network: str, count: int) -> int:
-    """Floating-point operations of the step."""
+    """Floating-point operations of the step; of an evaluation, those of the network in torch."""
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _addmm})
-    with counter:
-        step_of(name, network, count)()
+    with counter, torch.no_grad() if name == "evaluation" else nullcontext():
+        if name == "evaluation":
+            untrained_model(get_network(network), CLASSES, image_size=SIZE).eval()(torch.zeros(count, 3, SIZE, SIZE))
+        else:
+            step_of(name, network, count)()
     return int(counter.get_total_flops())
 
 

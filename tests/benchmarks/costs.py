@@ -39,7 +39,7 @@ _BATCH = 32
 _MATRIX, _PRODUCTS = 2048, 5
 
 
-class _Noise:
+class Noise:
     def __init__(self, count: int) -> None:
         coarse = np.random.default_rng(0).integers(0, 256, (count, SIZE // 8, SIZE // 8, 3), dtype=np.uint8)
         self._images = coarse.repeat(8, axis=1).repeat(8, axis=2)
@@ -58,7 +58,7 @@ def step_of(name: str, network: str, count: int) -> Callable[[], object]:
     """The step, all that is not part of it done before."""
     known = get_network(network)
     model = untrained_model(known, CLASSES, image_size=SIZE).eval()
-    images = _Noise(max(count, 2))
+    images = Noise(max(count, 2))
     if name == "conversion":
         return lambda: to_coreml(model, SIZE)
     if name == "evaluation":
@@ -75,7 +75,7 @@ def step_of(name: str, network: str, count: int) -> Callable[[], object]:
     return lambda: prune(configs[name](), task)
 
 
-def _evaluation(model: torch.nn.Module, images: _Noise) -> Callable[[], object]:
+def _evaluation(model: torch.nn.Module, images: Noise) -> Callable[[], object]:
     with TemporaryDirectory() as folder:
         package = Path(folder) / "network.mlpackage"
         to_coreml(model, SIZE).save(str(package))

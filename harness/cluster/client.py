@@ -192,21 +192,20 @@ class OnCluster:
         divided = parts_of_size(len(cell.subject.data.val), self._how.part_images)
         if wanted == "record" and cell.evaluation.runtime == "portable" and len(divided) > 1:
             built = self._built(cell, order, kind, options)
-            *before, future = send(self._client, order, divided, built, self._resources(_CPU))
+            *before, future = send(self._client, order, divided, built, self._resources(_CPU), self._heard.expect)
             if cell.config:  # else others wait for it, too
                 before.append(built)
         else:
             own = options.store.found(cell.build_key) if cell.config else None
             future = self._measured(cell, order, wanted, pack(options.store, own) if own else None, kind)
         tasks = [str(one.key) for one in (*before, future)]
-        for task in tasks:
-            self._heard.expect(task, cell.name)
         self._flying[future] = _Flying(cell, tasks, perf_counter(), kind, before)
         self._landing.watch(future)
 
     def _measured(self, cell: Cell, order: Order, wanted: Wanted, own: Parcel | None, kind: str) -> Future:
         needs = {part: self._parts[key] for part, key in self._part_keys(cell).items()}
         resources = self._resources(kind)
+        self._heard.expect(order.task, order.name)
         return self._client.submit(measure, order, wanted, needs, own, key=order.task, resources=resources, pure=False)
 
     def _built(self, cell: Cell, order: Order, kind: str, options: RunOptions) -> Future:
@@ -215,6 +214,7 @@ class OnCluster:
             return self._parts[self._part_keys(cell)["package"]]
         task = f"package of {order.task}"
         if own := options.store.found(cell.build_key):
+            self._heard.expect(task, cell.name)
             return self._client.submit(given, pack(options.store, own), key=task, pure=False)
         return self._measured(cell, replace(order, task=task, address=None), "package", None, kind)
 
@@ -343,6 +343,12 @@ class OnCluster:
             key = cell.build_key if wanted != "sensitivity" else key_of_part(cell, "sensitivity", self._levels)
             put(options.store, key, result.made)
         record = None if result.record is None else _as_here(cell, Record.model_validate_json(result.record))
+        has_package = wanted != "sensitivity" and (record is None or record.package is not None)
+        if result.made is None and cell.config and has_package and not options.store.is_kept(cell.build_key):
+            raise BenchError(
+                f"{cell.name}: its worker has put the package at {options.store.address}, where it is not: is that "
+                "another place there?"
+            )
         return record, result.seconds
 
     def _let_go(self, parts: dict[Part, str]) -> None:

@@ -5,7 +5,7 @@ The package goes from where it was built to each worker that evaluates a part; e
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,18 +25,28 @@ Package = Parcel | Result
 
 
 def send(
-    client: Client, order: Order, parts: Sequence[range], built: Future, resources: dict[str, int]
+    client: Client,
+    order: Order,
+    parts: Sequence[range],
+    built: Future,
+    resources: dict[str, int],
+    expect: Callable[[str, str], None],
 ) -> list[Future]:
     """The tasks of a cell whose package comes as `built`: one for each part of the images, and last that of its record.
 
-    order: of the last one. resources: that a task needs.
+    order: of the last one. resources: that a task needs. expect: told of each, its key and name, before it can begin.
     """
-    found = []
-    for part in parts:
-        own = replace(order, task=f"part of {order.task}-{part.start}", name=f"{order.name}, {in_words(part)}")
-        future = client.submit(evaluate_part, own, built, part, key=own.task, resources=resources, pure=False)
-        found.append(future)
-    return [*found, client.submit(record_of_all, order, built, found, key=order.task, resources=resources, pure=False)]
+
+    def submit(function: Callable[..., object], own: Order, *arguments: object) -> Future:
+        expect(own.task, own.name)
+        return client.submit(function, own, built, *arguments, key=own.task, resources=resources, pure=False)
+
+    orders = [
+        replace(order, task=f"part of {order.task}-{part.start}", name=f"{order.name}, {in_words(part)}")
+        for part in parts
+    ]
+    found = [submit(evaluate_part, own, part) for own, part in zip(orders, parts, strict=True)]
+    return [*found, submit(record_of_all, order, found)]
 
 
 def evaluate_part(order: Order, built: Package, part: range) -> Evaluated:
@@ -60,7 +70,7 @@ def record_of_all(order: Order, built: Package, found: Sequence[Evaluated]) -> R
         evaluated = _together(cell, found)
         with teller.steps("cells", 1) as steps:
             record = attempt(cell, options, steps, evaluated, build_s).to_json().encode()
-        made = sent(order, _parcel(built), teller) if isinstance(built, Result) else None
+        made = sent(order, _parcel(built), place, teller) if isinstance(built, Result) else None
         if cell.config:  # others need the dense one
             shutil.rmtree(folder)
         return Result(record, made, (build_s or 0.0) + evaluated.seconds)

@@ -1,15 +1,19 @@
 """Tasks that have ended, and what they returned.
 
-That is fetched in a thread of Dask's: a worker may die between the end of a task and that, and then the task is done
-again. It may take a worker that has to be let in first, by who waits here.
+That is fetched beside whoever waits here: a worker may die between the end of a task and that, and then the task is
+done again. It may take a worker that has to be let in first, by who waits.
 """
 
-from asyncio import CancelledError
+import asyncio
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from distributed import Future
+
+_AT_ONCE = 8
+"""Results that are fetched, or wait here: packages may be large."""
 
 
 @dataclass(frozen=True)
@@ -23,29 +27,37 @@ class Landed:
     @property
     def is_lost(self) -> bool:
         """Whether the scheduler has gone, and the task with it."""
-        return isinstance(self.error, CancelledError) or self.future.status in ("cancelled", "lost")
+        return isinstance(self.error, CancelledError)
 
 
 class Landing:
-    """Tasks are watched, and come out in the order in which they end."""
+    """Tasks are watched, and come out as they end and what they returned is here."""
 
     def __init__(self) -> None:
-        self._landed: SimpleQueue[Landed] = SimpleQueue()
+        self._landed: SimpleQueue[tuple[Landed, bool]] = SimpleQueue()
+        self._room = asyncio.Semaphore(_AT_ONCE)
 
     def watch(self, future: Future, *, fetch: bool = True) -> None:
         """fetch: what it returns, too."""
-        future.add_done_callback(self._fetch if fetch else lambda future: self._landed.put(Landed(future)))
+        if fetch:
+            future.add_done_callback(lambda ended: ended.client.loop.add_callback(self._fetch, ended))
+        else:
+            future.add_done_callback(lambda ended: self._landed.put((Landed(ended), False)))
 
     def next(self, timeout_s: float) -> Landed | None:
-        """The next one that has ended; None where none has within that time."""
+        """The next one; None where none has come within that time."""
         try:
-            return self._landed.get(timeout=timeout_s)
+            landed, took_room = self._landed.get(timeout=timeout_s)
         except Empty:
             return None
+        if took_room:
+            landed.future.client.loop.add_callback(self._room.release)
+        return landed
 
-    def _fetch(self, future: Future) -> None:
+    async def _fetch(self, future: Future) -> None:
+        await self._room.acquire()
         try:
-            landed = Landed(future, future.result())
+            landed = Landed(future, await future)
         except (Exception, CancelledError) as error:
             landed = Landed(future, error=error)
-        self._landed.put(landed)
+        self._landed.put((landed, True))

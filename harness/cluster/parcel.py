@@ -2,15 +2,15 @@
 
 import hashlib
 import io
-import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from coreml_prune_bench.core.errors import DamagedFileError
 from coreml_prune_bench.core.files import MANIFEST
-from coreml_prune_bench.records.mirror import Mirror
+from coreml_prune_bench.records.mirror import send_artifact
 from coreml_prune_bench.records.store import Store
 
 
@@ -62,6 +62,7 @@ def put(store: Store, key: str, parcel: Parcel) -> Path:
     return store.artifact(key, parcel.unpack)
 
 
-def send_to(address: str, key: str, parcel: Parcel) -> None:
-    """The artifact `key` of the results at an address. Raises BenchError where they cannot be written."""
-    shutil.rmtree(put(Store(Mirror(address).folder), key, parcel))
+def send_to(address: str, key: str, parcel: Parcel, scratch: Path) -> None:
+    """The artifact `key` of the results at an address, by way of `scratch`. Raises BenchError of one line."""
+    with TemporaryDirectory(dir=scratch) as name:
+        send_artifact(address, Path(name), put(Store(Path(name)), key, parcel))

@@ -140,19 +140,20 @@ def measure(order: Order, wanted: Wanted, needs: dict[Part, Parcel | None], own:
         folder = store.found(key)
         made = pack(store, folder) if folder and not is_here else None
         if made and wanted != "sensitivity":
-            made = sent(order, made, teller)
+            made = sent(order, made, place, teller)
         if folder and cell.config:  # others need the dense one
             shutil.rmtree(folder)
         return Result(record, made, time.perf_counter() - began_s)
 
 
-def sent(order: Order, package: Parcel, teller: Teller) -> Parcel | None:
+def sent(order: Order, package: Parcel, place: Workplace, teller: Teller) -> Parcel | None:
     """A package on its way to the client; None where it went to the results' address from here."""
     if order.address is None:
         return package
+    assert place.scratch is not None, "set up"
     try:
-        send_to(order.address, order.build_key, package)
-    except BenchError as error:
+        send_to(order.address, order.build_key, package, place.scratch.parent)
+    except (BenchError, OSError) as error:
         teller.say(f"{error}; {order.name}: its package goes by way of the client")
         return package
     return None

@@ -20,7 +20,7 @@ _ANSWER_SECONDS = 10
 
 @dataclass(frozen=True)
 class Seen:
-    """A worker, as it tells of itself with each heartbeat."""
+    """A worker, as it tells of itself with each heartbeat. process: another one after it was started anew."""
 
     address: str
     machine: str
@@ -30,6 +30,11 @@ class Seen:
     doing: str
     cores: int
     sent_bytes: int
+    process: str = ""
+
+    @property
+    def id(self) -> tuple[str, str]:
+        return self.address, self.process
 
 
 def workers_of(client: Client) -> list[Seen]:
@@ -40,6 +45,7 @@ def workers_of(client: Client) -> list[Seen]:
             address,
             **{name: told[name] for name in ("machine", "kind", "versions", "doing", "cores", "sent_bytes")},
             resources=dict(worker["resources"]),
+            process=told.get("process", ""),  # not of a worker of earlier code
         )
         for address, worker in found.items()
         if (told := worker.get("metrics", {}).get(NAME))
@@ -50,7 +56,7 @@ def workers_of(client: Client) -> list[Seen]:
 class Admission:
     """Asks each worker once, also those that come later, whether it fits; a line says why one does not.
 
-    One that goes and comes again is a new one, also at the same address: it has forgotten what it was asked.
+    One that was started anew is a new one, also at the same address: it has forgotten what it was asked.
     """
 
     def __init__(self, client: Client, asked: Question, topic: str, reporter: Reporter) -> None:
@@ -59,21 +65,22 @@ class Admission:
         self._topic = topic
         self._reporter = reporter
         self._waiting: dict[Future, Seen] = {}
-        self._known: set[str] = set()
-        self._fit: dict[str, Seen] = {}
+        self._known: set[tuple[str, str]] = set()
+        self._fit: dict[tuple[str, str], Seen] = {}
         self.there: list[Seen] = []
         self.refused: dict[str, str] = {}
 
     def look(self) -> None:
         """Ask those that are new, and hear those that have answered. Raises BenchError for a bug in what they do."""
         self.there = workers_of(self._client)
-        there = {one.address: one for one in self.there}
-        self._fit = {address: one for address, one in self._fit.items() if address in there}
-        self._known &= there.keys()
-        self._waiting = {future: one for future, one in self._waiting.items() if one.address in there}
-        for address, seen in there.items():
-            if address not in self._known:
-                self._known.add(address)
+        ids = {one.id for one in self.there}
+        self._fit = {one.id: one for one in self.there if one.id in self._fit}
+        self._known &= ids
+        self._waiting = {future: one for future, one in self._waiting.items() if one.id in ids}
+        for seen in self.there:
+            if seen.id not in self._known:
+                self._known.add(seen.id)
+                self.refused.pop(seen.address, None)
                 self._ask(seen)
         for future in [future for future in self._waiting if future.done()]:
             self._hear(self._waiting.pop(future), future)
@@ -93,7 +100,7 @@ class Admission:
         if found := differences(seen.versions, self._asked.versions):
             self._refuse(seen, found)
             return
-        key = f"{self._topic}-fits-{seen.address}"
+        key = f"{self._topic}-fits-{seen.address}-{seen.process}"
         future = self._client.submit(fits, self._asked, self._topic, workers=[seen.address], key=key, priority=_FIRST)
         self._waiting[future] = seen
 
@@ -101,10 +108,11 @@ class Admission:
         if future.status == "finished":
             try:
                 reason = future.result(timeout=_ANSWER_SECONDS)
-            except TimeoutError:  # it has died with its answer; if it comes back, it is a new one
+            except TimeoutError:  # it has died with its answer; else it is asked again
+                self._known.discard(seen.id)
                 return
             if reason is None:
-                self._fit[seen.address] = seen
+                self._fit[seen.id] = seen
             else:
                 self._refuse(seen, reason)
         elif future.status == "error":

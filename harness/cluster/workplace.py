@@ -10,6 +10,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +34,7 @@ class Workplace(WorkerPlugin):
 
     processors: those that this worker computes on, as the operating system counts them; empty where it cannot be said.
     shared: a folder that other workers have, too, for what they build on the way; None for one of its own.
+    process: names this one, of several that a worker may have had at its address.
     """
 
     machine: str
@@ -45,6 +47,7 @@ class Workplace(WorkerPlugin):
     name = NAME
     remembered: dict[str, Any] = field(default_factory=dict)
     doing: str = ""
+    process: str = ""
     scratch: Path | None = None
     loop: Any = None
 
@@ -54,6 +57,7 @@ class Workplace(WorkerPlugin):
             # A terminal's Ctrl-C reaches every process of its own: who started this one ends it, after a word.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.loop = asyncio.get_running_loop()
+        self.process = uuid.uuid4().hex
         self.scratch = Path(worker.local_directory) / "store"
         # What converters leave there when the process is ended goes with the worker's folder.
         tempfile.tempdir = os.environ["TMPDIR"] = worker.local_directory
@@ -71,6 +75,7 @@ class Workplace(WorkerPlugin):
             "kind": self.kind,
             "versions": self.versions,
             "doing": self.doing,
+            "process": self.process,
             "cores": max(1, len(self.processors)),
             "sent_bytes": worker.transfer_outgoing_bytes_total,
         }

@@ -92,12 +92,16 @@ class Mirror:
     def send_artifact(self, folder: Path) -> None:
         """One that was made here; its manifest last, so that nobody finds a half of it."""
         name = self._name(folder)
-        paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
         with _explained(self.address):
-            for path in [*paths, folder / MANIFEST]:
-                self._put(path, f"{name}/{path.relative_to(folder).as_posix()}")
+            _put_artifact(self._system, self._root, name, folder)
         with self._seen() as seen:
             seen[name] = ["", ""]
+
+    def has_artifact(self, folder: Path) -> bool:
+        """Whether one is there whose place here is this folder."""
+        with _explained(self.address):
+            self._system.invalidate_cache()
+            return self._system.exists(f"{self._root}/{self._name(folder)}/{MANIFEST}")
 
     def fetch_artifact(self, folder: Path) -> bool:
         """What is there of one, into its place here; whether there is one. The caller sees whether it is whole."""
@@ -120,11 +124,7 @@ class Mirror:
 
     @cached_property
     def _opened(self) -> "tuple[AbstractFileSystem, str]":
-        from fsspec.core import url_to_fs
-
-        with _explained(self.address):
-            system, root = url_to_fs(self.address)
-            return system, str(root).rstrip("/")
+        return _open(self.address)
 
     @property
     def _system(self) -> "AbstractFileSystem":
@@ -161,7 +161,7 @@ class Mirror:
             if _has_failed(path.read_bytes()) and self._has_measured(place):
                 self._fetch(name, _there(self._system.info(place)), seen)
                 return
-            self._put(path, name)
+            _put(self._system, path, place)
             self._system.invalidate_cache()
             seen[name] = [_there(self._system.info(place)), _here(path)]
 
@@ -169,11 +169,6 @@ class Mirror:
         """Whether a record is there that did not fail."""
         self._system.invalidate_cache()
         return self._system.exists(place) and not _has_failed(self._system.cat_file(place))
-
-    def _put(self, path: Path, name: str) -> None:
-        target = f"{self._root}/{name}"
-        self._system.makedirs(target.rpartition("/")[0], exist_ok=True)
-        self._system.put_file(str(path), target)
 
     @contextmanager
     def _seen(self) -> Iterator[dict[str, list[str]]]:
@@ -185,6 +180,38 @@ class Mirror:
                 yield seen
             finally:
                 write_atomically(path, json.dumps(seen))
+
+
+def send_artifact(address: str, store: Path, folder: Path) -> None:
+    """Send an artifact from a machine that keeps no copy of the results there; nothing where it is there already.
+
+    store, folder: a results folder and the artifact's in it. Raises BenchError of one line.
+    """
+    system, root = _open(address.rstrip("/"))
+    name = folder.relative_to(store).as_posix()
+    with _explained(address):
+        if not system.exists(f"{root}/{name}/{MANIFEST}"):
+            _put_artifact(system, root, name, folder)
+
+
+def _open(address: str) -> "tuple[AbstractFileSystem, str]":
+    from fsspec.core import url_to_fs
+
+    with _explained(address):
+        system, root = url_to_fs(address)
+        return system, str(root).rstrip("/")
+
+
+def _put_artifact(system: "AbstractFileSystem", root: str, name: str, folder: Path) -> None:
+    """Its manifest last, so that nobody finds a half of it."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    for path in [*paths, folder / MANIFEST]:
+        _put(system, path, f"{root}/{name}/{path.relative_to(folder).as_posix()}")
+
+
+def _put(system: "AbstractFileSystem", path: Path, target: str) -> None:
+    system.makedirs(target.rpartition("/")[0], exist_ok=True)
+    system.put_file(str(path), target)
 
 
 def _has_failed(content: bytes) -> bool:

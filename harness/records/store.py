@@ -62,6 +62,11 @@ class Store:
         """Whose copy the folder is, if it is one."""
         return self._mirror.address if self._mirror else None
 
+    def is_kept(self, key: str) -> bool:
+        """Whether the artifact `key` is here, or at the address whose copy the folder is, and may stay."""
+        folder = self._folder_of(key)
+        return _is_whole(folder, key) or bool(self._mirror and self._mirror.has_artifact(folder))
+
     @property
     def packages(self) -> Path:
         """The folder in which every package has one of its own."""

@@ -1,6 +1,7 @@
 """As a worker's preload: at the second part of its images one cell fails by itself, and another ends its worker."""
 
 import os
+import time
 
 from coreml_prune_bench.cluster import divided
 from coreml_prune_bench.core.errors import CellFailedError
@@ -14,6 +15,7 @@ def evaluate_cell(cell, package, options, steps, part):
     if part.start and cell.sparsity == 0.5:
         raise CellFailedError(WHY)
     if part.start and cell.sparsity == 0.75:
+        time.sleep(1)  # so that it is heard where it ends
         os._exit(1)
     return _evaluate_cell(cell, package, options, steps, part)
 

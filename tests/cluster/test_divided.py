@@ -34,6 +34,9 @@ class Heard(Reporter):
     def say(self, line):
         self.lines.append(line)
 
+    def warn(self, line):
+        self.lines.append(f"warning: {line}")
+
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads are fixed on Linux alone")
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])

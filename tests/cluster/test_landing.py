@@ -1,7 +1,11 @@
 """What tasks returned comes here, whatever becomes of the worker that has it."""
 
+import asyncio
 import os
-from asyncio import CancelledError
+import time
+from concurrent.futures import CancelledError
+from threading import Thread
+from types import SimpleNamespace
 
 import dask
 import pytest
@@ -38,27 +42,69 @@ def test_a_worker_that_dies_with_a_result_costs_that_result_alone(tmp_path, monk
 class Ended:
     """A future of a task that has ended."""
 
-    def __init__(self, result, status="finished"):
-        self.status, self._result = status, result
+    def __init__(self, client, result, status="finished"):
+        self.client, self.status, self._result = client, status, result
 
     def add_done_callback(self, call):
         call(self)
 
-    def result(self):
+    def __await__(self):
+        return self._ended().__await__()
+
+    async def _ended(self):
         if isinstance(self._result, BaseException):
             raise self._result
+        if self._result is NEVER:
+            await asyncio.Event().wait()
         return self._result
 
 
-def test_what_a_task_returned_or_raised_comes_in_the_order_of_their_ends():
+NEVER = object()
+
+
+@pytest.fixture
+def client():
+    """Its loop runs in a thread, as that of Dask's."""
+    loop = asyncio.new_event_loop()
+    thread = Thread(target=loop.run_forever)
+    thread.start()
+
+    def add_callback(call, *arguments):
+        loop.call_soon_threadsafe(
+            lambda: loop.create_task(call(*arguments)) if asyncio.iscoroutinefunction(call) else call(*arguments)
+        )
+
+    yield SimpleNamespace(loop=SimpleNamespace(add_callback=add_callback))
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+
+def test_what_a_task_returned_or_raised_comes(client):
     landing, lost, failed = Landing(), CancelledError(), ValueError("no")
     assert landing.next(0.01) is None
     for result in (3, failed, lost):
-        landing.watch(Ended(result))
-    landing.watch(Ended(4), fetch=False)
-    found = [landing.next(0.01) for _ in range(4)]
-    assert [one.result for one in found] == [3, None, None, None]
-    assert [one.error for one in found] == [None, failed, lost, None]
-    assert [one.is_lost for one in found] == [False, False, True, False]
-    landing.watch(Ended(3, "lost"))
-    assert landing.next(0.01).is_lost
+        landing.watch(Ended(client, result))
+    found = [landing.next(5) for _ in range(3)]
+    assert [one.result for one in found] == [3, None, None]
+    assert [one.error for one in found] == [None, failed, lost]
+    assert [one.is_lost for one in found] == [False, False, True]
+    landing.watch(Ended(client, NEVER), fetch=False)
+    assert landing.next(5).result is None
+    # A result that came is here, whatever becomes of its worker.
+    landing.watch(Ended(client, 3, "lost"))
+    assert not landing.next(5).is_lost
+
+
+def test_one_that_has_to_be_done_again_keeps_no_other_back_and_few_wait_here(client):
+    landing = Landing()
+    landing.watch(Ended(client, NEVER))
+    for number in range(20):
+        landing.watch(Ended(client, number))
+    assert landing.next(5).result == 0
+    time.sleep(0.2)
+    assert landing._landed.qsize() < 8
+    assert [landing.next(5).result for _ in range(19)] == list(range(1, 20))

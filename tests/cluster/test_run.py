@@ -71,8 +71,9 @@ def json_of(records) -> str:
     ("count", "text", "cells"), [(1, SMALLEST, 2), pytest.param(2, SMALL, 3, marks=pytest.mark.slow)]
 )
 def test_on_processes_of_this_machine_the_table_is_the_same_and_nothing_is_left(
-    run_bench, tiny_known, one_processor, tmp_path, count, text, cells
+    run_bench, tiny_known, one_processor, tmp_path, monkeypatch, count, text, cells
 ):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # other tests start clusters at the same time
     suite = tmp_path / "small.toml"
     suite.write_text(text)
     expected = in_process(suite, tmp_path / "here")

@@ -267,9 +267,8 @@ class OnCluster:
             threads=self._how.threads,
             limit_s=self._how.task_limit_s,
             levels=self._levels,
-            address=None
-            if self._client.cluster
-            else options.store.address,  # this machine's workers are no nearer to it
+            # Workers that this process has started are no nearer to it.
+            address=None if self._client.cluster else options.store.address,
             build_key=cell.build_key,
         )
 

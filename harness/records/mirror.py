@@ -105,10 +105,10 @@ class Mirror:
 
     def fetch_artifact(self, folder: Path) -> bool:
         """What is there of one, into its place here; whether there is one. The caller sees whether it is whole."""
+        if not self.has_artifact(folder):
+            return False
         name = self._name(folder)
         with _explained(self.address):
-            if not self._system.exists(f"{self._root}/{name}/{MANIFEST}"):
-                return False
             unfinished = folder.with_name(f".{folder.name}.tmp")
             shutil.rmtree(unfinished, ignore_errors=True)
             self._system.get(f"{self._root}/{name}/", f"{unfinished}/", recursive=True)

@@ -11,7 +11,6 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -89,10 +88,12 @@ def _evaluation(model: torch.nn.Module, images: Noise) -> Callable[[], object]:
 def operations(name: str, network: str, count: int) -> int:
     """Floating-point operations of the step; of an evaluation, those of the network in torch."""
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _addmm})
-    with counter, torch.no_grad() if name == "evaluation" else nullcontext():
-        if name == "evaluation":
-            untrained_model(get_network(network), CLASSES, image_size=SIZE).eval()(torch.zeros(count, 3, SIZE, SIZE))
-        else:
+    if name == "evaluation":
+        model = untrained_model(get_network(network), CLASSES, image_size=SIZE).eval()
+        with counter, torch.no_grad():
+            model(torch.zeros(count, 3, SIZE, SIZE))
+    else:
+        with counter:
             step_of(name, network, count)()
     return int(counter.get_total_flops())
 

@@ -5,18 +5,12 @@ depthwise ones; who is first changes from round to round. Weights are random. Se
 """
 
 import json
-import re
 import statistics
 import sys
 import time
 from collections.abc import Callable
 
 import torch
-from coremltools.optimize.torch.layerwise_compression import (
-    LayerwiseCompressor,
-    LayerwiseCompressorConfig,
-    ModuleSparseGPTConfig,
-)
 from torch import Tensor, nn
 
 import coreml_prune_bench.models.networks  # noqa: F401  (registers the networks)
@@ -26,8 +20,8 @@ from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.training import calibration_batches
 from coreml_prune_bench.models.weights import untrained_model
 from tests.benchmarks.costs import CLASSES, IMAGES, SIZE, Noise
+from tests.models.layerwise import CONFIG, prune_by_coremltools
 
-CONFIG = ModuleSparseGPTConfig(target_sparsity=0.5, weight_dtype="float32")
 BATCH = 16
 
 
@@ -42,14 +36,7 @@ def main(network: str, rounds: int, count: int) -> dict[str, object]:
         prune_stages(list(known.sequential(model)), batches, layers, dict.fromkeys(layers, CONFIG))
 
     def coremltools(model: nn.Module) -> None:
-        view = known.sequential(model)
-        names = {name: None if is_depthwise(layer) else CONFIG for name, layer in prunable_layers(model).items()}
-        config = LayerwiseCompressorConfig(
-            layers=[re.escape(name) for name, _ in view.named_children()],
-            module_name_configs={rf"[^.]+\.(?:{re.escape(name)})": one for name, one in names.items()},
-            calibration_nsamples=len(batches),
-        )
-        LayerwiseCompressor(view, config).compress(batches, device="cpu", inplace=True)
+        prune_by_coremltools(model, known.sequential(model), batches)
 
     ways: list[Callable[[nn.Module], None]] = [ours, coremltools]
     for _ in range(rounds):

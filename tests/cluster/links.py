@@ -39,21 +39,24 @@ class Links:
         self._names = {int(address.rpartition(".")[2]): name for name, address in self.addresses.items()}
         self._ended, self._end = os.pipe()
         self._devices: dict[str, int] = {}
-        self._stack = ExitStack()
 
     def __enter__(self) -> "Links":
-        for name, address in self.addresses.items():
-            _ip("netns", "add", _namespace(name))
-            self._stack.callback(_ip, "netns", "delete", _namespace(name))
-            self._devices[name] = _device_in(_namespace(name))
-            self._stack.callback(os.close, self._devices[name])
-            _ip("-n", _namespace(name), "address", "add", f"{address}/24", "dev", "link")
-            for device in ("lo", "link"):
-                _ip("-n", _namespace(name), "link", "set", "dev", device, "up")
-        switch = threading.Thread(target=self._pass_on)
-        switch.start()
-        self._stack.callback(switch.join)
-        self._stack.callback(os.write, self._end, b".")
+        with ExitStack() as stack:
+            for end in (self._ended, self._end):
+                stack.callback(os.close, end)
+            for name, address in self.addresses.items():
+                _ip("netns", "add", _namespace(name))
+                stack.callback(_ip, "netns", "delete", _namespace(name))
+                self._devices[name] = _device_in(_namespace(name))
+                stack.callback(os.close, self._devices[name])
+                _ip("-n", _namespace(name), "address", "add", f"{address}/24", "dev", "link")
+                for device in ("lo", "link"):
+                    _ip("-n", _namespace(name), "link", "set", "dev", device, "up")
+            switch = threading.Thread(target=self._pass_on)
+            switch.start()
+            stack.callback(switch.join)
+            stack.callback(os.write, self._end, b".")
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:

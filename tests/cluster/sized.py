@@ -12,10 +12,9 @@ from coreml_prune_bench.bench.cells import Cell
 from coreml_prune_bench.bench.run import RunOptions
 from coreml_prune_bench.cluster import tasks
 from coreml_prune_bench.core.progress import Steps
-from coreml_prune_bench.records.accuracy import Record, read_record, read_records
+from coreml_prune_bench.records.accuracy import Record, read_records
+from tests.cluster.trivial import record_of
 
-RECORD = "TEST_SIZED_RECORD"
-"""The variable that names the file of a record, which every cell gets."""
 _KNOWN = Path(__file__).parents[2] / "results" / "imagenet-sample"
 
 
@@ -35,8 +34,7 @@ def size_of(cell: Cell) -> int:
 
 def attempt(cell: Cell, options: RunOptions, steps: Steps) -> Record:
     _build(cell, options)
-    keys = {"key": cell.key, "config_key": cell.config_key, "subject_key": cell.subject.key, "trial": cell.trial}
-    return _record().model_copy(update=keys)
+    return record_of(cell)
 
 
 def made(cell: Cell, part: tasks.Part, options: RunOptions, order: tasks.Order, teller: object) -> str:
@@ -51,11 +49,6 @@ def _build(cell: Cell, options: RunOptions) -> None:
         return {}
 
     options.store.artifact(cell.build_key, fill)
-
-
-@cache
-def _record() -> Record:
-    return read_record(Path(os.environ[RECORD]))
 
 
 def dask_setup(worker: object) -> None:

@@ -14,7 +14,7 @@ from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.weights import untrained_model
 from coreml_prune_bench.records.accuracy import read_records
 from coreml_prune_bench.records.store import Store
-from tests.cluster import links, sized
+from tests.cluster import links, sized, trivial
 from tests.cluster.clusters import Cluster
 
 NETWORKS = ("mobilenet_v2", "mobilenet_v3_small", "resnet50")
@@ -37,7 +37,7 @@ def test_a_package_crosses_each_link_at_most_once(tmp_path, monkeypatch, record_
     first = next(cell for cell in cells if cell.config is None and cell.subject.network.name == "mobilenet_v3_small")
     run([first], RunOptions(Store(tmp_path / "first")))
     (record,) = tmp_path.glob("first/records/*.json")
-    monkeypatch.setenv(sized.RECORD, str(record))
+    monkeypatch.setenv(trivial.RECORD, str(record))
     monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__PRELOAD", "tests.cluster.sized")
     command = (
         "run",

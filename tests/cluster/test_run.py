@@ -20,7 +20,7 @@ from coreml_prune_bench.cluster.certificates import make_certificates
 from coreml_prune_bench.core.files import tree_hash
 from coreml_prune_bench.models.processors import processors
 from coreml_prune_bench.models.weights import untrained_model
-from coreml_prune_bench.records.accuracy import read_records
+from coreml_prune_bench.records.accuracy import Record, read_records
 from coreml_prune_bench.records.latency import read_latency_records
 from coreml_prune_bench.records.store import Store
 from coreml_prune_bench.report.accuracy_tables import render
@@ -67,6 +67,15 @@ def json_of(records) -> str:
     return render(records, "accuracy", "json") + render(records, "size", "md")
 
 
+def assert_like(records: list[Record], results: Path) -> None:
+    """They are those of `results`, but for when, where and how fast they were made."""
+    here = {record.key: record for record in read_records(results)}
+    for record in records:
+        assert record.predictions == here[record.key].predictions
+        assert record.package == here[record.key].package
+        assert (record.data, record.row) == (here[record.key].data, here[record.key].row)
+
+
 @pytest.mark.parametrize(
     ("count", "text", "cells"), [(1, SMALLEST, 2), pytest.param(2, SMALL, 3, marks=pytest.mark.slow)]
 )
@@ -85,11 +94,7 @@ def test_on_processes_of_this_machine_the_table_is_the_same_and_nothing_is_left(
     assert "s on local-" in errors
     records = read_records(results)
     assert json_of(records) == expected
-    here = {record.key: record for record in read_records(tmp_path / "here")}
-    for record in records:
-        assert record.predictions == here[record.key].predictions
-        assert record.package == here[record.key].package
-        assert (record.data, record.row) == (here[record.key].data, here[record.key].row)
+    assert_like(records, tmp_path / "here")
     # What is built is here too: this process goes on without the cluster.
     assert names(results) == names(tmp_path / "here")
     assert f"0 of {cells} cells measured now" in run_bench(*command)[2]

@@ -23,6 +23,11 @@ PACKAGE_BYTES = 20_000
 
 def attempt(cell: Cell, options: RunOptions, steps: Steps) -> Record:
     options.store.artifact(cell.build_key, _fill)
+    return record_of(cell)
+
+
+def record_of(cell: Cell) -> Record:
+    """The one that every cell gets, under the cell's keys."""
     keys = {"key": cell.key, "config_key": cell.config_key, "subject_key": cell.subject.key, "trial": cell.trial}
     return _record().model_copy(update=keys)
 

@@ -1,14 +1,11 @@
 """SparseGPT's walk, against Core ML Tools' own compressor and against Hessians by its own code."""
 
-import re
 from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
 from coremltools.optimize.torch.layerwise_compression import (
-    LayerwiseCompressor,
-    LayerwiseCompressorConfig,
     ModuleSparseGPTConfig,
 )
 from coremltools.optimize.torch.layerwise_compression.algorithms import SparseGPT
@@ -28,10 +25,9 @@ from coreml_prune_bench.models.pruning.task import PruningTask
 from coreml_prune_bench.models.stages import sequential_view, split_at
 from coreml_prune_bench.models.training import Session, calibration_batches
 from tests.latency.noise import Noise
+from tests.models.layerwise import CONFIG, prune_by_coremltools
 from tests.models.tiny import SIZE, dense
 from tests.tiny_network import TINY
-
-CONFIG = ModuleSparseGPTConfig(target_sparsity=0.5, weight_dtype="float32")
 
 
 class Residual(nn.Module):
@@ -95,14 +91,7 @@ def batches() -> list[torch.Tensor]:
 
 
 def pruned_by_coremltools(model: nn.Module) -> dict[str, torch.Tensor]:
-    view = sequential_view(model, "network")
-    names = {name: None if is_depthwise(layer) else CONFIG for name, layer in prunable_layers(model).items()}
-    config = LayerwiseCompressorConfig(
-        layers=[re.escape(name) for name, _ in view.named_children()],
-        module_name_configs={rf"[^.]+\.(?:{re.escape(name)})": one for name, one in names.items()},
-        calibration_nsamples=3,
-    )
-    LayerwiseCompressor(view, config).compress(batches(), device="cpu", inplace=True)
+    prune_by_coremltools(model, sequential_view(model, "network"), batches())
     return {name: layer.weight.detach() for name, layer in prunable_layers(model).items()}
 
 

@@ -315,7 +315,7 @@ class OnCluster:
         except BenchError:
             raise
         except KilledWorker as error:  # of the cell's own task, or of one that it waited for
-            failure = CellFailedError(self._heard.of(str(error.task), cell.name).why_it_failed)
+            failure = CellFailedError(self._heard.of_given_up(str(error.task), flew.tasks, cell.name).why_it_failed)
         except Exception as error:
             failure = error
         finally:

@@ -1,5 +1,6 @@
 """What is heard of tasks while they run: on which machine each is, how often its worker ended, and why."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +56,13 @@ class Heard:
 
     def of(self, task: str, name: str) -> Tried:
         return self._tried.get(task, Tried(name))
+
+    def of_given_up(self, task: str, beside: Iterable[str], name: str) -> Tried:
+        """A task that Dask gave up. It does so with what only waited at the workers that ended, too: then one of those
+        `beside` it that was at work there, if there is one."""
+        tried = self.of(task, name)
+        at_work = [one for other in beside if (one := self.of(other, name)).runs]
+        return at_work[0] if at_work and not tried.machines else tried
 
     @property
     def running(self) -> list[str]:

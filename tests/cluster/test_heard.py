@@ -41,6 +41,23 @@ def test_it_knows_where_a_task_runs_and_why_its_worker_ended(heard):
     one(told("line", line="late"))  # of what has landed
 
 
+def test_where_what_only_waited_is_given_up_the_one_at_work_beside_it_tells_why(heard):
+    one, _ = heard
+    for waiting in ("first part", "last part"):
+        one.expect(waiting, waiting)
+    beside = ["first part", "key", "last part"]
+    assert (
+        one.of_given_up("last part", beside, "").why_it_failed == "its worker ended 3 times: on no machine that said so"
+    )
+    one(told("start"))
+    one(told("end", why="not enough memory"))
+    why = "its worker ended 3 times: on box (box: not enough memory)"
+    assert one.of_given_up("last part", beside, "").why_it_failed == why
+    assert one.of_given_up("key", beside, "").why_it_failed == why
+    one(told("done"))
+    assert one.of_given_up("last part", beside, "").machine is None
+
+
 def test_who_watches_the_steps_ends_the_run_not_dask_s_thread(heard):
     one, steps = heard
     for done in range(4):

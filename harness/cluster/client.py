@@ -56,7 +56,7 @@ class HowOnCluster:
 class _Flying:
     """A cell that was sent. tasks: their keys, that of its record last, for which the others are done `before`.
 
-    kind: the resource that it needs.
+    kind: the resource that it needs. built: of one whose images are divided, the task of its own package.
     """
 
     cell: Cell
@@ -64,6 +64,7 @@ class _Flying:
     began_s: float
     kind: str
     before: list[Future]
+    built: Future | None
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class OnCluster:
         self._landing = Landing()
         self._parts: dict[str, Future] = {}
         self._made: dict[Future, str] = {}
+        self._left: dict[Future, str] = {}
         self._gpu = False
         self._wanted: Counter[str] = Counter()
         self._flying: dict[Future, _Flying] = {}
@@ -130,7 +132,7 @@ class OnCluster:
             waiting, looked_s = Waiting(cells), monotonic()
             for cell in cells:
                 self._wanted.update(self._part_keys(cell).values())
-            while waiting or self._flying:
+            while waiting or self._flying or self._left:
                 self._send_those_that_may_go(waiting, wanted, admission, options)
                 if (ended := self._landing.next(_LOOK_SECONDS)) is not None:
                     if ended.future in self._flying:
@@ -190,6 +192,7 @@ class OnCluster:
     def _send(self, cell: Cell, wanted: Wanted, options: RunOptions) -> None:
         order, kind, before = self._order(cell, _task_of(cell), cell.name, options), self._kind_of(cell), list[Future]()
         divided = parts_of_size(len(cell.subject.data.val), self._how.part_images)
+        built: Future | None = None
         if wanted == "record" and cell.evaluation.runtime == "portable" and len(divided) > 1:
             built = self._built(cell, order, kind, options)
             *before, future = send(self._client, order, divided, built, self._resources(_CPU), self._heard.expect)
@@ -199,7 +202,7 @@ class OnCluster:
             own = options.store.found(cell.build_key) if cell.config else None
             future = self._measured(cell, order, wanted, pack(options.store, own) if own else None, kind)
         tasks = [str(one.key) for one in (*before, future)]
-        self._flying[future] = _Flying(cell, tasks, perf_counter(), kind, before)
+        self._flying[future] = _Flying(cell, tasks, perf_counter(), kind, before, built if cell.config else None)
         self._landing.watch(future)
 
     def _measured(self, cell: Cell, order: Order, wanted: Wanted, own: Parcel | None, kind: str) -> Future:
@@ -319,17 +322,25 @@ class OnCluster:
         except Exception as error:
             failure = error
         finally:
-            for one in (*flew.before, ended.future):
+            if failure is not None and flew.built is not None and flew.built.status == "finished":
+                self._save(flew.built, cell)
+            for one in {*flew.before, ended.future} - self._left.keys():
                 one.release()  # else Dask would do it again when the worker dies that has its result
             self._let_go(self._part_keys(cell))
         *_, last = [self._heard.forget(task) for task in flew.tasks]
         return _Ended(cell, record, failure, seconds, last.machine)
 
+    def _save(self, built: Future, cell: Cell) -> None:
+        """Fetch the package of a cell that failed afterwards: the next run need not build it."""
+        self._left[built] = cell.build_key
+        self._landing.watch(built)
+
     def _keep_part(self, ended: Landed, options: RunOptions) -> None:
         """Where it failed, so do the cells that wait for it."""
-        key = self._made.get(ended.future)
-        if key is not None and ended.result is not None:
-            put(options.store, key, ended.result)
+        key = self._made.get(ended.future) or self._left.pop(ended.future, None)
+        made = ended.result.made if isinstance(ended.result, Result) else ended.result
+        if key is not None and made is not None:
+            put(options.store, key, made)
 
     def _received(self, cell: Cell, ended: Landed, wanted: Wanted, options: RunOptions) -> tuple[Record | None, float]:
         """Its record, if that was wanted, and the seconds that its worker took. Raises what its task did."""

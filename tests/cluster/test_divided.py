@@ -81,6 +81,9 @@ def test_a_part_that_fails_or_ends_its_worker_three_times_costs_its_cell_alone(t
         outcome = run(cells, RunOptions(Store(results)), others.on(SuiteChoice(str(suite)), cells).measure)
     reasons = {record.pruning.sparsity: record.reason for record in outcome.records}
     assert reasons == {0: None, 0.5: failing_parts.WHY, 0.75: "its worker ended 3 times: on local-1"}
+    # What is wrong with an evaluation does not cost the package, which may have been trained for hours.
+    (failed,) = [cell for cell in cells if cell.config and cell.config.sparsity == 0.5]
+    assert Store(results).found(failed.build_key)
 
 
 def test_parts_come_together_in_the_order_of_the_images():

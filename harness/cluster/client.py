@@ -17,6 +17,7 @@ from coreml_prune_bench.bench.run import Measured, RunOptions, failed, why_not
 from coreml_prune_bench.cluster.absent import Absence, wait_for_one
 from coreml_prune_bench.cluster.asked import Asked
 from coreml_prune_bench.cluster.divided import send
+from coreml_prune_bench.cluster.flying import ANE, CPU, GPU, Flying, Room
 from coreml_prune_bench.cluster.heard import Heard
 from coreml_prune_bench.cluster.image_parts import LARGEST_PART, parts_of_size
 from coreml_prune_bench.cluster.landing import Landed, Landing
@@ -29,12 +30,8 @@ from coreml_prune_bench.core.progress import Steps
 from coreml_prune_bench.records.accuracy import Record
 
 _LOOK_SECONDS = 1.0
-_CELLS_A_WORKER = 2
-"""That are sent at a time: the one that it works on, and one more, so that it waits for nobody. So few, so that what
-takes longest can go first, and neither the scheduler nor this process grows with the suite."""
 _PARTS_AT_ONCE = 64
 """Networks, dense packages and sensitivities that workers hold at a time."""
-_CPU = "CPU"
 _AT_ONCE = 10
 """Priority of what other cells wait for; larger numbers go first."""
 
@@ -50,21 +47,6 @@ class HowOnCluster:
     task_limit_s: float | None = None
     wait_limit_s: float | None = None
     part_images: int = LARGEST_PART
-
-
-@dataclass
-class _Flying:
-    """A cell that was sent. tasks: their keys, that of its record last, for which the others are done `before`.
-
-    kind: the resource that it needs. built: of one whose images are divided, the task of its own package.
-    """
-
-    cell: Cell
-    tasks: list[str]
-    began_s: float
-    kind: str
-    before: list[Future]
-    built: Future | None
 
 
 @dataclass(frozen=True)
@@ -99,7 +81,7 @@ class OnCluster:
         self._left: dict[Future, str] = {}
         self._gpu = False
         self._wanted: Counter[str] = Counter()
-        self._flying: dict[Future, _Flying] = {}
+        self._flying: dict[Future, Flying] = {}
         self._keys: dict[tuple[int, str, bool, bool], dict[Part, str]] = {}
 
     def __call__(self, cells: list[Cell], options: RunOptions, steps: Steps) -> Iterator[Measured]:
@@ -156,7 +138,7 @@ class OnCluster:
     @staticmethod
     def _wants_gpu(admission: Admission, device: str) -> bool:
         """Whether trainings go to workers with a GPU, those that join later among them."""
-        is_one_there = any("GPU" in one.resources for one in admission.there if one.address not in admission.refused)
+        is_one_there = any(GPU in one.resources for one in admission.there if one.address not in admission.refused)
         return device.startswith("cuda") or (is_one_there and device != "cpu")
 
     def _needed(self, waiting: Waiting) -> list[str]:
@@ -176,18 +158,16 @@ class OnCluster:
         for cell in waiting.first:
             if len(self._parts) < _PARTS_AT_ONCE:
                 self._send_parts(cell, options)
-        workers = Counter(kind for one in admission.fit for kind in one.resources)
-        flying = Counter(flew.kind for flew in self._flying.values())
+        room = Room(admission.fit, self._flying.values())
 
         def may_go(cell: Cell) -> bool:
-            kind = self._kind_of(cell)
-            return flying[kind] < _CELLS_A_WORKER * max(1, workers[kind]) and all(
+            return room.has(self._kind_of(cell)) and all(
                 key in self._parts and self._parts[key].done() for key in self._part_keys(cell).values()
             )
 
         while (next_ := waiting.take(may_go)) is not None:
             self._send(next_, wanted, options)
-            flying[self._kind_of(next_)] += 1
+            room.take(self._kind_of(next_))
 
     def _send(self, cell: Cell, wanted: Wanted, options: RunOptions) -> None:
         order, kind, before = self._order(cell, _task_of(cell), cell.name, options), self._kind_of(cell), list[Future]()
@@ -195,14 +175,14 @@ class OnCluster:
         built: Future | None = None
         if wanted == "record" and cell.evaluation.runtime == "portable" and len(divided) > 1:
             built = self._built(cell, order, kind, options)
-            *before, future = send(self._client, order, divided, built, self._resources(_CPU), self._heard.expect)
+            *before, future = send(self._client, order, divided, built, self._resources(CPU), self._heard.expect)
             if cell.config:  # else others wait for it, too
                 before.append(built)
         else:
             own = options.store.found(cell.build_key) if cell.config else None
             future = self._measured(cell, order, wanted, pack(options.store, own) if own else None, kind)
         tasks = [str(one.key) for one in (*before, future)]
-        self._flying[future] = _Flying(cell, tasks, perf_counter(), kind, before, built if cell.config else None)
+        self._flying[future] = Flying(cell, tasks, perf_counter(), kind, before, built if cell.config else None)
         self._landing.watch(future)
 
     def _measured(self, cell: Cell, order: Order, wanted: Wanted, own: Parcel | None, kind: str) -> Future:
@@ -282,7 +262,7 @@ class OnCluster:
     @staticmethod
     def _kind(cell: Cell, *, gpu: bool) -> str:
         """Core ML predicts on a Mac alone, and there one at a time."""
-        return "ANE" if cell.evaluation.runtime == "coreml" else "GPU" if gpu else _CPU
+        return ANE if cell.evaluation.runtime == "coreml" else GPU if gpu else CPU
 
     def _is_made(self, cell: Cell, part: Part) -> bool:
         key = self._part_keys(cell).get(part)

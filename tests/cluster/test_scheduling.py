@@ -27,6 +27,8 @@ from coreml_prune_bench.cluster import client as of_client
 from coreml_prune_bench.cluster.asked import Asked, facts_of
 from coreml_prune_bench.cluster.client import HowOnCluster, OnCluster, _task_of
 from coreml_prune_bench.cluster.dask_settings import dask_settings
+from coreml_prune_bench.cluster.flying import Flying
+from coreml_prune_bench.cluster.order import Waiting
 from coreml_prune_bench.cluster.parcel import Parcel
 from coreml_prune_bench.cluster.versions import versions
 from coreml_prune_bench.core import keys
@@ -249,3 +251,39 @@ def test_a_package_comes_to_each_worker_and_to_the_client_at_most_once(tiny_suit
     assert all(bytes_ < 1.1 * networks * PARCEL_BYTES for bytes_ in came), came
     to_client = networks * PARCEL_BYTES
     assert to_client <= sent < 1.1 * (sum(came) + to_client)
+
+
+class Sends(OnCluster):
+    """Sends nothing anywhere, and trains without a dense package."""
+
+    def _part_keys(self, cell):
+        return {}
+
+    def _send(self, cell, wanted, options):
+        built = SimpleNamespace(done=lambda: cell.key in self.built)
+        self._flying[len(self._flying)] = Flying(cell, [], 0, self._kind_of(cell), [], built)
+
+
+def test_a_gpu_goes_on_while_cores_evaluate_what_it_built(tiny_suite, monkeypatch):
+    """But not without end: packages wait with the workers."""
+    trained = [cell for cell in suite_of(1, 5, 4, tiny_suite, monkeypatch) if cell.config]
+    run = Sends(None, None, trained, HowOnCluster())
+    run._gpu, run.built = True, set()
+    fit = [SimpleNamespace(resources={"GPU": 1, "CPU": 1}), SimpleNamespace(resources={"CPU": 1})]
+    waiting = Waiting(trained)
+
+    def sent():
+        run._send_those_that_may_go(waiting, "record", SimpleNamespace(fit=fit), None)
+        return len(run._flying)
+
+    assert sent() == 2
+    assert sent() == 2
+    run.built |= {flew.cell.key for flew in run._flying.values()}
+    assert sent() == 4
+    run.built |= {flew.cell.key for flew in run._flying.values()}
+    assert sent() == 6
+    run.built |= {flew.cell.key for flew in run._flying.values()}
+    # Two places of the GPU, four of both cores, two more for a Mac that may join.
+    assert sent() == 8
+    run.built |= {flew.cell.key for flew in run._flying.values()}
+    assert sent() == 8

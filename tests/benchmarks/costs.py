@@ -8,6 +8,7 @@ steps of a fit and on to all.
 """
 
 import json
+import math
 import resource
 import sys
 import time
@@ -89,7 +90,8 @@ def _evaluation(model: torch.nn.Module, images: Noise) -> Callable[[], object]:
 
 def operations(name: str, network: str, count: int, steps: int = _STEPS) -> int:
     """Floating-point operations of the step; of an evaluation, those of the network in torch."""
-    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _addmm})
+    own = {torch.ops.aten.addmm_: _addmm, torch.ops.aten.convolution_backward: _convolution_backward}
+    counter = FlopCounterMode(display=False, custom_mapping=own)
     if name == "evaluation":
         model = untrained_model(get_network(network), CLASSES, image_size=SIZE).eval()
         with counter, torch.no_grad():
@@ -111,6 +113,14 @@ def _drawn_on(name: str, network: str, count: int) -> float:
 
 def _addmm(own: Sequence[int], a: Sequence[int], b: Sequence[int], *_: Any, **__: Any) -> int:
     return 2 * a[0] * a[1] * b[1]
+
+
+def _convolution_backward(
+    gradient: Sequence[int], inputs: Sequence[int], weight: Sequence[int], *others: Any, **__: Any
+) -> int:
+    """As many as forward for each of the gradients of inputs and weight; torch's own count knows no groups."""
+    wanted = others[-1][:2]
+    return 2 * math.prod(gradient) * math.prod(weight[1:]) * sum(wanted)
 
 
 def rate() -> float:

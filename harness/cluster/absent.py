@@ -6,6 +6,7 @@ from time import monotonic, sleep
 from distributed import Client
 
 from coreml_prune_bench.cluster.workers import Admission, Seen
+from coreml_prune_bench.cluster.workplace import ANE, CPU, GPU
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import Reporter, Steps
 
@@ -13,7 +14,7 @@ GRACE_SECONDS = 10.0
 """A worker that is started anew is back by then, mostly."""
 
 _ASK_SECONDS = 0.05
-_JOINS_AS = {"CPU": "cpu", "GPU": "gpu", "ANE": "mac"}
+_JOINS_AS = {CPU: "cpu", GPU: "gpu", ANE: "mac"}
 
 
 class Absence:

@@ -25,14 +25,13 @@ from coreml_prune_bench.cluster.parcel import Parcel, pack_folder
 from coreml_prune_bench.cluster.tasks import given
 from coreml_prune_bench.cluster.versions import versions
 from coreml_prune_bench.cluster.workers import Admission
+from coreml_prune_bench.cluster.workplace import CPU
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import Reporter, Steps
 from coreml_prune_bench.data import DataSet
 from coreml_prune_bench.models.preprocessing import Preprocessing
 from coreml_prune_bench.records.predictions import Precision, Predictions
 
-_KIND = "CPU"
-"""The resource of a worker that a part needs."""
 _LOOK_SECONDS = 1.0
 _Found = tuple[list[Predictions], tuple[str, ...]]
 """Each package's predictions for the images of a part, and which of them were skipped as bad."""
@@ -110,8 +109,8 @@ def evaluate_on_cluster(where: Where, how: HowOnCluster, asks: Asks, data: DataS
         admission = Admission(client, asked, topic, reporter)
         absence = Absence.seen_by(client, how.wait_limit_s, reporter)
         with reporter.steps("workers", 1) as steps:
-            wait_for_one(admission, absence, _KIND, steps)
-        workers = [one for one in admission.there if _KIND in one.resources and one.address not in admission.refused]
+            wait_for_one(admission, absence, CPU, steps)
+        workers = [one for one in admission.there if CPU in one.resources and one.address not in admission.refused]
         divided = parts(len(data.val), max(1, len(workers)))  # none of the kind yet: one may join
         with reporter.steps("parts of the images", len(divided)) as steps:
             heard = Heard(topic, reporter, steps)
@@ -139,7 +138,7 @@ def _send(
         task = f"{topic}-{part.start}"
         heard.expect(task, in_words(part))
         arguments = (asks, tag, topic, task, how, part, packages)
-        resources = {tag: 1, _KIND: 1}
+        resources = {tag: 1, CPU: 1}
         sent[client.submit(evaluate_part, *arguments, key=task, resources=resources, pure=False)] = part
     return sent
 
@@ -162,7 +161,7 @@ def _gather(
         if heard.stop is not None:
             raise heard.stop
         admission.look()
-        absence.look([_KIND] if sent else [], admission.fit, admission.there, at_work=bool(heard.running))
+        absence.look([CPU] if sent else [], admission.fit, admission.there, at_work=bool(heard.running))
     return found, tuple(sorted(machines))
 
 

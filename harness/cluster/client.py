@@ -17,7 +17,7 @@ from coreml_prune_bench.bench.run import Measured, RunOptions, failed, why_not
 from coreml_prune_bench.cluster.absent import Absence, wait_for_one
 from coreml_prune_bench.cluster.asked import Asked
 from coreml_prune_bench.cluster.divided import send
-from coreml_prune_bench.cluster.flying import ANE, CPU, GPU, Flying, Room
+from coreml_prune_bench.cluster.flying import Flying, Room
 from coreml_prune_bench.cluster.heard import Heard
 from coreml_prune_bench.cluster.image_parts import LARGEST_PART, parts_of_size
 from coreml_prune_bench.cluster.landing import Landed, Landing
@@ -25,6 +25,7 @@ from coreml_prune_bench.cluster.order import Waiting
 from coreml_prune_bench.cluster.parcel import Parcel, pack, put
 from coreml_prune_bench.cluster.tasks import Levels, Order, Part, Result, Wanted, given, key_of_part, make, measure
 from coreml_prune_bench.cluster.workers import Admission
+from coreml_prune_bench.cluster.workplace import ANE, CPU, GPU
 from coreml_prune_bench.core.errors import BenchError, CellFailedError
 from coreml_prune_bench.core.progress import Steps
 from coreml_prune_bench.records.accuracy import Record

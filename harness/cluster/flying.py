@@ -8,16 +8,14 @@ from distributed import Future
 
 from coreml_prune_bench.bench.cells import Cell
 from coreml_prune_bench.cluster.workers import Seen
-
-CPU, GPU, ANE = "CPU", "GPU", "ANE"
-"""Kinds of resources, of which each task of a cell needs one."""
+from coreml_prune_bench.cluster.workplace import ANE, CPU, GPU
 
 _CELLS_A_WORKER = 2
 """That are sent at a time: the one that it works on, and one more, so that it waits for nobody. So few, so that what
 takes longest can go first, and neither the scheduler nor this process grows with the suite."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Flying:
     """A cell that was sent. tasks: their keys, that of its record last, for which the others are done `before`.
 

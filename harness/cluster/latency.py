@@ -18,6 +18,7 @@ from coreml_prune_bench.cluster.connect import Where, connected
 from coreml_prune_bench.cluster.parcel import Parcel, pack_folder
 from coreml_prune_bench.cluster.versions import differences, versions
 from coreml_prune_bench.cluster.workers import Seen, workers_of
+from coreml_prune_bench.cluster.workplace import ANE
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import Reporter, Steps
 from coreml_prune_bench.latency.awake import kept_awake
@@ -119,7 +120,7 @@ def _macs(client: Client, reporter: Reporter) -> list[Seen]:
     """Those that fit; a line for each that does not."""
     ours, fit = versions(), []
     for one in workers_of(client):
-        if "ANE" in one.resources:
+        if ANE in one.resources:
             if found := differences(one.versions, ours):
                 reporter.warn(f"{one.machine} is left out: {found}")
             else:
@@ -134,7 +135,7 @@ def _send(
 ) -> Future:
     task = f"{topic}-{mac}"
     # By its name, not its address, which is another one when its process was started anew.
-    resources = {"ANE": 1, f"machine {mac}": 1}
+    resources = {ANE: 1, f"machine {mac}": 1}
     return client.submit(session, asks, topic, task, packages, known, key=task, resources=resources, pure=False)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from distributed.system import MEMORY_LIMIT
 
-from coreml_prune_bench.cluster.workplace import Kind, Workplace
+from coreml_prune_bench.cluster.workplace import ANE, CPU, GPU, Kind, Workplace
 from coreml_prune_bench.models.processors import processors
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ ONLY_HERE = {"dashboard_address": "127.0.0.1:0", "dashboard": False}
 START_SECONDS = 120
 """Until a worker's process, which imports torch, is there and has found the scheduler."""
 
-_RESOURCES: dict[Kind, dict[str, float]] = {"cpu": {"CPU": 1}, "gpu": {"CPU": 1, "GPU": 1}, "mac": {"ANE": 1}}
+_RESOURCES: dict[Kind, dict[str, float]] = {"cpu": {CPU: 1}, "gpu": {CPU: 1, GPU: 1}, "mac": {ANE: 1}}
 """A Mac that measures latency builds nothing beside it."""
 
 

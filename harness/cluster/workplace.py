@@ -21,6 +21,9 @@ from coreml_prune_bench.cluster.versions import Versions
 from coreml_prune_bench.records.store import Store
 
 Kind = Literal["cpu", "gpu", "mac"]
+
+CPU, GPU, ANE = "CPU", "GPU", "ANE"
+"""Resources of workers, of which each step needs one."""
 NAME = "coreml-prune-bench"
 """Of the plugin, and of what it tells with each heartbeat."""
 

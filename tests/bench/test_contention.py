@@ -11,7 +11,7 @@ import pytest
 from coreml_prune_bench.bench import contention
 from coreml_prune_bench.core.waiting import BRIEF, wait_briefly
 from coreml_prune_bench.latency.mac import Process
-from coreml_prune_bench.models.processors import cores, processors
+from coreml_prune_bench.models.processors import cores, multiply_bfloat16, processors
 
 measured = contention.busy_processors  # conftest puts another in its place
 
@@ -120,3 +120,20 @@ def test_two_processors_of_one_core_are_one_core(monkeypatch, tmp_path):
     monkeypatch.setattr(f"{module}._SIBLINGS", f"{tmp_path}/{{}}")
     monkeypatch.setattr(f"{module}.processors", lambda: frozenset({0, 2, 3, 9}))  # of the last nothing is known
     assert cores() == 3
+
+
+@pytest.mark.parametrize(
+    ("described", "multiply"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx512_bf16 amx_bf16 amx_tile\n\nprocessor\t: 1\nflags\t\t: fpu\n", True),
+        ("processor\t: 0\nflags\t\t: fpu avx512_bf16\nbugs\t\t: amx_bf16\n", False),
+        ("processor\t: 0\nFeatures\t: fp asimd bf16\n", False),  # Arm
+        (None, False),  # not Linux
+    ],
+)
+def test_linux_tells_whether_processors_multiply_bfloat16(described, multiply, monkeypatch, tmp_path):
+    path = tmp_path / "cpuinfo"
+    if described is not None:
+        path.write_text(described)
+    monkeypatch.setattr("coreml_prune_bench.models.processors._DESCRIBED", path)
+    assert multiply_bfloat16() == multiply

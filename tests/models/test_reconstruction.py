@@ -14,9 +14,14 @@ from coreml_prune_bench.bench.build.last_made import LastMade
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.mlprogram.summary import read_package
 from coreml_prune_bench.models.checkpoints import Checkpoint
-from coreml_prune_bench.models.devices import CPU
+from coreml_prune_bench.models.devices import CPU, describe
 from coreml_prune_bench.models.pruning.algorithm import prune
-from coreml_prune_bench.models.pruning.blockwise_reconstruction.block import BlockError, Masks, relative_error
+from coreml_prune_bench.models.pruning.blockwise_reconstruction.block import (
+    BlockError,
+    Masks,
+    fits_in_bfloat16,
+    relative_error,
+)
 from coreml_prune_bench.models.pruning.blockwise_reconstruction.config import ReconstructionConfig
 from coreml_prune_bench.models.pruning.blockwise_reconstruction.prune import (
     calibration_images,
@@ -48,6 +53,7 @@ CONFIG = ReconstructionConfig(
     learning_rates=(0.01, 0.03, 0.1),
 )
 ROUNDS = CONFIG.model_copy(update={"rounds": (0.5, 0.8), "steps": 20, "learning_rates": (0.03,)})
+BLOCK = "coreml_prune_bench.models.pruning.blockwise_reconstruction.block"
 BLOCKS = 4
 """Of the tiny network, that are fitted."""
 PRUNED = ("features.0", "features.6", "classifier")
@@ -337,6 +343,38 @@ def test_activations_on_disk_give_the_same_and_leave_nothing_there(tmp_path, mon
     assert list(tmp_path.glob("activations-*")) == []
     for a, b in zip(in_memory.state_dict().values(), on_disk.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_cpu_that_multiplies_bfloat16_fits_in_it_as_closely_and_keeps_float32(monkeypatch):
+    def fitted(config: ReconstructionConfig, *, has_units: bool) -> tuple[nn.Module, tuple[str, ...]]:
+        monkeypatch.setattr(f"{BLOCK}.multiply_bfloat16", lambda: has_units)
+        model = dense()
+        return model, prune(config, task(model)).devices
+
+    exact, exactly = fitted(CONFIG, has_units=False)
+    mixed, mixedly = fitted(CONFIG, has_units=True)
+    chosen, as_chosen = fitted(CONFIG.model_copy(update={"mixed_precision": False}), has_units=True)
+    assert all(map(torch.equal, chosen.state_dict().values(), exact.state_dict().values()))
+    assert not torch.equal(mixed.classifier.weight, exact.classifier.weight)
+    assert {value.dtype for value in mixed.parameters()} == {torch.float32}
+    assert distance(mixed, dense()) == pytest.approx(distance(exact, dense()), rel=0.1)
+    assert (exactly, as_chosen, mixedly) == ((describe(CPU),), (describe(CPU),), (f"{describe(CPU)} in bfloat16",))
+
+
+@pytest.mark.parametrize(
+    ("block", "device", "fits"),
+    [
+        (nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU()), "cpu", True),
+        (nn.Linear(8, 8), "cpu", True),
+        (nn.Sequential(nn.Conv2d(8, 8, 1), nn.Sequential(nn.Conv2d(8, 8, 3, groups=8))), "cpu", False),
+        (nn.Linear(8, 8), "cuda", False),
+    ],
+)
+def test_blocks_with_grouped_convolutions_are_fitted_in_float32(block, device, fits, monkeypatch):
+    monkeypatch.setattr(f"{BLOCK}.multiply_bfloat16", lambda: True)
+    assert fits_in_bfloat16(block, torch.device(device)) == fits
+    monkeypatch.setattr(f"{BLOCK}.multiply_bfloat16", lambda: False)
+    assert not fits_in_bfloat16(block, torch.device(device))
 
 
 def test_one_image_is_refused_in_one_line():

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from coreml_prune_bench.models.layers import names_by_weight
+from coreml_prune_bench.models.processors import multiply_bfloat16
 from coreml_prune_bench.models.pruning.blockwise_reconstruction.config import ReconstructionConfig
 from coreml_prune_bench.models.pruning.sparse_gpt.hessians import rows_as_inputs
 
@@ -20,15 +21,15 @@ Masks = Mapping[str, Tensor]
 """By the dotted name of a pruned layer: 1 where a weight stays and 0 where it went, in the weight's shape."""
 
 RUN_BATCH = 32
-"""Images that pass a block together where nothing is fitted."""
+"""Images that pass a block together where nothing is fitted, at most."""
 
 _ROWS_AT_ONCE = 128
 """Classes of a step."""
 
 _POSITIONS = 24 * 14 * 14
 _FEWEST_IMAGES = 4
-"""A step sees as many images as have this many positions in the block's input, but not fewer than that: more of the
-large maps near a network's input cost time and gained nothing."""
+"""As many images at once as have this many positions in the block's input, but not fewer than that. More of the large
+maps near a network's input cost time: in a step they gained nothing, and in a run they leave a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -75,22 +76,29 @@ class Runner:
     def __call__(self, module: nn.Module, inputs: Tensor) -> Tensor:
         """All outputs, [N, ...]."""
         outputs = None
-        for batch, part in zip(torch.arange(len(inputs)).split(RUN_BATCH), self.parts(module, inputs), strict=True):
+        size = _images_at_once(inputs, RUN_BATCH) if self.device.type == "cpu" else RUN_BATCH
+        for batch, part in zip(torch.arange(len(inputs)).split(size), self.parts(module, inputs, size), strict=True):
             if outputs is None:
-                outputs = self._empty((len(inputs), *part.shape[1:]))
+                outputs = self._empty(len(inputs), part)
             outputs[batch] = part.half().cpu()
         assert outputs is not None, "there is an image at least"
         return outputs
 
     @torch.no_grad()
-    def parts(self, module: nn.Module, inputs: Tensor) -> Iterator[Tensor]:
-        """The outputs, Float32 on the device, of a batch after the other."""
-        for batch in inputs.split(RUN_BATCH):
+    def parts(self, module: nn.Module, inputs: Tensor, size: int = RUN_BATCH) -> Iterator[Tensor]:
+        """The outputs, Float32 on the device, of one batch of `size` images after the other."""
+        for batch in inputs.split(size):
             yield module(batch.to(self.device).float())
 
-    def _empty(self, shape: tuple[int, ...]) -> Tensor:
-        if not self.on_disk:
-            return torch.empty(shape, dtype=torch.float16)
+    def _empty(self, images: int, part: Tensor) -> Tensor:
+        """For the outputs of all images, laid out as `part` is: to lay maps out anew takes longer than to copy them."""
+        channels_last = part.ndim == 4 and part.is_contiguous(memory_format=torch.channels_last)
+        shape = (images, *(part.permute(0, 2, 3, 1) if channels_last else part).shape[1:])
+        outputs = self._on_disk(shape) if self.on_disk else torch.empty(shape, dtype=torch.float16)
+        return outputs.permute(0, 3, 1, 2) if channels_last else outputs
+
+    @staticmethod
+    def _on_disk(shape: tuple[int, ...]) -> Tensor:
         with NamedTemporaryFile(prefix="activations-") as file:  # the map outlives the file's name
             return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=torch.float16).view(shape)
 
@@ -122,6 +130,7 @@ class Block:
         self._plain = slice(0, calibration.plain)
         self._held_back = slice(len(inputs) - calibration.held_back, None)
         self._run = run
+        self._in_bfloat16 = fits_in_bfloat16(module, run.device)
         self._class_rows = {name: _ClassRows(weight) for name, weight in class_rows.items()}
         self._weights = weights_of(module)
         self._before = self._error(self._plain), self._error(self._held_back)
@@ -159,12 +168,14 @@ class Block:
         groups = [{"params": [weight], "lr": rate * _size(weight)} for weight in self._weights.values()]
         optimizer = torch.optim.Adam(groups)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
-        positions = self._inputs[0, 0].numel() if self._inputs.ndim == 4 else 1
-        size = min(config.batch_size, max(_FEWEST_IMAGES, _POSITIONS // positions))
+        in_bfloat16 = config.mixed_precision and self._in_bfloat16
+        size = _images_at_once(self._inputs, config.batch_size)
         batches = _batches(self._held_back.start, size, order)
         for step, batch in zip(range(config.steps), batches, strict=False):
             inputs, targets = (values[batch].to(self._run.device).float() for values in (self._inputs, self._targets))
-            loss = functional.mse_loss(self._module(inputs), targets) / variance
+            with torch.autocast(self._run.device.type, torch.bfloat16, enabled=in_bfloat16):
+                outputs = self._module(inputs)
+            loss = functional.mse_loss(outputs.float(), targets) / variance
             for name, rows in self._class_rows.items():
                 loss = loss + config.class_rows * rows.error(self._weights[name], rows.some(order))
             gradients = torch.autograd.grad(loss, list(self._weights.values()))
@@ -215,6 +226,15 @@ class _ClassRows:
         return ((weight.flatten(1) - self._dense) @ self._rows[chosen].t()).square().mean() / self._variance
 
 
+def fits_in_bfloat16(module: nn.Module, device: torch.device) -> bool:
+    """Whether that is faster than Float32: a CPU has units for it, and all channels of a layer are multiplied.
+
+    Of grouped convolutions, depthwise ones above all, the gradients take twice as long in bfloat16.
+    """
+    grouped = any(getattr(layer, "groups", 1) > 1 for layer in module.modules())
+    return device.type == "cpu" and not grouped and multiply_bfloat16()
+
+
 def relative_error(found: Tensor, expected: Tensor) -> float:
     """Mean squared difference over the variance of what is expected, both Float16 [N, ...]."""
     difference = fmean(float(functional.mse_loss(f.float(), e.float())) for f, e in zip(found, expected, strict=True))
@@ -240,6 +260,11 @@ def _size(weight: Tensor) -> float:
     """The root mean square of the weights that stay, the unit of their learning rate."""
     kept = weight.detach()[weight != 0]
     return float(kept.square().mean().sqrt()) if len(kept) else 0.0
+
+
+def _images_at_once(inputs: Tensor, most: int) -> int:
+    positions = inputs[0, 0].numel() if inputs.ndim == 4 else 1
+    return min(most, max(_FEWEST_IMAGES, _POSITIONS // positions))
 
 
 def _batches(images: int, size: int, order: np.random.Generator) -> Iterator[Tensor]:

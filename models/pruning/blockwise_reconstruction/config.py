@@ -34,6 +34,11 @@ class ReconstructionConfig(CalibratedConfig):
         description="each block is fitted with all, and keeps what errs least on the images held back, its own weights "
         "if that is none; of the first step, in units of a tensor's root mean square and the error's root",
     )
+    mixed_precision: bool = Field(
+        True,
+        description="fit in bfloat16 where that is faster: on CPUs with AMX, blocks without grouped convolutions, such "
+        "as all of ResNet50's",
+    )
     hessian_dampening: float | None = Field(
         None, gt=0, description="SparseGPT's; 0.1 if absent, ten times its default, of synthetic images its default"
     )

@@ -40,6 +40,7 @@ from coreml_prune_bench.models.pruning.blockwise_reconstruction.block import (
     Calibration,
     Masks,
     Runner,
+    fits_in_bfloat16,
     weights_of,
 )
 from coreml_prune_bench.models.pruning.blockwise_reconstruction.config import ReconstructionConfig
@@ -74,7 +75,10 @@ def prune(config: ReconstructionConfig, task: PruningTask) -> Pruned:
         state = task.once(lambda: _masked(rounds[0], task, dense, head) | {"round": 0, "devices": []})
     task.model.load_state_dict(state["model"])
     calibration = calibration_images(task.calibration_data(), config)
-    devices = list(dict.fromkeys([*state["devices"], describe(device)]))
+    stages = task.network.sequential(dense)
+    in_bfloat16 = config.mixed_precision and any(fits_in_bfloat16(stage, device) for stage in stages)
+    device_name = f"{describe(device)}{' in bfloat16' if in_bfloat16 else ''}"
+    devices = list(dict.fromkeys([*state["devices"], device_name]))
     for number, part in enumerate(rounds):
         if number < state["round"]:
             continue

@@ -19,6 +19,7 @@ from coreml_prune_bench.models.pruning.algorithm import prune
 from coreml_prune_bench.models.pruning.blockwise_reconstruction.block import (
     BlockError,
     Masks,
+    Runner,
     fits_in_bfloat16,
     relative_error,
 )
@@ -343,6 +344,20 @@ def test_activations_on_disk_give_the_same_and_leave_nothing_there(tmp_path, mon
     assert list(tmp_path.glob("activations-*")) == []
     for a, b in zip(in_memory.state_dict().values(), on_disk.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_outputs_are_kept_as_the_block_lays_them_out(on_disk, layout):
+    """Of more images than pass together."""
+    block = nn.Conv2d(3, 5, 3).to(memory_format=layout)
+    images = torch.randn(50, 3, 20, 16).half()
+    outputs = Runner(CPU, on_disk)(block, images.contiguous(memory_format=layout))
+    with torch.no_grad():
+        expected = block(images.float()).half()
+    assert outputs.dtype == torch.float16
+    torch.testing.assert_close(outputs, expected)
+    assert outputs.is_contiguous(memory_format=layout)
 
 
 def test_a_cpu_that_multiplies_bfloat16_fits_in_it_as_closely_and_keeps_float32(monkeypatch):

@@ -137,6 +137,12 @@ class _Commands(TyperGroup):
         end = [f"Start with: {ctx.command_path} run", _ENDS]
         formatter.write(overview(self.get_usage(ctx), self.help or "", panels, end))
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args:  # Typer's no_args_is_help shows what `format_help` prints, and the one above writes
+            typer.echo(ctx.get_help())
+            raise typer.Exit(2)
+        return super().parse_args(ctx, args)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
         if name in _WAITED_FOR and sys.stderr.isatty() and "--help" not in args:
@@ -188,7 +194,6 @@ def main() -> None:
     app = typer.Typer(
         cls=_Commands,
         callback=_whole,
-        no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="markdown",

@@ -32,7 +32,10 @@ def publish(
         typer.Option("--tracking-uri", metavar="URI", help="MLflow's server or store.  [MLFLOW_TRACKING_URI]"),
     ] = None,
     row: Annotated[
-        str | None, typer.Option("--row", help='Of one row alone, such as "mobilenet_v2, SparseGPT, 50%".  [all]')
+        str | None,
+        typer.Option(
+            "--row", help='Of one row alone, such as "mobilenet_v2, SparseGPT, Unstructured Sparsity 50%".  [all]'
+        ),
     ] = None,
     license: Annotated[
         str | None, typer.Option("--license", help="hub-card: as the hub identifies it, such as mit.  [none]")

@@ -12,17 +12,18 @@ def find_row(rows: Sequence[ConfigRow], text: str, suite: str | None = None) -> 
     """The row that `text` names: its network, algorithm and config, or as much of that as tells it from the others.
 
     Parts are separated by commas, in any order, without regard to capitals; a network and an algorithm go by their
-    identifier or their name in tables. suite: of this one alone. Raises BenchError that lists what there is.
+    identifier or their name in tables, and one that is written whole is no other, such as "resnet50" beside
+    "resnet50_v2". suite: of this one alone. Raises BenchError that lists what there is.
     """
     there = [row for row in rows if row.packages and (suite is None or row.suite == suite)]
     parts = _parts(text)
     if not parts:
         raise BenchError(f"expected a row's name, such as {row_name(there[0])!r}" if there else "there is no row")
-    found = [row for row in there if all(any(part in name for name in _names(row)) for part in parts)]
-    whole = [row for row in found if all(part in _names(row) for part in parts)]
+    whole = {name for row in there for name in _subjects(row)}
+    found = [row for row in there if all(_has(row, part, whole=part in whole) for part in parts)]
     # With all of its config: "50%" is also part of "50%, BatchNorm re-estimated", and of "50%, .aimodel".
-    exact = [row for row in whole if row.first and set(_parts(row.first.config)) <= set(parts)]
-    for candidates in (exact, whole, found):
+    exact = [row for row in found if row.first and set(_parts(row.first.config)) <= set(parts)]
+    for candidates in (exact, found):
         if len(candidates) == 1:
             return candidates[0]
         if candidates:
@@ -40,12 +41,18 @@ def row_name(row: ConfigRow) -> str:
     return ", ".join(filter(None, (first.network.name, algorithm, first.config)))
 
 
-def _names(row: ConfigRow) -> list[str]:
-    """What each part can be."""
-    first = row.first
-    assert first is not None, "a row without trials has no package"
-    pruning, network = first.pruning, first.network
-    return [*map(_folded, (network.name, network.title, pruning.algorithm, pruning.title)), *_parts(first.config)]
+def _has(row: ConfigRow, part: str, *, whole: bool) -> bool:
+    """whole: it is the name of a network or an algorithm, and not a piece of a longer one."""
+    assert row.first is not None, "a row without trials has no package"
+    names = [*_subjects(row), *_parts(row.first.config)]
+    return part in names if whole else any(part in name for name in names)
+
+
+def _subjects(row: ConfigRow) -> list[str]:
+    """The names of its network and its algorithm."""
+    assert row.first is not None, "a row without trials has no package"
+    pruning, network = row.first.pruning, row.first.network
+    return [*map(_folded, (network.name, network.title, pruning.algorithm, pruning.title))]
 
 
 def _parts(text: str) -> list[str]:

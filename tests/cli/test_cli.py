@@ -50,6 +50,11 @@ def test_help_teaches_every_command(run_bench):
     assert "python run_bench.py run" in output
 
 
+def test_without_arguments_the_commands_are_listed(run_bench):
+    code, output, _ = run_bench()
+    assert (code, output) == (2, run_bench("--help")[1])
+
+
 def test_the_list_of_help_says_of_a_command_what_the_command_says_of_itself():
     for name, (place, _, line) in COMMANDS.items():
         module, _, attribute = place.partition(":")

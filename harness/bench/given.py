@@ -95,14 +95,15 @@ class Given:
 def record_of(given: Given, name: tuple[str, str], predictions: Predictions, how: Measured) -> Record:
     """A record that says what one package predicted.
 
-    A package without compressed weights is the dense one of its network, which others are compared with.
+    One without compressed weights that is named by its network alone is the dense one, which others are compared with.
+    With a config it is a row as others are: channels may be pruned away, or zeros be stored as weights.
     Raises BenchError where the package is another one by now.
     """
     package, summary, data, view = given.path, given.summary, how.data, how.asked.view
     if tree_hash(package) != given.sha256:
         raise BenchError(f"{package} was changed while it was measured: measure it again")
     network, config = name
-    sha256, dense = given.sha256, all(weight.storage == "dense" for weight in _matrices(summary))
+    sha256, dense = given.sha256, not config and not _compressed(summary)
     subject = {"packages": network, "val_data": data.val.fingerprint, "view": view.changes()}
     runtime = how.evaluation.described
     if runtime.name == "portable":

@@ -52,7 +52,10 @@ class Asked:
 
 
 def dense_of(row: Row, rows: Sequence[AccuracyRow]) -> AccuracyRow | None:
-    """The dense row of the same model, on the same images prepared alike, in the same runtime."""
+    """The dense row of the same model, on the same images prepared alike, in the same runtime; of several the newest.
+
+    A dense row's own is itself, unless there is a newer one.
+    """
     if not isinstance(row, AccuracyRow):
         return None
 
@@ -67,4 +70,5 @@ def dense_of(row: Row, rows: Sequence[AccuracyRow]) -> AccuracyRow | None:
         )
 
     found = [other for other in rows if other.algorithm == "dense" and other.model == row.model and alike(other)]
-    return next((other for other in found if other.suite == row.suite), found[0] if found else None)
+    own = [other for other in found if other.suite == row.suite] or found
+    return own[-1] if own else None

@@ -135,7 +135,8 @@ class Rules(_Strict):
         if isinstance(value, str):
             raise ValueError(f'expected a list, got {value!r}; write require = ["{value}"]')
         try:
-            return tuple(parse(one) if isinstance(one, str) else one for one in value)
+            # A rule said twice is one test, not two to correct for.
+            return tuple(dict.fromkeys(parse(one) if isinstance(one, str) else one for one in value))
         except BenchError as error:
             raise ValueError(str(error)) from error
 
@@ -193,7 +194,7 @@ class RuleSet:
         rules = _changed(self.base, changes) if changes else self.base
         if not self.required:
             return rules
-        return rules.model_copy(update={"require": (*rules.require, *self.required)})
+        return rules.model_copy(update={"require": tuple(dict.fromkeys((*rules.require, *self.required)))})
 
     @property
     def requires(self) -> bool:

@@ -62,7 +62,8 @@ def matched_rows(
 ) -> list[Pair]:
     """Every row of either side with its counterpart on the other, accuracies first.
 
-    against_dense: the counterpart of a row of the run is the baseline's dense row of its model; dense rows have none.
+    against_dense: the counterpart of a row of the run is the baseline's dense row of its model; the run's own dense
+    row has none, of several the newest.
     """
     rules = book or RuleSet()
     return [
@@ -87,7 +88,7 @@ def _matched(
     now: dict[Key, _Row] = _by_key(run, several, sized)
     if against_dense:
         for key, row in now.items():
-            if key.algorithm != "dense":
+            if key.algorithm != "dense" or _dense_of(row, now) is not row:
                 dense = _dense_of(row, before)
                 yield Pair(kind, key, book.of(key), dense, row, "" if dense else "the baseline has no dense row of it")
         return
@@ -127,7 +128,8 @@ def _dense_of(row: _Row, rows: dict[Key, _Row]) -> _Row | None:
     found = [r for key, r in rows.items() if (key.model, key.compute_units) == (model, compute_units)]
     dense = [r for r in found if r.algorithm == "dense"]
     alike = [r for r in dense if _context(r) == _context(row)] or dense
-    return next((r for r in alike if _built_for(r) == _built_for(row)), alike[0] if alike else None)
+    same = [r for r in alike if _built_for(r) == _built_for(row)] or alike
+    return same[-1] if same else None
 
 
 def _cell(row: AccuracyRow | LatencyRow) -> Cell:

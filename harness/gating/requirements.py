@@ -22,6 +22,7 @@ from coreml_prune_bench.records.statistics import (
 
 _FORM = re.compile(r"\s*(?P<name>\w+)\s*(?P<sign>>=|<=)\s*(?P<bound>[-+.\deE]+)\s*")
 _NS_PER_MS = 1e6
+_NAMED = "; of packages from elsewhere it is the one whose --name is the network alone"
 
 
 class Value(NamedTuple):
@@ -44,13 +45,16 @@ Row = AccuracyRow | LatencyRow
 class _Quantity(NamedTuple):
     """sign: what may be asked of it. effect_unit: of a distance from a bound. of: its value, or why there is none.
 
-    kind: of the rows that have it.
+    above, up_to: between which a bound has a meaning. kind: of the rows that have it. whose: those rows in words.
     """
 
     sign: Literal[">=", "<="]
     unit: str
     effect_unit: str
     of: "Callable[[Row, AccuracyRow | None, float, float], Value | str | None]"
+    above: float = 0
+    up_to: float = 1e9
+    whose: str = "an accuracy"
     kind: Literal["accuracy", "latency"] = "accuracy"
 
 
@@ -63,10 +67,10 @@ def _top1(row: Row, dense: AccuracyRow | None, bound: float, alpha: float) -> Va
 
 def _loss(row: Row, dense: AccuracyRow | None, bound: float, alpha: float) -> Value | str | None:
     """A loss is above its bound where the difference is below minus that."""
-    if not isinstance(row, AccuracyRow) or row.algorithm == "dense":
+    if not isinstance(row, AccuracyRow) or row is dense:
         return None
     if dense is None:
-        return "the run has no dense row of it, of the same images"
+        return f"there is no dense row of it, of the same images{_NAMED}"
     sides, allowed = (dense.correct, row.correct), bound / 100
     found = compare_predictions(*sides, allowed=allowed, margin=0.01, alpha=alpha)
     smaller = compare_predictions(*sides, allowed=-allowed, margin=0.01, alpha=alpha)  # a gain of -bound or more
@@ -86,9 +90,11 @@ def _weight_mb(row: Row, dense: AccuracyRow | None, bound: float, alpha: float) 
 
 
 def _ratio(row: Row, dense: AccuracyRow | None, bound: float, alpha: float) -> Value | str | None:
-    if not isinstance(row, AccuracyRow) or row.algorithm == "dense":
+    if not isinstance(row, AccuracyRow) or row is dense:
         return None
-    return Value(dense.weight_bytes / row.weight_bytes) if dense else "the run has no dense row of it"
+    if dense is None:
+        return f"there is no dense row of it{_NAMED}"
+    return Value(dense.weight_bytes / row.weight_bytes) if row.weight_bytes else "its weight.bin is empty"
 
 
 def _sparsity(row: Row, dense: AccuracyRow | None, bound: float, alpha: float) -> Value | None:
@@ -106,13 +112,15 @@ def _latency(row: Row, dense: AccuracyRow | None, bound: float, alpha: float) ->
 
 
 QUANTITIES: dict[str, _Quantity] = {
-    "top1": _Quantity(">=", "%", "points", _top1),
-    "loss_against_dense": _Quantity("<=", "points", "points", _loss),
+    "top1": _Quantity(">=", "%", "points", _top1, above=1, up_to=100),
+    "loss_against_dense": _Quantity(
+        "<=", "points", "points", _loss, above=-100, up_to=100, whose="a row beside the dense one"
+    ),
     "package_mb": _Quantity("<=", "MB", "MB", _package_mb),
     "weight_mb": _Quantity("<=", "MB", "MB", _weight_mb),
-    "ratio": _Quantity(">=", "times smaller", "times", _ratio),
-    "sparsity": _Quantity(">=", "%", "points", _sparsity),
-    "latency_ms": _Quantity("<=", "ms", "ms", _latency, "latency"),
+    "ratio": _Quantity(">=", "times smaller", "times", _ratio, whose="a row beside the dense one"),
+    "sparsity": _Quantity(">=", "%", "points", _sparsity, above=1, up_to=100),
+    "latency_ms": _Quantity("<=", "ms", "ms", _latency, whose="a latency", kind="latency"),
 }
 """By name; a new one is a line. MB are millions of bytes."""
 
@@ -161,6 +169,7 @@ def parse(text: str) -> Requirement:
         bound = float(found["bound"])
     except ValueError:
         raise BenchError(f"{text!r}: {found['bound']!r} is no number") from None
-    if name == "top1" and not 1 < bound <= 100:
-        raise BenchError(f"{text!r}: top1 is in %, above 1 and up to 100")
+    above, up_to, unit = QUANTITIES[name].above, QUANTITIES[name].up_to, QUANTITIES[name].unit
+    if not above < bound <= up_to:
+        raise BenchError(f"{text!r}: expected a number above {above:g} and up to {up_to:g}, in {unit}")
     return Requirement(name, bound)

@@ -5,7 +5,7 @@ allowance alone where there is one value a side. It reads baselines and records 
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,12 +34,14 @@ def gate(
     """Compare a run with a baseline, row by row, and hold it to the absolute rules; None: to those alone.
 
     against_dense: compare each row of the run that is not dense with the baseline's dense row of its model instead.
-    Raises BenchError for a rule about a row that does not exist, and where there is no row at all.
+    Raises BenchError for a rule that no row of the run is held to, and where there is no row at all.
     """
     book = rules or RuleSet()
     pairs = matched_rows(baseline or Baseline(measured=""), run, book, against_dense=against_dense)
     book.check_rows(pair.key for pair in pairs)
-    asked = {(pair.kind, pair.key): _asked(pair, run, book.base.alpha) for pair in pairs}
+    dense = (*(baseline.accuracy if baseline else ()), *run.accuracy)
+    asked = {(pair.kind, pair.key): _asked(pair, dense, book.base.alpha) for pair in pairs}
+    _check_asked(book, pairs, asked, run.failures)
     pairs = [p for p in pairs if set(CHECKS[p.kind]) & set(p.rules.checks) or asked[p.kind, p.key]]
     if baseline is None:
         pairs = [pair for pair in pairs if asked[pair.kind, pair.key]]
@@ -97,13 +99,26 @@ def _said(failure: Failure) -> str:
 # --- absolute rules
 
 
-def _asked(pair: Pair, run: Baseline, alpha: float) -> list[Asked]:
+def _asked(pair: Pair, rows: Sequence[AccuracyRow], alpha: float) -> list[Asked]:
+    """rows: those among which its dense one is, the run's last."""
     row = pair.run
     if row is None:
         return []
-    dense = dense_of(row, run.accuracy)
+    dense = dense_of(row, rows)
     values = [(rule, rule.value(row, dense, alpha)) for rule in pair.rules.require]
     return [Asked(rule, value) for rule, value in values if value is not None]
+
+
+def _check_asked(
+    book: RuleSet, pairs: Sequence[Pair], asked: Mapping[tuple[Kind, Key], list[Asked]], failures: Sequence[Failure]
+) -> None:
+    """Raises BenchError for an absolute rule that no row has anything of: nothing would be held to it."""
+    # What failed or is missing is told as such.
+    absent = {*(failure.kind for failure in failures), *(pair.kind for pair in pairs if pair.run is None)}
+    held = {one.rule for values in asked.values() for one in values}
+    for rule in (*book.base.require, *book.required, *(rule for pair in pairs for rule in pair.rules.require)):
+        if rule not in held and rule.quantity.kind not in absent:
+            raise BenchError(f"{rule.text}: no row is held to it, for the run has none with {rule.quantity.whose}")
 
 
 # --- tests, and what they say

@@ -205,7 +205,7 @@ def _with_dense(side: Side, others: list[Side]) -> Side:
         and other.measured[0].package_format == first.package_format
         and other.measured[0].subject_key == first.subject_key
     ]
-    return Side(side.trials, dense[0] if dense else None)
+    return Side(side.trials, dense[-1] if dense else None)
 
 
 def _caption(table: list[FormatPair]) -> str:

@@ -76,6 +76,24 @@ def test_tables_the_report_and_absolute_rules_take_them(
     assert "always one: top1 >= 90 is missed: 33.33 %" in output.splitlines()[0]
 
 
+def test_the_dense_one_is_named_by_the_network_alone(
+    run_bench: Any,
+    always: Any,  # noqa: F811
+    images: Path,
+    tmp_path: Path,
+) -> None:
+    """Neither package has compressed weights; the other one, as with channels pruned away, is held to rules."""
+    names = ("--name", "net", "--name", "net, channels pruned")
+    data = ("--data", f"imagefolder:{images}", "--results", tmp_path)
+    assert run_bench("accuracy", always["a"], always["b"], *names, *data)[0] == 0
+    kinds = {record.pruning.config: record.pruning.algorithm for record in read_records(tmp_path)}
+    assert kinds == {"Float16": "dense", "channels pruned": "given"}
+    code, output, _ = run_bench("gate", "--results", tmp_path, "--require", "ratio >= 1.5")
+    assert (code, output.splitlines()[0]) == (
+        1, "net, given, channels pruned: ratio >= 1.5 is missed: 1.00 times smaller",
+    )  # fmt: skip
+
+
 def test_compare_ends_as_a_gate_does(run_bench: Any, always: Any, images: Path) -> None:  # noqa: F811
     packages, data = (always["a"], always["b"]), ("--data", f"imagefolder:{images}")
     assert run_bench("compare", *packages, *data)[0] == 0
@@ -84,6 +102,11 @@ def test_compare_ends_as_a_gate_does(run_bench: Any, always: Any, images: Path) 
     assert output.startswith("top1 >= 90 is missed: 33.33 %\n")
     assert "top1 >= 90 missed: 33.33 %, -56.67 points" in output
     assert run_bench("compare", *packages, *data, "--require", "top1 >= 2")[0] == 0
+    code, output, _ = run_bench("compare", *packages, *data, "--require", "ratio >= 1.5")
+    assert (code, output.splitlines()[0]) == (1, "ratio >= 1.5 is missed: 1.00 times smaller")
+    assert run_bench("compare", *packages, *data, "--require", "loss_against_dense <= 90")[0] == 0
+    code, _, errors = run_bench("compare", *packages, *data, "--require", "latency_ms <= 2")
+    assert (code, errors.splitlines()[-1][:60]) == (2, "error: latency_ms <= 2: no row is held to it, for the run ha")
 
 
 @pytest.mark.parametrize(

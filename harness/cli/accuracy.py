@@ -74,8 +74,8 @@ def accuracy(
         typer.Option(
             "--name",
             metavar='"NETWORK[, CONFIG]"',
-            help="What its record is called, one for each package, in order. The one named by NETWORK alone is its dense "
-            "one, if it has no compressed weights.  [as the package]",
+            help="What its record is called, one for each package, in order. The one named by NETWORK alone is the "
+            "dense one, if it has no compressed weights.  [as the package]",
         ),
     ] = None,
     asked_of_cluster: ClusterChoice = ClusterChoice(),

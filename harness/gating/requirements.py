@@ -75,7 +75,7 @@ def _loss(row: Row, dense: AccuracyRow | None, bound: float, alpha: float) -> Va
     found = compare_predictions(*sides, allowed=allowed, margin=0.01, alpha=alpha)
     smaller = compare_predictions(*sides, allowed=-allowed, margin=0.01, alpha=alpha)  # a gain of -bound or more
     interval = (-100 * found.high, -100 * found.low)
-    return Value(-100 * found.effect, *interval, smaller.p_above, found.p_below, found.method)
+    return Value(0.0 - 100 * found.effect, *interval, smaller.p_above, found.p_below, found.method)
 
 
 def _package_mb(row: Row, dense: AccuracyRow | None, bound: float, alpha: float) -> Value | str | None:

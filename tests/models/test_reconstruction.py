@@ -211,6 +211,11 @@ class _Stop(Exception):
     pass
 
 
+def _of_blocks(said):
+    """Without what is told before the zeros of a round are chosen."""
+    return [line for line in said if ": error" in line]
+
+
 def test_trials_begin_with_the_same_zeros_which_are_chosen_once(monkeypatch):
     chosen = []
     sparsify = sparse_gpt.sparsify
@@ -236,7 +241,7 @@ def test_what_was_stopped_goes_on_after_the_last_block(config, stopped_at, tmp_p
     lines: list[str] = []
 
     def stop(line: str) -> None:
-        lines.append(line)
+        lines.extend(_of_blocks([line]))
         if len(lines) == stopped_at:
             raise _Stop
 
@@ -245,7 +250,8 @@ def test_what_was_stopped_goes_on_after_the_last_block(config, stopped_at, tmp_p
         prune(config, task(dense(), session=session, say=stop))
     assert checkpoint.load()["round"] == (stopped_at - 2) // BLOCKS
     model = dense()
-    prune(config, task(model, session=session, say=lines.append))
+    prune(config, task(model, session=session, say=lambda line: lines.extend(_of_blocks([line]))))
+    said = _of_blocks(said)
     assert [*said[:stopped_at], *said[stopped_at - 1 :]] == lines  # blocks before the one that was lost stay fitted
     for a, b in zip(model.state_dict().values(), expected.state_dict().values(), strict=True):
         assert torch.equal(a, b)
@@ -263,7 +269,10 @@ def test_rounds_become_sparser_and_choose_zeros_in_the_network_that_was_fitted(m
     monkeypatch.setattr(sparse_gpt, "sparsify", spy)
     model, said = reconstructed(config=ROUNDS)
     blocks = [line.split(":")[0].removeprefix("round 1 of 3, ") for line in said[:BLOCKS]]
-    expected = [f"round {number} of 3, {block}" for number in (1, 2, 3) for block in blocks]
+    rounds = [[f"round {number} of 3, {block}" for block in blocks] for number in (1, 2, 3)]
+    for number, lines in enumerate(rounds[1:], start=2):
+        lines.insert(0, f"round {number} of 3, choosing which weights go")
+    expected = [line for lines in rounds for line in lines]
     assert [line.split(":")[0] for line in said] == expected
     assert asked == [pytest.approx(0.375), pytest.approx(0.6), 0.75]
     for found, expected in zip(before, (0, 0.375, 0.6), strict=True):

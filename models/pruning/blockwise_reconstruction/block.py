@@ -131,7 +131,6 @@ class Block:
         self._plain = slice(0, calibration.plain)
         self._held_back = slice(len(inputs) - calibration.held_back, None)
         self._run = run
-        self._in_bfloat16 = fits_in_bfloat16(module, run.device)
         self._class_rows = {name: _ClassRows(weight) for name, weight in class_rows.items()}
         self._weights = weights_of(module)
         self._before = self._error(self._plain), self._error(self._held_back)
@@ -169,7 +168,7 @@ class Block:
         groups = [{"params": [weight], "lr": rate * _size(weight)} for weight in self._weights.values()]
         optimizer = torch.optim.Adam(groups)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
-        in_bfloat16 = config.mixed_precision and self._in_bfloat16
+        in_bfloat16 = config.mixed_precision and fits_in_bfloat16(self._module, self._run.device)
         size = _images_at_once(self._inputs, config.batch_size)
         batches = _batches(self._held_back.start, size, order)
         for step, batch in zip(range(config.steps), batches, strict=False):

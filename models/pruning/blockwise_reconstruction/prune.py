@@ -83,6 +83,7 @@ def prune(config: ReconstructionConfig, task: PruningTask) -> Pruned:
         if number < state["round"]:
             continue
         if number > state["round"]:
+            task.say(f"{_round(number, len(rounds))}choosing which weights go")
             quiet = replace(task, progress=lambda done, total: None)
             state = _masked(part, quiet, dense, head) | {"round": number}
         move(dense, device, to_device(task.model.eval(), device, task.image_size))

@@ -26,7 +26,11 @@ def _whole() -> None:
 @app.command()
 def save(
     row: Annotated[
-        str, typer.Argument(metavar="ROW", help="Its network, algorithm and config: as much as tells it from others.")
+        str,
+        typer.Argument(
+            metavar="ROW",
+            help="Its network, algorithm and config, or data too: as much as tells its package from others.",
+        ),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT.mlpackage", help="The copy; nothing may be there.")],
     results: ResultsOption = RESULTS,
@@ -68,7 +72,7 @@ def save(
     from coreml_prune_bench.report.config_rows import config_rows
     from coreml_prune_bench.report.row_names import find_row, row_name
 
-    found = find_row(config_rows(read_records(results)), row, suite)
+    found = find_row(config_rows(read_records(results)), row, suite, for_package=True)
     records = {record.trial + 1: record for record in found.measured}
     if trial is None and len(records) > 1:
         told = ", ".join(f"{n} ({100 * r.predictions.top1:.2f} %)" for n, r in records.items() if r.predictions)

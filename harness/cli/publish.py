@@ -34,7 +34,9 @@ def publish(
     row: Annotated[
         str | None,
         typer.Option(
-            "--row", help='Of one row alone, such as "mobilenet_v2, SparseGPT, Unstructured Sparsity 50%".  [all]'
+            "--row",
+            help='Of one row alone, such as "mobilenet_v2, SparseGPT, Unstructured Sparsity 50%", and its data or '
+            "suite where that tells rows apart.  [all]",
         ),
     ] = None,
     license: Annotated[

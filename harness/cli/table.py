@@ -49,7 +49,7 @@ def table(
     from coreml_prune_bench.core.progress import warn
     from coreml_prune_bench.records.accuracy import read_records
     from coreml_prune_bench.records.chance import chance_levels
-    from coreml_prune_bench.records.latest import newest_trials
+    from coreml_prune_bench.records.latest import left_out, newest_trials
     from coreml_prune_bench.report.accuracy_tables import render, render_comparison
 
     format = "json" if as_json else format
@@ -59,7 +59,7 @@ def table(
     if compare and kind:
         raise BenchError(f"--compare {compare} is a table of accuracy and size: leave out --kind")
     records = read_records(results)
-    for line in chance_levels(chain.from_iterable(newest_trials(records))):
+    for line in [*chance_levels(chain.from_iterable(newest_trials(records))), *left_out(records)]:
         warn(line)
     if against is not None:
         from coreml_prune_bench.report.paired_tables import render_pairs  # with scipy, which takes a second

@@ -1,6 +1,9 @@
-"""What was found out about files, remembered between runs for as long as their size and modification time stay.
+"""What was found out about files, remembered between runs for as long as they are the same files, unchanged.
 
-It is only ever a saving: what is damaged is ignored, and what cannot be written is not.
+Archives unpack files of one size with one modification time, whatever they hold, and moving folders exchanges them. So
+a file is known by its number and the time of its last change, too, which no program sets: where a file system keeps
+neither, and where a folder was copied, files are read again. It is only ever a saving: what is damaged is ignored, and
+what cannot be written is not.
 """
 
 import hashlib
@@ -24,25 +27,28 @@ Arrays = dict[str, NDArray]
 
 _STAMP = "stamp"
 
+_About = tuple[int, int, int, int]
+"""Of a file: its size, modification time, number and the time of its last change."""
+
 
 class DigestCache:
-    """SHA-256 of the files beneath one folder, remembered by (path, size, mtime_ns)."""
+    """SHA-256 of the files beneath one folder, remembered by their paths and what the system says of them."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
         self._path = cache_folder() / "digests" / f"{_short_hash(str(self._root))}.json"
         self._known = self._read()
-        self._seen: dict[str, tuple[int, int, str]] = {}
+        self._seen: dict[str, tuple[_About, str]] = {}
 
     def digest(self, file: str) -> str:
         """SHA-256 (hex) of the file at this path relative to the folder; OSError where it cannot be read."""
         path = f"{self._root}/{file}"
-        stat = os.stat(path)  # before reading: a file changed meanwhile then misses the cache next time
+        about = _about(os.stat(path))  # before reading: a file changed meanwhile then misses the cache next time
         known = self._known.get(file)
-        if known is None or known[:2] != (stat.st_size, stat.st_mtime_ns):
-            known = (stat.st_size, stat.st_mtime_ns, hashlib.sha256(read_file(Path(path))).hexdigest())
+        if known is None or known[0] != about:
+            known = (about, hashlib.sha256(read_file(Path(path))).hexdigest())
         self._seen[file] = known
-        return known[2]
+        return known[1]
 
     def save(self, *, whole: bool) -> None:
         """Write what was seen; unless that is the `whole` folder, what was known of other files stays beside it."""
@@ -51,7 +57,7 @@ class DigestCache:
             content = json.dumps({"root": str(self._root), "files": seen}).encode()
             _write(self._path, lambda stream: stream.write(content))
 
-    def _read(self) -> dict[str, tuple[int, int, str]]:
+    def _read(self) -> dict[str, tuple[_About, str]]:
         # AttributeError, TypeError and ValueError: JSON of another shape, or no JSON at all.
         with suppress(OSError, AttributeError, KeyError, TypeError, ValueError):
             content = json.loads(self._path.read_bytes())
@@ -65,9 +71,9 @@ def remembered(kind: str, files: Sequence[Path], find: Callable[[], Arrays]) -> 
 
     `kind` names what is found and holds whatever else it depends on. OSError where a file is gone.
     """
-    stats = [(str(file.resolve()), file.stat()) for file in files]
-    stamp = json.dumps([kind, [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]])
-    place = cache_folder() / "digests" / f"{_short_hash(kind + ''.join(path for path, _ in stats))}.npz"
+    known = [(str(file.resolve()), *_about(file.stat())) for file in files]
+    stamp = json.dumps([kind, known])
+    place = cache_folder() / "digests" / f"{_short_hash(kind + ''.join(path for path, *_ in known))}.npz"
     # zlib and zipfile check every array's CRC as it is read; EOFError and KeyError: half a file, or another one.
     unreadable = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
     with suppress(*unreadable), np.load(place, allow_pickle=False) as found:
@@ -95,7 +101,12 @@ def _short_hash(text: str) -> str:
     return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
 
 
-def _entry(size: int, mtime_ns: int, digest: str) -> tuple[int, int, str]:
+def _about(stat: os.stat_result) -> _About:
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns
+
+
+def _entry(about: list[int], digest: str) -> tuple[_About, str]:
     if len(bytes.fromhex(digest)) != hashlib.sha256().digest_size:
         raise ValueError(f"not a SHA-256: {digest}")
-    return int(size), int(mtime_ns), digest
+    size, mtime_ns, number, ctime_ns = map(int, about)
+    return (size, mtime_ns, number, ctime_ns), digest

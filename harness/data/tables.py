@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from coreml_prune_bench.core.errors import DataError
 from coreml_prune_bench.core.files import is_foreign
+from coreml_prune_bench.data.remembered import Arrays, remembered
 from coreml_prune_bench.models.pointers import pointer_problem
 
 if TYPE_CHECKING:
@@ -65,20 +66,38 @@ def local_parts(name: str, files: list[Path]) -> Parts:
         if unused
         else ""
     )
-    return Parts(parquet_parts(name, splits), notes=(told,) if told else ())
+    return Parts(parquet_parts(name, splits, can_change=True), notes=(told,) if told else ())
 
 
-def parquet_parts(name: str, files: Mapping[str, Sequence[Path]]) -> "Tables":
-    import datasets
+def parquet_parts(name: str, files: Mapping[str, Sequence[Path]], *, can_change: bool = False) -> "Tables":
+    """What loads each split. can_change: the files are the user's, and not those of one commit."""
 
     @cache
     def load(part: str) -> "datasets.Dataset":
         with loading(name, "readable parquet files"):
             _check_shards(files[part])
-            paths = [str(path) for path in files[part]]
-            return datasets.load_dataset("parquet", data_files={part: paths}, split=part)
+            return _unpacked_again(part, files[part]) if can_change else _unpacked(part, files[part])
 
     return {part: partial(load, part) for part in files}
+
+
+def _unpacked(part: str, files: Sequence[Path], mode: str = "reuse_dataset_if_exists") -> "datasets.Dataset":
+    import datasets
+
+    paths = [str(path) for path in files]
+    return datasets.load_dataset("parquet", data_files={part: paths}, split=part, download_mode=mode)
+
+
+def _unpacked_again(part: str, files: Sequence[Path]) -> "datasets.Dataset":
+    """Anew where files are not known to be those that were unpacked: `datasets` knows them by path and time alone."""
+    made: list[datasets.Dataset] = []
+
+    def make() -> Arrays:
+        made.append(_unpacked(part, files, "force_redownload"))
+        return {}
+
+    remembered(f"unpacked as {part}", files, make)
+    return made[0] if made else _unpacked(part, files)
 
 
 def _check_shards(files: Sequence[Path]) -> None:

@@ -21,7 +21,7 @@ from coreml_prune_bench.gating.packed import packed
 from coreml_prune_bench.gating.rows import AccuracyRow, Baseline, Failure, Images, LatencyRow, RoundSummary, Trial
 from coreml_prune_bench.latency.statistics import TOTAL, energy_mj, wake_ns
 from coreml_prune_bench.records.accuracy import Record, Runtime
-from coreml_prune_bench.records.folder import read_folder, refuse_nothing
+from coreml_prune_bench.records.folder import on_standard_error, read_folder, refuse_nothing
 from coreml_prune_bench.records.hits import Bits, read_scored, right
 from coreml_prune_bench.records.latency import (
     IDLE_SECONDS,
@@ -31,7 +31,7 @@ from coreml_prune_bench.records.latency import (
     Thermal,
     latency_files,
 )
-from coreml_prune_bench.records.latest import newest_trials
+from coreml_prune_bench.records.latest import left_out, newest_trials
 from coreml_prune_bench.records.parity import off_share, read_parity_records
 from coreml_prune_bench.records.schemas import read_as
 
@@ -90,6 +90,8 @@ def read_results(folder: Path, *, whole: bool = False) -> Baseline:
         raise BenchError(f"{path} is damaged, and {other} may be an older state of its row: measure it again")
     scored.tell()
     latency.tell()
+    for line in left_out(record for record, _ in scored.contents):
+        on_standard_error(line)
     # Of several on one device, that of the most images.
     parity = sorted(read_parity_records(folder), key=lambda one: len(one.labels))
     off = {

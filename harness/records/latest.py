@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.records.accuracy import Record
+from coreml_prune_bench.records.accuracy import GIVEN, Record
+
+_SHOWN = 8
 
 _DataSet = tuple[str, str]
 """A machine and a place on it, or nothing and a spelling."""
@@ -14,19 +16,18 @@ def newest_trials(records: Iterable[Record]) -> list[list[Record]]:
 
     The rows stand in the order of their suite, or as they came, the oldest first.
 
-    Records of other weights or other images must not stand beside each other; whether those are of one data set tells
-    its folder, not how it is spelled. Of two with one trial's number, which are one trial measured twice or copied, the
-    newer one stands, a failed one for none that was measured.
+    Records of other weights or other images must not stand beside each other: those of one network in one suite, of
+    which a run measures all again. Packages that nobody built here have no weights in common and are measured one at a
+    time, so that each row is for itself, and a package of the same name is what replaces it. Whether images are of one
+    data set tells their folder, not how it is spelled. Of two with one trial's number, which are one trial measured
+    twice or copied, the newer one stands, a failed one for none that was measured.
     Raises BenchError where trials that skipped the same images predicted different numbers of them.
     """
-    ordered = sorted(records, key=lambda record: record.provenance.created)
-    ordered, data = _by_data_set(ordered)
-    subjects = {(r.suite, r.network.name, of): r.subject_key for r, of in zip(ordered, data, strict=True)}
-    current = [r for r, of in zip(ordered, data, strict=True) if subjects[r.suite, r.network.name, of] == r.subject_key]
-    configs = {(r.subject_key, r.suite, r.pruning.algorithm, r.config): r.config_key for r in current}
+    current, _ = _by_age(records)
+    configs = {_row(r): r.config_key for r, _ in current}
     rows: dict[tuple[str, ...], dict[int, Record]] = {}
-    for record in current:
-        row = (record.subject_key, record.suite, record.pruning.algorithm, record.config)
+    for record, _ in current:
+        row = _row(record)
         if record.config_key == configs[row]:
             trials = rows.setdefault(row, {})
             before = trials.get(record.trial)
@@ -36,6 +37,51 @@ def newest_trials(records: Iterable[Record]) -> list[list[Record]]:
     for one in found:
         _check_images(one)
     return _in_order(found)
+
+
+def left_out(records: Iterable[Record]) -> list[str]:
+    """A line for each network of a suite of which rows are nowhere to be seen: of older weights or images alone."""
+    current, older = _by_age(records)
+    there = {(*of, _row(record)[2:]) for record, of in current}
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for record, of in older:
+        if (*of, _row(record)[2:]) not in there:
+            name = f"{record.pruning.title}, {record.config} on {record.data.spec}"
+            found.setdefault((record.network.name, record.suite), {})[name] = None
+    return [_told(network, suite, list(rows)) for (network, suite), rows in found.items()]
+
+
+def _told(network: str, suite: str, rows: list[str]) -> str:
+    more = f"; and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+    many = f"{len(rows)} rows of {network} are" if len(rows) > 1 else f"a row of {network} is"
+    return (
+        f"suite {suite}: {many} left out, for newer rows are of other weights, images or preprocessing: "
+        f"{'; '.join(rows[:_SHOWN])}{more}; `run` measures again what the suite still has"
+    )
+
+
+_Aged = list[tuple[Record, tuple[str, str, _DataSet]]]
+"""Records, the oldest first, each with its suite, network and data set."""
+
+
+def _by_age(records: Iterable[Record]) -> tuple[_Aged, _Aged]:
+    """Those of the newest weights and images of what must have them in common, and the others."""
+    ordered, data = _by_data_set(sorted(records, key=lambda record: record.provenance.created))
+    aged: _Aged = [(r, (r.suite, r.network.name, of)) for r, of in zip(ordered, data, strict=True)]
+    newest = {(of, _alone(record)): record.subject_key for record, of in aged}
+    current = [(record, of) for record, of in aged if newest[of, _alone(record)] == record.subject_key]
+    return current, [(record, of) for record, of in aged if newest[of, _alone(record)] != record.subject_key]
+
+
+def _alone(record: Record) -> str | None:
+    """The name of a row that has nothing in common with others."""
+    return record.config if record.network.weights == GIVEN else None
+
+
+def _row(record: Record) -> tuple[str, ...]:
+    """What records of one row have in common; of a package that nobody built here, its name, whatever is in it."""
+    algorithm = GIVEN if record.network.weights == GIVEN else record.pruning.algorithm
+    return record.subject_key, record.suite, algorithm, record.config
 
 
 def _in_order(rows: list[list[Record]]) -> list[list[Record]]:

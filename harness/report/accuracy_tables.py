@@ -27,6 +27,8 @@ from coreml_prune_bench.report.formats import (
 Kind = Literal["accuracy", "size"]
 Table = Literal["accuracy", "size", "comparison"]
 
+_SHOWN = 8
+
 
 class Spread(NamedTuple):
     """An accuracy over trials, in %: None where every trial failed. std: None for one trial. failed: how many."""
@@ -278,12 +280,14 @@ def render_by_suite(
 
 
 def worded(rows: Sequence[ConfigRow], table: Table) -> list[dict[str, str]]:
-    """The rows as a reader sees them, by header; with suite, data and format where they differ in them."""
+    """The rows as a reader sees them, by header; with suite, data, preprocessing and format where they differ."""
     columns = list(COMPARISON_COLUMNS)
     if len({row.suite for row in rows if row.suite}) > 1:
         columns.append(Column(None, lambda row: row.suite, "Suite", tables=(table,)))
     if len({row.data for row in rows if row.data}) > 1:
         columns.append(Column(None, lambda row: row.data, "Data", tables=(table,)))
+    if differ_in_view(rows):
+        columns.append(Column(None, view_of, "Preprocessing", tables=(table,)))
     if len({row.package_format for row in rows if row.package_format}) > 1:
         columns.append(Column(None, lambda row: row.package_format, "Package Format", tables=(table,), place=3))
     return [cells(columns, row, table) for row in rows]
@@ -296,9 +300,40 @@ def caption(rows: Sequence[ConfigRow]) -> str:
         [
             f"top-1 in % on {data}, mean and standard deviation over trials that differ in data order. Standard Error: "
             "of that mean, over images; trials see the same images and do not make it smaller.",
-            *(f"WARNING: {line}" for line in chance_levels(row.first for row in rows if row.first)),
+            *(
+                f"WARNING: {line}"
+                for line in [*chance_levels(row.first for row in rows if row.first), *not_alike(rows)]
+            ),
         ]
     )
+
+
+def view_of(row: ConfigRow) -> str | None:
+    """Which part of an image its network saw, in short."""
+    return row.first.data.preprocessing.in_short() if row.first else None
+
+
+def differ_in_view(rows: Iterable[ConfigRow]) -> bool:
+    """Whether rows of one network on one data set saw other parts of its images; what networks see is their own."""
+    views = {(row.suite, row.title, row.data, view_of(row)) for row in rows if row.first}
+    return len({found[:-1] for found in views}) < len(views)
+
+
+def not_alike(rows: Iterable[ConfigRow]) -> list[str]:
+    """A line for each data set of which rows stand side by side that are not of the same images."""
+    by_data: dict[str, list[Record]] = {}
+    for row in rows:
+        if row.first:
+            by_data.setdefault(row.first.data.spec, []).append(row.first)
+    lines = []
+    for spec, records in by_data.items():
+        newest = max(records, key=lambda record: record.provenance.created).data.fingerprint
+        others = list(dict.fromkeys(f"{r.network.title}, {r.config}" for r in records if r.data.fingerprint != newest))
+        if others:
+            more = f"; and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+            names = "; ".join(others[:_SHOWN])
+            lines.append(f"{names}{more}: measured on other images than those that {spec} has in the newest rows.")
+    return lines
 
 
 def comparison_caption(rows: Sequence[ConfigRow]) -> str:

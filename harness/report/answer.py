@@ -4,6 +4,7 @@ Of each network on a data set, the smallest package that loses no more than so m
 the best at each size; with the gate's intervals, paired by image.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import numpy as np
 
 from coreml_prune_bench.records.hits import right
 from coreml_prune_bench.records.latency import LatencyRecord
+from coreml_prune_bench.report.accuracy_tables import view_of
 from coreml_prune_bench.report.config_rows import ConfigRow
 from coreml_prune_bench.report.formats import number
 from coreml_prune_bench.report.made import named
@@ -58,7 +60,13 @@ def answers(rows: Iterable[ConfigRow]) -> list[Answer]:
     for row in rows:
         if row.first and row.weight_bytes and row.top1:
             groups.setdefault((row.first.subject_key, row.first.package_format, row.data or ""), []).append(row)
-    return [_answer(group) for group in groups.values()]
+    found = [_answer(group) for group in groups.values()]
+    several = Counter(one.title for one in found)
+    views = [view_of(group[0]) for group in groups.values()]
+    return [
+        one if several[one.title] == 1 else replace(one, title=f"{one.title}, {view}")
+        for one, view in zip(found, views, strict=True)
+    ]
 
 
 def choice_cells(choice: Choice, latencies: Mapping[str, Mapping[str, float]]) -> dict[str, str]:

@@ -4,7 +4,13 @@ from collections.abc import Iterable, Sequence
 
 from coreml_prune_bench.records.accuracy import Record
 from coreml_prune_bench.records.chance import chance_levels
-from coreml_prune_bench.report.accuracy_tables import runtime_note, standard_error
+from coreml_prune_bench.report.accuracy_tables import (
+    differ_in_view,
+    not_alike,
+    runtime_note,
+    standard_error,
+    view_of,
+)
 from coreml_prune_bench.report.config_rows import ConfigRow, config_rows, mean
 from coreml_prune_bench.report.formats import number
 from coreml_prune_bench.report.terminal import fitted
@@ -17,16 +23,18 @@ def render_compact(records: Iterable[Record], width: int) -> str:
     for suite in dict.fromkeys(row.suite for row in rows):
         of_suite = [row for row in rows if row.suite == suite]
         parts.append(fitted([], width, caption=_caption(of_suite)))
-        for subject in dict.fromkeys(map(_subject, of_suite)):
-            of_subject = [_cells(row) for row in of_suite if _subject(row) == subject]
+        by_subject: dict[str, list[dict[str, str]]] = {}
+        for row in of_suite:
+            by_subject.setdefault(_subject(row, view=differ_in_view(of_suite)), []).append(_cells(row))
+        for subject, of_subject in by_subject.items():
             parts.append(fitted(of_subject, width, caption=subject, keep=of_subject[0]))
     return "\n\n".join(parts)
 
 
-def _subject(row: ConfigRow) -> str:
-    """What the rows of one table have in common."""
+def _subject(row: ConfigRow, *, view: bool) -> str:
+    """What the rows of one table have in common; with the view of images where they differ in it."""
     images = f"{len(row.labels):,} images of {row.data}" if row.measured else row.data
-    return f"{row.title}, {images}"
+    return ", ".join(filter(None, (row.title, images, view_of(row) if view else None)))
 
 
 def _cells(row: ConfigRow) -> dict[str, str]:
@@ -59,7 +67,7 @@ def _caption(rows: Sequence[ConfigRow]) -> str:
     told = [
         f"Suite {rows[0].suite}: top-1 and top-5 in %, means over trials, ± the standard error over images; points of "
         f"top-1 lost against the dense network; MB of weights.{runtime_note(rows)}",
-        *(f"WARNING: {line}" for line in chance_levels(row.first for row in rows if row.first)),
+        *(f"WARNING: {line}" for line in [*chance_levels(row.first for row in rows if row.first), *not_alike(rows)]),
         "--wide shows every column.",
     ]
     return " ".join(told)

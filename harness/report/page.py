@@ -18,8 +18,9 @@ from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.escaping import printable
 from coreml_prune_bench.core.files import refuse_file, write_atomically
 from coreml_prune_bench.records.accuracy import Record, read_records
+from coreml_prune_bench.records.folder import on_standard_error
 from coreml_prune_bench.records.latency import LatencyRecord, read_latency_records
-from coreml_prune_bench.records.latest import newest_trials
+from coreml_prune_bench.records.latest import left_out, newest_trials
 from coreml_prune_bench.records.sensitivity import Sensitivity
 from coreml_prune_bench.report.accuracy_tables import COLUMNS, caption, comparison_caption, rows
 from coreml_prune_bench.report.answer import Answer, answers, choice_cells, latency_cells, medians
@@ -53,6 +54,8 @@ def write_report(
     """
     refuse_file(out, str(out), replace=force)
     records, latencies = read_records(results), read_latency_records(results)
+    for line in left_out(records):
+        on_standard_error(line)
     if format == "html":
         linked = _links(results, out.parent)
         sensitivities = kept_sensitivities(results)

@@ -62,7 +62,11 @@ def test_what_got_worse_is_named(run_bench: Any, kept: tuple[Path, Path], images
 
 
 def test_tables_the_report_and_absolute_rules_take_them(
-    run_bench: Any, kept: tuple[Path, Path], tmp_path: Path
+    run_bench: Any,
+    kept: tuple[Path, Path],
+    always: Any,  # noqa: F811
+    images: Path,
+    tmp_path: Path,
 ) -> None:
     _, new = kept
     code, output, errors = run_bench("table", "--results", new)
@@ -74,6 +78,17 @@ def test_tables_the_report_and_absolute_rules_take_them(
     code, output, _ = run_bench("gate", "--results", new, "--require", "top1 >= 90")
     assert code == 1
     assert "always one: top1 >= 90 is missed: 33.33 %" in output.splitlines()[0]
+    # Another one of the network stands beside it, however its images were prepared.
+    options = ["--data", f"imagefolder:{images}", "--results", new, "--name", "net, stretched", "--crop", "scaleFill"]
+    assert run_bench("accuracy", always["a"], *options)[0] == 0
+    code, output, _ = run_bench("gate", "--results", new, "--require", "top1 >= 90", "--format", "json")
+    assert [(row["config"], row["verdict"]) for row in json.loads(output)["rows"]] == [
+        ("always one", "worse"), ("stretched", "worse"),
+    ]  # fmt: skip
+    code, output, errors = run_bench("table", "--results", new)
+    assert "always one" in output
+    assert "| scaleFill, bilinear |" in output
+    assert "left out" not in errors
 
 
 def test_the_dense_one_is_named_by_the_network_alone(

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coreml_prune_bench.data import (
-    open_data,
-)
+from coreml_prune_bench.data import open_data, remembered
 from tests.data.samples import noise, save
 
 
@@ -61,17 +59,50 @@ def test_the_fingerprint_does_not_see_place_time_or_cache(
     assert fingerprint(pets) == before
 
 
-def test_digests_are_remembered_by_size_and_time(pets: Path, cache: Path) -> None:
+def test_digests_are_remembered(pets: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = fingerprint(pets)
-    target = pets / "val/cat/a.png"
-    stat = target.stat()
-    # The same size and time to the nanosecond: only a cache can take this for the old file.
-    target.write_bytes(b"\0" * stat.st_size)
-    os.utime(target, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    read: list[Path] = []
+    monkeypatch.setattr(remembered, "read_file", lambda path: read.append(path) or path.read_bytes())
     assert fingerprint(pets) == before
-    os.utime(target, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-    assert fingerprint(pets) != before
+    assert read == []
+    os.utime(pets / "val/cat/a.png", (1, 1))
+    assert fingerprint(pets) == before
+    assert read == [pets / "val/cat/a.png"]
     assert len(list(cache.rglob("*"))) == 2  # one folder and one file in it: nothing temporary is left
+
+
+def exchange(one: Path, other: Path) -> None:
+    one.rename(one.with_name("between"))
+    other.rename(one)
+    one.with_name("between").rename(other)
+
+
+def exchange_content(one: Path, other: Path) -> None:
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+    for file in (one, other):
+        os.utime(file, ns=(0, 0))
+
+
+CLASSES, IMAGES = ("val/a", "val/b"), ("val/a/0.bmp", "val/b/0.bmp")
+
+
+@pytest.mark.parametrize(
+    ("change", "of"), [(exchange, CLASSES), (exchange, IMAGES), (exchange_content, IMAGES)], ids=str
+)
+def test_files_of_one_size_and_time_are_told_apart(
+    tmp_path: Path, change: Callable[[Path, Path], None], of: tuple[str, str]
+) -> None:
+    data = tmp_path / "data"
+    for name, pixels in zip(IMAGES, (noise(20, 20, 0), noise(20, 20, 1)), strict=True):
+        save(data / name, pixels)
+        os.utime(data / name, ns=(0, 0))  # as unpacked from an archive
+    assert len({(data / name).stat().st_size for name in IMAGES}) == 1
+    before = fingerprint(data)
+    change(*(data / name for name in of))
+    shutil.copytree(data, tmp_path / "unknown")
+    assert fingerprint(data) == fingerprint(tmp_path / "unknown") != before
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"files": 3}', b'{"root": "/x", "files": {}}', b"\xff\xfe"])
@@ -89,7 +120,7 @@ def test_a_cache_with_a_damaged_entry_is_ignored(pets: Path, cache: Path, digest
     before = fingerprint(pets)
     (file,) = cache.rglob("*.json")
     content = json.loads(file.read_bytes())
-    content["files"]["cat/a.png"][2] = json.loads(digest)
+    content["files"]["cat/a.png"][1] = json.loads(digest)
     file.write_text(json.dumps(content))
     assert fingerprint(pets) == before
 

@@ -1,5 +1,6 @@
 """`hf:PATH`, tables of images on this machine."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +138,14 @@ def test_opening_is_silent_and_leaves_the_settings_of_datasets_alone(
     open_data(f"hf:{tmp_path / 'test.parquet'}")
     assert capfd.readouterr() == ("", "")
     assert (logging.is_progress_bar_enabled(), logging.get_verbosity()) == before
+
+
+@pytest.mark.usefixtures("hub_cache")
+def test_another_parquet_file_of_the_same_time_is_unpacked_again(tmp_path: Path) -> None:
+    for labels in ([0, 1], [1, 0]):
+        file = tmp_path / "new.parquet"
+        table(labels).to_parquet(file)
+        os.utime(file, ns=(0, 0))  # as unpacked from an archive
+        file.rename(tmp_path / "cats.parquet")
+        for _ in range(2):
+            assert open_data(f"hf:{tmp_path / 'cats.parquet'}").val.labels.tolist() == labels

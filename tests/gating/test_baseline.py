@@ -161,6 +161,13 @@ def test_from_a_results_folder(tmp_path):
     assert load_baseline(str(tmp_path)).accuracy[0].images.count == 1000
 
 
+def test_a_row_of_older_weights_that_no_gate_holds_is_told(tmp_path, capsys):
+    dense = accuracy_record(bits()[0], algorithm="dense", created="2026-01-02", subject_key="new weights")
+    rows = read_results(write_records(tmp_path, accuracy_record(bits()[0]), dense)).accuracy
+    assert [row.algorithm for row in rows] == ["dense"]
+    assert "a row of resnet50 is left out, for newer rows are of other weights" in capsys.readouterr().err
+
+
 # --- schemas, and what is refused
 
 

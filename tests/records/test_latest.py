@@ -2,7 +2,8 @@
 
 import pytest
 
-from coreml_prune_bench.records.latest import newest_trials
+from coreml_prune_bench.records.accuracy import GIVEN
+from coreml_prune_bench.records.latest import left_out, newest_trials
 from coreml_prune_bench.report.accuracy_tables import render, rows
 from tests.factories import accuracy_record
 
@@ -41,6 +42,49 @@ B = {"spec": "imagefolder:./data/", "place": "p"}
 )
 def test_the_newest_images_of_a_folder_are_those_that_count(records, left):
     assert sorted(trials[0].key for trials in newest_trials(records)) == left
+
+
+def given(day: int, config: str, *, subject: str = "center", algorithm: str = "dense"):
+    """A record of a package that nobody built here; `subject` stands for how its images were prepared, and which."""
+    record = accuracy_record([True] * 4, model="net", algorithm=algorithm, created=f"2026-01-{day:02}")
+    return record.model_copy(
+        update={
+            "key": f"{day}",
+            "config_key": f"{day}",
+            "subject_key": subject,
+            "network": record.network.model_copy(update={"weights": GIVEN}),
+            "pruning": record.pruning.model_copy(update={"config": config}),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("records", "left"),
+    [
+        ([given(1, "a"), given(2, "b", subject="scaleFill"), given(3, "c", subject="new images")], ["1", "2", "3"]),
+        # Measured again under its name: however its images were prepared, and whatever it is by now.
+        ([given(1, "a"), given(2, "b"), given(3, "a", subject="scaleFill")], ["2", "3"]),
+        ([given(1, "a"), given(2, "b"), given(3, "a", algorithm="given")], ["2", "3"]),
+    ],
+)
+def test_only_a_package_of_its_name_replaces_one_that_nobody_built_here(records, left):
+    assert sorted(trials[0].key for trials in newest_trials(records)) == left
+    assert left_out(records) == []
+
+
+def test_rows_of_older_weights_that_nobody_measured_again_are_told():
+    def rows_of(weights: str, day: int, *algorithms: str):
+        records = [accuracy_record([True], algorithm=one, created=f"2026-01-{day:02}") for one in algorithms]
+        return [record.model_copy(update={"subject_key": weights}) for record in records]
+
+    old = rows_of("old", 1, "dense", "sparse-gpt", "post")
+    assert left_out(old) == []
+    assert left_out([*old, *rows_of("new", 2, "dense", "sparse-gpt", "post")]) == []
+    (line,) = left_out([*old, *rows_of("new", 2, "dense", "sparse-gpt")])
+    assert line.startswith("suite s: a row of resnet50 is left out, for newer rows are of other weights, images or")
+    assert "preprocessing: post, Unstructured Sparsity 50% on imagefolder:x; `run` measures again" in line
+    (line,) = left_out([*old, *rows_of("new", 2, "dense")])
+    assert "2 rows of resnet50 are left out" in line
 
 
 def test_a_table_names_one_folder_once():

@@ -1,6 +1,7 @@
 """Tables: numbers worked out by hand and from the committed records, the newest state of each cell, and no torch."""
 
 import json
+import re
 import subprocess
 import sys
 from io import StringIO
@@ -12,8 +13,11 @@ import pandas as pd
 import pytest
 
 from coreml_prune_bench.core.errors import BenchError
-from coreml_prune_bench.records.accuracy import Record, read_records
+from coreml_prune_bench.records.accuracy import GIVEN, Record, read_records
 from coreml_prune_bench.report.accuracy_tables import render, render_comparison, rows
+from coreml_prune_bench.report.answer import answers
+from coreml_prune_bench.report.compact import render_compact
+from coreml_prune_bench.report.config_rows import config_rows
 from tests.factories import four_images as record
 from tests.factories import four_images_dense as dense
 
@@ -340,6 +344,34 @@ def test_two_data_sets_of_one_suite_are_told_apart():
     text = render([dense(), record(data=data, subject_key="turned")])
     assert "| Data " in text
     assert "| imagefolder:turned |" in text
+
+
+def given(config: str, network: str = "net", created: str = "2026-01-01", **data: object) -> Record:
+    """Of a package that nobody built here; subjects differ as they would in what is said of its data."""
+    brought = {"name": network, "title": network, "weights": GIVEN, "trained": False}
+    one = record(network=brought, created=created, data=data)
+    pruning = one.pruning.model_copy(update={"config": config})
+    return one.model_copy(update={"pruning": pruning, "subject_key": f"{network}{data}", "config_key": config})
+
+
+def test_rows_whose_images_were_prepared_otherwise_say_so():
+    stretched = {"preprocessing": {"crop": "scaleFill"}}
+    both = [given("a"), given("b", **stretched)]
+    text = render(both)
+    assert re.search(r"\| a .*\| center, bilinear +\|\n.*\| b .*\| scaleFill, bilinear +\|", text)
+    assert "net, 4 images of imagefolder:x, scaleFill, bilinear\n" in render_compact(both, 80)
+    titles = ["net on imagefolder:x, center, bilinear", "net on imagefolder:x, scaleFill, bilinear"]
+    assert [one.title for one in answers(config_rows(both))] == titles
+    # What each network sees is its own.
+    apart = [given("a"), given("b", network="other", **stretched)]
+    assert "scaleFill" not in render(apart) + render_compact(apart, 80)
+    assert [one.title for one in answers(config_rows(apart))] == ["net on imagefolder:x", "other on imagefolder:x"]
+
+
+def test_rows_of_other_images_of_one_folder_are_named():
+    text = render([given("a"), given("b", created="2026-01-02", fingerprint="0" * 64)])
+    assert "WARNING: net, a: measured on other images than those that imagefolder:x has in the newest rows." in text
+    assert "other images" not in render([given("a"), given("b")])
 
 
 def test_a_record_survives_writing_and_reading(tmp_path):

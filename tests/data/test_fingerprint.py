@@ -89,7 +89,9 @@ CLASSES, IMAGES = ("val/a", "val/b"), ("val/a/0.bmp", "val/b/0.bmp")
 
 
 @pytest.mark.parametrize(
-    ("change", "of"), [(exchange, CLASSES), (exchange, IMAGES), (exchange_content, IMAGES)], ids=str
+    ("change", "of"),
+    [(exchange, CLASSES), (exchange, IMAGES), (exchange_content, IMAGES)],
+    ids=["folders", "files", "content"],
 )
 def test_files_of_one_size_and_time_are_told_apart(
     tmp_path: Path, change: Callable[[Path, Path], None], of: tuple[str, str]

@@ -224,7 +224,7 @@ def choose(
         changes["trials"] = trials
     if data:
         networks = (*suite.models, *changes.get("models", ()))
-        changes["data"] = {**suite.data, **dict(_read_data(networks, text) for text in data)}
+        changes["data"] = {**suite.data, **_data_given(networks, data)}
     if package_formats:
         changes["package_formats"] = tuple(dict.fromkeys(get_format(name).name for name in package_formats))
     if limit:
@@ -256,6 +256,18 @@ def _lacking(suite: Suite, spec: str) -> list[str]:
 def _for_others(suite: Suite) -> str:
     names = dict.fromkeys(name for config in suite.configs for name in config.models or ())
     return f"there are configs for {', '.join(names)} alone"
+
+
+def _data_given(networks: tuple[str, ...], texts: list[str]) -> dict[str, str]:
+    """The spec by network, or DEFAULT_DATA. Raises SuiteError where one is given two: one of them would not count."""
+    found: dict[str, str] = {}
+    for text in texts:
+        network, spec = _read_data(networks, text)
+        if network in found:
+            whose = "; with NETWORK= it is of one network alone" if network == DEFAULT_DATA else f" for {network}"
+            raise SuiteError(f"--data {text}: {found[network]} was given already{whose}")
+        found[network] = spec
+    return found
 
 
 def _read_data(networks: tuple[str, ...], text: str) -> tuple[str, str]:

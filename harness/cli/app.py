@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command
 
+from coreml_prune_bench.cli.command import App
 from coreml_prune_bench.cli.ending import EXIT_CODES, end_with
 from coreml_prune_bench.cli.output import show
 from coreml_prune_bench.core.progress import say
@@ -154,7 +155,7 @@ def _imported(name: str) -> Any:
     module, _, attribute = COMMANDS[name][0].partition(":")
     found = getattr(import_module(f"coreml_prune_bench.cli.{module}"), attribute)
     if not isinstance(found, typer.Typer):
-        alone = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+        alone = App()
         alone.command(name)(found)
         found = alone
     command = get_command(found)

@@ -9,17 +9,16 @@ import typer
 
 from coreml_prune_bench.cli import output
 from coreml_prune_bench.cli.cluster_options import CERTIFICATES, CertificatesOption
+from coreml_prune_bench.cli.command import App
 from coreml_prune_bench.cli.options import JsonOption
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import say
 
-app = typer.Typer(
+app = App(
     help="Many machines for one suite, on Dask: start a cluster, join it, see what it does.\n\n"
     "Needs the extra `cluster`. Whoever has a cluster's certificate can run anything on each of its machines: "
     "docs/cluster.md.",
-    add_completion=False,
     no_args_is_help=True,
-    rich_markup_mode="markdown",
 )
 
 AddressArgument = Annotated[

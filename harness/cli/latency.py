@@ -34,7 +34,8 @@ _DEVICE_ROUNDS, _DEVICE_PREDICTIONS, _DEVICE_WARM_UP = 4, 10, 3
 
 def latency(
     packages: Annotated[
-        list[Path] | None, typer.Argument(metavar="[PACKAGE]...", help=".mlpackage folders that hold ML programs, or .aimodel folders.")
+        list[Path] | None,
+        typer.Argument(metavar="[PACKAGE]...", help=".mlpackage folders that hold ML programs, or .aimodel folders."),
     ] = None,
     suite: Annotated[
         str | None, typer.Option("--suite", help="The packages of a suite, as `run` left them in the results folder.")

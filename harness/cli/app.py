@@ -140,8 +140,10 @@ class _Commands(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args:  # Typer's no_args_is_help shows what `format_help` prints, and the one above writes
-            typer.echo(ctx.get_help())
-            raise typer.Exit(2)
+            try:
+                super().parse_args(ctx, ["--help"])
+            except typer.Exit as shown:
+                raise typer.Exit(2) from shown
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:

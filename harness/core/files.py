@@ -75,7 +75,7 @@ def are_there(folder: Path, hashes: Mapping[str, str]) -> bool:
 
 
 def refuse_folder(folder: Path, told: str) -> None:
-    """Raise BenchError of one line where `folder` is not there and cannot be made, or is no folder. Makes nothing.
+    """Raise BenchError of one line where nothing can be written in `folder`, there or to be made. Makes nothing.
 
     told: what the line begins with, such as the option that names it.
     """
@@ -83,7 +83,7 @@ def refuse_folder(folder: Path, told: str) -> None:
         try:
             if not stat.S_ISDIR(place.stat().st_mode):
                 raise BenchError(f"{told}: {place} is a file; expected a folder")
-            if place != folder and not os.access(place, os.W_OK | os.X_OK):
+            if not os.access(place, os.W_OK | os.X_OK):
                 raise BenchError(f"{told}: nothing can be written in {place}")
             return
         except (FileNotFoundError, NotADirectoryError) as error:

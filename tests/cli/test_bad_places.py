@@ -1,7 +1,9 @@
 """Every command with places that cannot be: one line, before data is read or anything is measured."""
 
+import errno
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.models.own import own_network
 from coreml_prune_bench.models.weights import load_pretrained
+from coreml_prune_bench.records import store
 from coreml_prune_bench.records.accuracy import read_records
 from tests.factories import accuracy_record, write_records
 
@@ -23,13 +26,17 @@ WRITES = {
     "sensitivity": ("sensitivity", "no_network", *NO_DATA, "--results"),
     "advise": ("advise", "no_network", *NO_DATA, "--results"),
     "advise --out": ("advise", "no_network", *NO_DATA, "--out"),
+    "accuracy": ("accuracy", "no.mlpackage", *NO_DATA, "--results"),
     "predict": ("predict", "no.mlpackage", "--output-dir"),
     "report": ("report", "--results", "no-results"),
     "baseline save": ("baseline", "save", "--results", "no-results"),
     "export-onnx": ("export-onnx", "no.mlpackage"),
     "sensitivity --out": ("sensitivity", "no_network", *NO_DATA, "--out"),
     "latency --benchmark-json": ("latency", "no.mlpackage", "--benchmark-json"),
+    "doctor --out": ("doctor", "--self-test", "--out"),
 }
+FILES = {name for name, command in WRITES.items() if command[-1] in ("--out", "--benchmark-json", "no.mlpackage")}
+FILES = FILES - {"advise --out"} | {"report", "baseline save"}
 """Nothing else that these name is there either: what is told first is the place."""
 
 
@@ -47,6 +54,22 @@ def places(tmp_path, monkeypatch) -> dict[str, str]:
     }
 
 
+@pytest.fixture
+def takes_nothing(monkeypatch) -> Callable[[Path], None]:
+    """Makes of a folder one in which nothing can be written, to the one who may do everything too."""
+    closed: list[Path] = []
+    may = os.access
+
+    def access(path: Path, mode: int) -> bool:
+        return may(path, mode) and not (mode & os.W_OK and Path(path) in closed)
+
+    def close(folder: Path) -> None:
+        closed.append(folder)
+
+    monkeypatch.setattr(os, "access", access)
+    return close
+
+
 @pytest.mark.parametrize("name", WRITES)
 def test_a_place_that_cannot_be_written_ends_a_command_before_anything_else(refused, places, name):
     for place, why in places.items():
@@ -57,6 +80,49 @@ def test_a_place_that_cannot_be_written_ends_a_command_before_anything_else(refu
         assert "no-" not in line.replace(place, "")
         assert "no_network" not in line
     assert sorted(path.name for path in Path().iterdir()) == ["file", "loop"]
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_folder_in_which_nothing_can_be_written_does_too(refused, tmp_path, takes_nothing, name):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    takes_nothing(folder)
+    line = refused(*WRITES[name], folder / "x" if name in FILES else folder)
+    assert f"nothing can be written in {folder}" in line
+    assert "no-" not in line
+    assert "no_network" not in line
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("run", "artifacts"), ("accuracy", "records"), ("latency", "latency"), ("parity", "parity")],
+)
+def test_so_does_a_part_of_a_results_folder(refused, tmp_path, takes_nothing, name, part):
+    (tmp_path / "results" / part).mkdir(parents=True)
+    takes_nothing(tmp_path / "results" / part)
+    line = refused(*WRITES[name], tmp_path / "results")
+    assert line == f"error: --results {tmp_path}/results: nothing can be written in {tmp_path}/results/{part}"
+
+
+def test_a_report_of_a_results_folder_in_which_nothing_can_be_written(run_bench, tmp_path, takes_nothing):
+    write_records(tmp_path / "r", accuracy_record([True, False]))
+    for folder in (tmp_path / "r", tmp_path / "r" / "records"):
+        takes_nothing(folder)
+    assert run_bench("report", tmp_path / "x.html", "--results", tmp_path / "r")[0] == 0
+    assert run_bench("table", "--results", tmp_path / "r")[0] == 0
+
+
+def test_what_was_measured_is_shown_where_no_record_can_be_kept(run_bench, package, images, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.json")
+
+    command = ("accuracy", package, "--data", f"imagefolder:{images}")
+    _, shown, _ = run_bench(*command)
+    monkeypatch.setattr(store, "write_atomically", full)
+    code, output, errors = run_bench(*command, "--results", tmp_path / "r")
+    assert (code, output) == (2, shown)
+    told = "error: measured as shown, but not every record is kept: No space left on device: a.json"
+    assert errors.splitlines()[-1].startswith(told)
 
 
 def test_a_link_that_leads_nowhere_is_no_folder(refused, places):

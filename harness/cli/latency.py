@@ -213,7 +213,7 @@ def latency(
         from coreml_prune_bench.cluster.latency import Asks, measure_on_macs
 
         asks = Asks(tuple(targets), protocol, seed, again, tuple(besides), time_limit, concurrency)
-        outcome = measure_on_macs(Where(cluster, certificates.expanduser()), asks, results, reporter)
+        outcome = measure_on_macs(Where(cluster, certificates), asks, results, reporter)
     else:
         session = Session(machine, protocol, results, seed=seed, again=again, besides=besides)
         with (

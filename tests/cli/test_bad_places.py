@@ -3,11 +3,14 @@
 import errno
 import math
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from coreml_prune_bench.cli.app import _imported
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.models.own import own_network
 from coreml_prune_bench.models.weights import load_pretrained
@@ -151,6 +154,61 @@ def test_a_link_that_leads_nowhere_is_no_folder(refused, places):
 def test_a_place_that_cannot_be_read_is_one_line_of_text(refused, places, command, place):
     line = refused(*command, place)
     assert line.isprintable()
+
+
+def test_a_home_folder_is_meant_wherever_a_path_is_taken(run_bench, package, images, tmp_path, monkeypatch):
+    """As in `--results=~/r`, where a shell leaves it as it is."""
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("COREML_BENCH_CACHE", "~/cache")
+    shutil.copytree(package, home / "tiny.mlpackage")
+    images.rename(home / "images")
+    (home / "map.csv").write_text("class,label\na,0\nb,1\nc,2\n")
+    command = ("accuracy", "~/tiny.mlpackage", "--data=imagefolder:~/images", "--class-map=~/map.csv")
+    code, _, errors = run_bench(*command, "--results=~/r")
+    assert code == 0, errors
+    assert run_bench("baseline", "save", "~/b.json", "--results", "~/r")[0] == 0
+    assert run_bench("gate", "--baseline", "~/b.json", "--results", "~/r", "--output", "~/report.txt")[0] == 0
+    np.save(home / "image.npy", np.zeros((32, 32, 3), np.uint8))
+    assert run_bench("predict", "~/tiny.mlpackage", "--input=image=~/image.npy")[0] == 0
+    (home / "own.toml").write_text("no suite")
+    assert run_bench("run", "--suite", "~/own.toml")[2].startswith(f"error: {home}/own.toml: not TOML")
+    (context,) = [_imported("cluster").commands["start"].make_context("start", [])]
+    assert context.params["certificates"] == home / ".coreml-prune-bench" / "cluster"
+    assert {path.name for path in home.iterdir()} >= {"r", "b.json", "report.txt", "cache"}
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+@pytest.mark.parametrize("place", ["~no-such-user/x", "~no-such-user"])
+def test_a_home_folder_that_is_not_there_is_no_folder_of_that_name(refused, tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    for name in ("run", "accuracy", "advise --out", "baseline save"):
+        assert f"{place}: there is no home folder ~no-such-user" in refused(*WRITES[name], place)
+    for spec in ("imagefolder", "imagenet", "hf"):
+        assert place in refused("accuracy", "x", "--data", f"{spec}:{place}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (("table", "--results", ""), "--results"),
+        (("accuracy", "", "--data", "digits"), "PACKAGE..."),
+        (("gate", "--rules="), "--rules"),
+        (("gate", "--baseline", "", "--require", "top1 >= 2"), "--baseline"),
+        (("run", "--model", ""), "--model"),
+        (("baseline", "save", ""), "FILE"),
+        (("cache", "--results", ""), "--results"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else " ".join(value),
+)
+def test_a_value_that_is_empty_is_neither_this_folder_nor_everything(refused, tmp_path, monkeypatch, command, told):
+    monkeypatch.chdir(tmp_path)
+    assert (
+        refused(*command) == f"error: {told} is empty, as of a variable that is not set; give a value or leave it out"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", NO_NUMBERS)

@@ -164,6 +164,7 @@ TimeLimitOption = Annotated[
         metavar="SECONDS",
         min=0,
         help="End with an error when it takes longer, whatever the package computes: it runs in a process of its own.",
+        callback=finite,
     ),
 ]
 PackageArgument = Annotated[

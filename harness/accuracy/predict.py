@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import PIL.Image
 
-from coreml_prune_bench.core.errors import BenchError, DataError
+from coreml_prune_bench.core.errors import BenchError, DataError, did_you_mean
 from coreml_prune_bench.core.files import refuse_folder, write_atomically
 from coreml_prune_bench.data import preprocess
 from coreml_prune_bench.data.scaling import scaled_part
@@ -90,6 +90,9 @@ def read_inputs(model: "Model", inputs: Sequence[str], *, resize: bool) -> dict[
         name, _, value = item.partition("=")
         if name not in features or not value:
             expected = ", ".join(_declared(feature) for feature in model.inputs)
+            if value:
+                near = did_you_mean(name, features)
+                raise BenchError(f"--input {item}: {model.package} has no input {name!r}, it takes {expected}{near}")
             raise BenchError(f"--input {item}: expected NAME=VALUE, where {model.package} takes {expected}")
         if name in given:
             raise BenchError(f"--input {item}: {name!r} was given already")

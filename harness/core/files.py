@@ -13,6 +13,7 @@ import re
 import stat
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from coreml_prune_bench.core.errors import BenchError
@@ -38,8 +39,15 @@ def is_foreign(name: str) -> bool:
 
 
 def json_files(folder: Path, pattern: str = "*.json") -> list[Path]:
-    """The files in `folder` that match, sorted, without foreign ones (`._x.json`). None where there is no folder."""
-    return sorted(path for path in folder.glob(pattern) if not is_foreign(path.name))
+    """The files in `folder` that match, sorted, without foreign ones (`._x.json`). None where there is no folder.
+
+    Raises OSError where it cannot be read, which Path.glob takes for a folder without files.
+    """
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(folder / name for name in names if fnmatchcase(name, pattern) and not is_foreign(name))
 
 
 def files_of(folder: Path) -> list[Path]:

@@ -27,6 +27,7 @@ from coreml_prune_bench.models.imagenet import IMAGENET_CLASSES
 from coreml_prune_bench.models.network import Network, Own
 from coreml_prune_bench.models.normalization import renormalized
 from coreml_prune_bench.models.own_names import named_instead
+from coreml_prune_bench.models.paths import expanded
 from coreml_prune_bench.models.preprocessing import Preprocessing, Recipe, recipe_of
 
 if TYPE_CHECKING:
@@ -56,13 +57,13 @@ def own_network(spec: str) -> Network:
         raise BenchError(
             f"--model {spec!r}: name the function that returns the network: {spec.split('.py')[0]}.py:FUNCTION"
         )
-    return _of_file(spec, Path(found["path"]).expanduser(), found["function"])
+    return _of_file(spec, expanded(found["path"]), found["function"])
 
 
 def in_folder(spec: str, folder: Path) -> str:
     """`spec` with the path of a file taken relative to `folder`; any other text as it is."""
     found = _FILE.fullmatch(spec)
-    return f"{folder / Path(found['path']).expanduser()}:{found['function']}" if found else spec
+    return f"{folder / expanded(found['path'])}:{found['function']}" if found else spec
 
 
 # --- torchvision

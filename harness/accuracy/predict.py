@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import PIL.Image
 
-from coreml_prune_bench.core.errors import BenchError, DataError
+from coreml_prune_bench.core.errors import BenchError, DataError, did_you_mean
 from coreml_prune_bench.core.files import refuse_folder, write_atomically
 from coreml_prune_bench.data import preprocess
 from coreml_prune_bench.data.scaling import scaled_part
 from coreml_prune_bench.data.transform import ORIENTATION, shallow
 from coreml_prune_bench.mlprogram.program import Feature
+from coreml_prune_bench.models.paths import expanded
 from coreml_prune_bench.models.pointers import pointer_problem
 from coreml_prune_bench.records.predictions import Precision
 from coreml_prune_bench.runtimes import portable
@@ -89,6 +90,9 @@ def read_inputs(model: "Model", inputs: Sequence[str], *, resize: bool) -> dict[
         name, _, value = item.partition("=")
         if name not in features or not value:
             expected = ", ".join(_declared(feature) for feature in model.inputs)
+            if value:
+                near = did_you_mean(name, features)
+                raise BenchError(f"--input {item}: {model.package} has no input {name!r}, it takes {expected}{near}")
             raise BenchError(f"--input {item}: expected NAME=VALUE, where {model.package} takes {expected}")
         if name in given:
             raise BenchError(f"--input {item}: {name!r} was given already")
@@ -107,7 +111,7 @@ def _image(feature: Feature, value: str, *, resize: bool) -> InputValue:
     """The decoded image in the mode that the package takes, of the size that it has or, where asked for, fitted."""
     _refuse_no_file(feature, value)
     try:
-        image: PIL.Image.Image = PIL.Image.open(value)
+        image: PIL.Image.Image = PIL.Image.open(expanded(value))
         image.load()
     except Exception as error:  # Pillow's readers raise errors of every kind
         raise DataError(f"--input {feature.name}={value}: cannot be read as an image: {error}") from error
@@ -164,7 +168,7 @@ def fit(image: PIL.Image.Image, height: int, width: int) -> PIL.Image.Image:
 
 
 def _refuse_no_file(feature: Feature, value: str) -> None:
-    path = Path(value)
+    path = expanded(value)
     if path.exists() and not path.is_file():  # to open a pipe is to wait for who writes into it
         raise DataError(f"--input {feature.name}={value}: it is no file, but a folder, a pipe or a device")
     if problem := pointer_problem(path):
@@ -177,9 +181,9 @@ def _array(feature: Feature, value: str) -> InputValue:
     try:
         if value.endswith(".npy"):
             # Mapped, so that a header of any size allocates nothing; the package says whether the shape is right.
-            array: np.ndarray = np.load(value, mmap_mode="r", allow_pickle=False)
+            array: np.ndarray = np.load(expanded(value), mmap_mode="r", allow_pickle=False)
         else:
-            array = np.array(json.loads(Path(value).read_bytes() if value.endswith(".json") else value))
+            array = np.array(json.loads(expanded(value).read_bytes() if value.endswith(".json") else value))
     except (OSError, ValueError, EOFError, RecursionError) as error:
         raise DataError(
             f"--input {feature.name}={value}: cannot be read, expected a .npy or .json file or a number: {error}"

@@ -8,6 +8,7 @@ from datetime import timedelta
 from coreml_prune_bench.core.errors import BenchError
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
+_MOST_S = 10 * 365 * 86_400
 
 # When a pace says how long all will take. Steps differ, so that a little too long is tried all the same.
 _LEAST_STEPS = 3
@@ -57,7 +58,10 @@ def read_duration(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
     if not found or float(found[1]) == 0:
         raise BenchError(f"{text!r} is no time: expected a number with s, m or h, such as 90s, 30m or 1.5h")
-    return float(found[1]) * _UNITS_S[found[2]]
+    seconds = float(found[1]) * _UNITS_S[found[2]]
+    if seconds > _MOST_S:
+        raise BenchError(f"{text!r} is longer than ten years")
+    return seconds
 
 
 def duration(seconds: float) -> str:

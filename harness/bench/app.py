@@ -13,6 +13,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from coreml_prune_bench.core.errors import SuiteError
+from coreml_prune_bench.models.paths import expanded
 from coreml_prune_bench.models.weights_licence import licence_of
 
 _MOST_LETTERS, _MOST_BYTES = 1_000, 4 << 20
@@ -71,12 +72,12 @@ class App(BaseModel):
         """With the file of labels taken relative to `folder`."""
         if isinstance(self.labels, bool):
             return self
-        return self.model_copy(update={"labels": str(folder / Path(self.labels).expanduser())})
+        return self.model_copy(update={"labels": str(folder / expanded(self.labels))})
 
     def content(self, classes: Sequence[str]) -> AppContent:
         """For packages of these classes. Raises SuiteError where labels cannot be read or are not one a class."""
         if isinstance(self.labels, str):
-            labels = read_labels(Path(self.labels), len(classes))
+            labels = read_labels(expanded(self.labels), len(classes))
         else:
             labels = tuple(classes) if self.labels else ()
             _refuse_twins(labels, "the data's classes")

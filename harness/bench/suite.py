@@ -21,6 +21,7 @@ from coreml_prune_bench.core.written_files import read_toml, read_yaml
 from coreml_prune_bench.data.halves import with_limit
 from coreml_prune_bench.models.config import Distillation, Scope, TrainingConfig
 from coreml_prune_bench.models.own import in_folder, is_spec
+from coreml_prune_bench.models.paths import expanded
 from coreml_prune_bench.models.preprocessing import Preprocessing
 from coreml_prune_bench.models.pruning.algorithm import algorithms
 from coreml_prune_bench.models.pruning.config import PruningConfig
@@ -151,7 +152,7 @@ def load_suite(name: str, *, keeping: Collection[str] | None = None) -> Suite:
 
     keeping: those of its networks that are not replaced, and have to be there; all if None.
     """
-    path = Path(name) if name.endswith(".toml") else _SHIPPED / f"{name}.toml"
+    path = expanded(name) if name.endswith(".toml") else _SHIPPED / f"{name}.toml"
     if not path.is_file():
         if name.endswith(".toml"):
             raise SuiteError(f"no suite {name!r}: no such file; docs/suites.md has one to begin with{_meant(name)}")
@@ -224,7 +225,7 @@ def choose(
         changes["trials"] = trials
     if data:
         networks = (*suite.models, *changes.get("models", ()))
-        changes["data"] = {**suite.data, **dict(_read_data(networks, text) for text in data)}
+        changes["data"] = {**suite.data, **_data_given(networks, data)}
     if package_formats:
         changes["package_formats"] = tuple(dict.fromkeys(get_format(name).name for name in package_formats))
     if limit:
@@ -258,11 +259,23 @@ def _for_others(suite: Suite) -> str:
     return f"there are configs for {', '.join(names)} alone"
 
 
+def _data_given(networks: tuple[str, ...], texts: list[str]) -> dict[str, str]:
+    """The spec by network, or DEFAULT_DATA. Raises SuiteError where one is given two: one of them would not count."""
+    found: dict[str, str] = {}
+    for text in texts:
+        network, spec = _read_data(networks, text)
+        if network in found:
+            whose = "; with NETWORK= it is of one network alone" if network == DEFAULT_DATA else f" for {network}"
+            raise SuiteError(f"--data {text}: {found[network]} was given already{whose}")
+        found[network] = spec
+    return found
+
+
 def _read_data(networks: tuple[str, ...], text: str) -> tuple[str, str]:
     network, separator, spec = text.partition("=")
     if separator and network in networks:
         return network, spec
-    if separator and (is_spec(network) or ":" not in network) and not Path(text).expanduser().exists():
+    if separator and (is_spec(network) or ":" not in network) and not expanded(text).exists():
         near = did_you_mean(network, networks)
         raise SuiteError(f"--data {text}: no network {network!r} here, expected one of {', '.join(networks)}{near}")
     return DEFAULT_DATA, text
@@ -328,7 +341,7 @@ def _with_coremltools_yaml(folder: Path, table: dict[str, Any]) -> dict[str, Any
     name = table.pop("coremltools_yaml", None)
     if name is None:
         return table
-    file = folder / str(name)
+    file = folder / expanded(str(name))
     try:
         content = read_yaml(file)
     except OSError as error:

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,7 @@ from coreml_prune_bench.cli.options import (
     SkipOption,
     TimeLimitOption,
     copied_here,
+    exit_unkept,
     folder_or_address,
 )
 from coreml_prune_bench.cli.output import show, show_json, tabled
@@ -94,21 +95,21 @@ def accuracy(
     On a cluster the images are divided among its workers, each of which opens its own; packages travel.
     """
     from coreml_prune_bench.bench.given import names_of
-    from coreml_prune_bench.core.files import refuse_folder
     from coreml_prune_bench.data.halves import with_limit
+    from coreml_prune_bench.records.store import Store
 
     data = with_limit(data, limit)
     if name and results is None:
         raise BenchError("--name names records, which --results DIR keeps: give both")
-    names = names_of(packages, name) if results else []
     if results:
-        refuse_folder(results, f"--results {results}")
+        Store(results)  # refuses what it could not write afterwards
+    names = names_of(packages, name) if results else []
     there = asked_of_cluster.asked()
     if there and runtime != "portable":
         raise BenchError(f"--cluster: its workers predict by the portable runtime; leave out --runtime {runtime}")
     if there and time_limit is not None:
         raise BenchError("--time-limit is of a process of this machine; --task-time-limit is of a step on a worker")
-    every, skipped = within(
+    every, skipped, unkept = within(
         time_limit,
         _evaluated,
         packages,
@@ -143,19 +144,22 @@ def accuracy(
     ]
     if as_json:
         show_json(found)
-        return
-    shown = [
-        {
-            "Package": row["package"],
-            "Top-1 (± standard error)": f"{row['top1']:.2f} ± {row['top1_stderr']:.2f}",
-            "Top-5": f"{row['top5']:.2f}",
-            "Images": f"{row['images']:,}" + (f" ({row['skipped_images']} skipped)" if row["skipped_images"] else ""),
-            "Runtime": row["runtime"] if runtime == "portable" else f"{row['runtime']}, {row['compute_units']}",
-            "Precision": row["precision"] or "as typed",
-        }
-        for row in found
-    ]
-    show(tabled(shown))
+    else:
+        show(tabled([_told(row) for row in found]))
+    if unkept:
+        exit_unkept(unkept)
+
+
+def _told(row: dict[str, Any]) -> dict[str, object]:
+    """A package's row for a reader."""
+    return {
+        "Package": row["package"],
+        "Top-1 (± standard error)": f"{row['top1']:.2f} ± {row['top1_stderr']:.2f}",
+        "Top-5": f"{row['top5']:.2f}",
+        "Images": f"{row['images']:,}" + (f" ({row['skipped_images']} skipped)" if row["skipped_images"] else ""),
+        "Runtime": row["runtime"] if row["runtime"] == "portable" else f"{row['runtime']}, {row['compute_units']}",
+        "Precision": row["precision"] or "as typed",
+    }
 
 
 def _units(runtime: RuntimeName, compute_units: str) -> str:
@@ -182,7 +186,8 @@ def _evaluated(
     results: Path | None,
     names: list[tuple[str, str]],
     there: "tuple[Where, HowOnCluster] | None",
-) -> tuple[list[Predictions], tuple[str, ...]]:
+) -> tuple[list[Predictions], tuple[str, ...], Exception | None]:
+    """Of each package, what it predicts; what was skipped; and what kept a record from being written."""
     from coreml_prune_bench.accuracy.class_labels import read_class_map
     from coreml_prune_bench.accuracy.evaluate import evaluate
     from coreml_prune_bench.accuracy.runtime import PORTABLE, Evaluation
@@ -226,14 +231,18 @@ def _evaluated(
     for package, predictions in zip(packages, every, strict=True):
         if line := guesses(predictions, len(opened.classes)):
             reporter.warn(f"{package}: {line}")
+    unkept: Exception | None = None
     if results:
         seconds = time.perf_counter() - started
         measured = Measured(
             opened, asked, evaluation, precision, class_map, output, skipped, seconds, threads, machines
         )
-        store = Store(results)
-        for one, name, predictions in zip(given, names, every, strict=True):
-            record = record_of(one, name, predictions, measured)
-            store.write_record(file_name(record), record)
-        reporter.say(f"{len(packages)} record{'s' if packages[1:] else ''} in {results / 'records'}")
-    return every, skipped
+        try:
+            store = Store(results)
+            for one, name, predictions in zip(given, names, every, strict=True):
+                record = record_of(one, name, predictions, measured)
+                store.write_record(file_name(record), record)
+            reporter.say(f"{len(packages)} record{'s' if packages[1:] else ''} in {results / 'records'}")
+        except (OSError, BenchError) as error:  # such as a disk that is full now
+            unkept = error
+    return every, skipped, unkept

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command
 
+from coreml_prune_bench.cli.command import App
 from coreml_prune_bench.cli.ending import EXIT_CODES, end_with
 from coreml_prune_bench.cli.output import show
 from coreml_prune_bench.core.progress import say
@@ -139,8 +140,10 @@ class _Commands(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args:  # Typer's no_args_is_help shows what `format_help` prints, and the one above writes
-            typer.echo(ctx.get_help())
-            raise typer.Exit(2)
+            try:
+                super().parse_args(ctx, ["--help"])
+            except typer.Exit as shown:
+                raise typer.Exit(2) from shown
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
@@ -154,7 +157,7 @@ def _imported(name: str) -> Any:
     module, _, attribute = COMMANDS[name][0].partition(":")
     found = getattr(import_module(f"coreml_prune_bench.cli.{module}"), attribute)
     if not isinstance(found, typer.Typer):
-        alone = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+        alone = App()
         alone.command(name)(found)
         found = alone
     command = get_command(found)

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from coreml_prune_bench.cli.command import App
 from coreml_prune_bench.cli.options import RESULTS, JsonOption, ResultsOption
 from coreml_prune_bench.cli.output import show, show_json, tabled
 from coreml_prune_bench.core.errors import BenchError
@@ -17,11 +18,9 @@ Source = Annotated[
     str, typer.Argument(metavar="FILE|DIR|GIT-REF", help="A baseline file, a results folder, or a git revision.")
 ]
 
-app = typer.Typer(
+app = App(
     help="Baselines for `gate`: small files, fit for git.",
     no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",
 )
 
 

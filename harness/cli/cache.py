@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from coreml_prune_bench.cli import output
+from coreml_prune_bench.cli.command import App
 from coreml_prune_bench.cli.options import RESULTS, JsonOption, ResultsOption, split_commas
 from coreml_prune_bench.core.cache_folder import cache_folder
 from coreml_prune_bench.core.errors import BenchError
@@ -17,12 +18,10 @@ from coreml_prune_bench.records.kept import Cleared, Kind, bound, clear, kinds
 
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
-app = typer.Typer(
+app = App(
     help="What this project keeps on disk, with sizes; `cache clear` and `cache bound` make room.\n\n"
     "That is prepared images, translated and compiled packages, and what stopped runs left. Without a command: how "
     "much of each. Results are never removed, nor what a process uses.",
-    add_completion=False,
-    rich_markup_mode="markdown",
 )
 
 

@@ -9,17 +9,16 @@ import typer
 
 from coreml_prune_bench.cli import output
 from coreml_prune_bench.cli.cluster_options import CERTIFICATES, CertificatesOption
+from coreml_prune_bench.cli.command import App
 from coreml_prune_bench.cli.options import JsonOption
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import say
 
-app = typer.Typer(
+app = App(
     help="Many machines for one suite, on Dask: start a cluster, join it, see what it does.\n\n"
     "Needs the extra `cluster`. Whoever has a cluster's certificate can run anything on each of its machines: "
     "docs/cluster.md.",
-    add_completion=False,
     no_args_is_help=True,
-    rich_markup_mode="markdown",
 )
 
 AddressArgument = Annotated[
@@ -53,7 +52,7 @@ def start(
     from coreml_prune_bench.cluster.serve import start as start_scheduler
 
     listening = Listening(host or usual_host(), port, dashboard_port)
-    start_scheduler(listening, certificates.expanduser(), _show_now)
+    start_scheduler(listening, certificates, _show_now)
 
 
 @app.command()
@@ -119,17 +118,17 @@ def join(
 
     if kind == "mac" and workers > 1:
         raise BenchError("--as mac: one worker, so that nothing disturbs what is measured; leave out --workers")
-    weights_folder = weights.expanduser().resolve() if weights else None
+    weights_folder = weights.resolve() if weights else None
     place = Workplace(
         name or platform.node() or "worker",
         kind,
         versions(),
         tuple(data) if data else None,
         weights_folder,
-        shared=shared.expanduser().resolve() if shared else None,
+        shared=shared.resolve() if shared else None,
     )
     joining = Joining(place, workers, folder_of(scratch), host, port)
-    join_cluster(Where(_tls(address), certificates.expanduser()), joining, say)
+    join_cluster(Where(_tls(address), certificates), joining, say)
 
 
 @app.command()
@@ -143,7 +142,7 @@ def status(
     from coreml_prune_bench.cluster import status as found
     from coreml_prune_bench.cluster.connect import Where
 
-    seen = found.read_status(Where(_tls(address), certificates.expanduser()))
+    seen = found.read_status(Where(_tls(address), certificates))
     if as_json:
         output.show_json(found.as_json(seen))
     elif seen:

@@ -85,7 +85,7 @@ class ClusterChoice:
         from coreml_prune_bench.cluster.connect import Where
 
         how = HowOnCluster(self.threads, self.task_time_limit, self.wait_limit)
-        return Where(self.cluster, self.certificates.expanduser()), how
+        return Where(self.cluster, self.certificates), how
 
     def elsewhere(self, device: str, results: Path) -> "AbstractContextManager[Elsewhere | None]":
         """The cluster that they name; None inside where they name none. Raises BenchError of one line."""

@@ -10,6 +10,7 @@ import typer
 from coreml_prune_bench.cli.options import JsonOption, exit_with_failures
 from coreml_prune_bench.cli.output import show, show_json, show_line
 from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.files import refuse_file
 from coreml_prune_bench.core.progress import Reporter
 
 
@@ -80,6 +81,8 @@ def doctor(
 
 
 def _self_test(out: Path | None, device: str | None, *, as_json: bool) -> None:
+    if out is not None:
+        refuse_file(out, f"--out {out}", replace=True)
     from coreml_prune_bench.latency.self_test.check import CHECKS
     from coreml_prune_bench.latency.self_test.run import SelfTests
 

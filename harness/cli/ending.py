@@ -154,43 +154,59 @@ class _StoppedError(KeyboardInterrupt):
 def _streams_watched() -> Iterator[None]:
     """Inside, what standard error does not take is lost and nothing else; what standard output does not take is raised.
 
-    What an encoding has no characters for is written as escapes.
+    What an encoding has no characters for is written as escapes. A stream that is closed takes everything and keeps
+    nothing: the work, and the exit code that tells of it, are what they are where somebody reads.
     """
-    former = sys.stdout, sys.stderr
+    _fill_closed()
+    former = sys.stdin, sys.stdout, sys.stderr
+    with open(os.devnull, "r+", encoding="utf-8") as nowhere:
+        output, errors = former[1] or nowhere, former[2] or nowhere
 
-    def unwritable(error: OSError) -> None:
-        _silence(former[0])
-        raise _UnwritableError(error) from error
+        def unwritable(error: OSError) -> None:
+            _silence(output)
+            raise _UnwritableError(error) from error
 
-    for stream in former:
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    sys.stdout = _Watched(former[0], unwritable)
-    sys.stderr = _Watched(former[1], lambda error: _silence(former[1]))
-    try:
-        yield
-    finally:
-        sys.stdout, sys.stderr = former
+        for stream in (output, errors):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+        sys.stdin = former[0] or nowhere
+        sys.stdout = _Watched(output, unwritable)
+        sys.stderr = _Watched(errors, lambda error: _silence(errors))
+        try:
+            yield
+        finally:
+            sys.stdin, sys.stdout, sys.stderr = former
+
+
+def _fill_closed() -> None:
+    """Open what is closed of the system's standard streams, for processes below this one too.
+
+    The next file that is opened would else be one of them, and what a library prints would be written into it.
+    """
+    for standard in range(3):
+        try:
+            os.fstat(standard)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free
 
 
 class _Watched:
-    """A stream of text. refused: told what the system says where it takes nothing more. stream: None where closed."""
+    """A stream of text. refused: told what the system says where it takes nothing more."""
 
-    def __init__(self, stream: TextIO | None, refused: Callable[[OSError], None]) -> None:
+    def __init__(self, stream: TextIO, refused: Callable[[OSError], None]) -> None:
         self._stream = stream
         self._refused = refused
 
     def write(self, text: str) -> int:
         try:
-            return self._stream.write(text) if self._stream else 0
+            return self._stream.write(text)
         except OSError as error:
             self._refused(error)
             return len(text)
 
     def flush(self) -> None:
         try:
-            if self._stream:
-                self._stream.flush()
+            self._stream.flush()
         except OSError as error:
             self._refused(error)
 

@@ -160,7 +160,7 @@ def latency(
     from coreml_prune_bench.report.latency_tables import render, render_operations
 
     format = "json" if as_json else format
-    refuse_folder(results, f"--results {results}")
+    refuse_folder(results / "latency", f"--results {results}")
     if runtime == "coreai" and split_commas(batch_size):
         raise BenchError("--runtime coreai: one sample a call; leave out --batch-size")
     if benchmark_json is not None:
@@ -213,7 +213,7 @@ def latency(
         from coreml_prune_bench.cluster.latency import Asks, measure_on_macs
 
         asks = Asks(tuple(targets), protocol, seed, again, tuple(besides), time_limit, concurrency)
-        outcome = measure_on_macs(Where(cluster, certificates.expanduser()), asks, results, reporter)
+        outcome = measure_on_macs(Where(cluster, certificates), asks, results, reporter)
     else:
         session = Session(machine, protocol, results, seed=seed, again=again, besides=besides)
         with (

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from coreml_prune_bench.core.errors import BenchError
+from coreml_prune_bench.core.errors import BenchError, told
 from coreml_prune_bench.core.progress import say
 from coreml_prune_bench.models.own import is_spec
 from coreml_prune_bench.records.mirror import Mirror, is_address
@@ -164,6 +164,7 @@ TimeLimitOption = Annotated[
         metavar="SECONDS",
         min=0,
         help="End with an error when it takes longer, whatever the package computes: it runs in a process of its own.",
+        callback=finite,
     ),
 ]
 PackageArgument = Annotated[
@@ -225,6 +226,11 @@ def compute_units_of(given: list[str] | None, usual: Sequence[str]) -> list[str]
         if unit not in COMPUTE_UNITS:
             raise BenchError(f"--compute-units {unit!r}: expected one of {', '.join(COMPUTE_UNITS)}")
     return list(dict.fromkeys(units))
+
+
+def exit_unkept(error: Exception) -> NoReturn:
+    """End with exit code 2 and a line: what was measured was shown, and this kept a record of it from being written."""
+    raise BenchError(f"measured as shown, but not every record is kept: {told(error)}") from error
 
 
 def exit_with_failures(problems: list[str]) -> NoReturn:

@@ -5,15 +5,14 @@ from typing import Annotated
 
 import typer
 
+from coreml_prune_bench.cli.command import App
 from coreml_prune_bench.cli.options import RESULTS, ResultsOption
 from coreml_prune_bench.cli.output import show_line
 from coreml_prune_bench.core.errors import BenchError
 from coreml_prune_bench.core.progress import say
 
-app = typer.Typer(
+app = App(
     help="The package behind a row of a table: `package save` copies it, with labels and texts for an app.",
-    add_completion=False,
-    rich_markup_mode="markdown",
     no_args_is_help=True,
 )
 

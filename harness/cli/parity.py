@@ -15,6 +15,7 @@ from coreml_prune_bench.cli.options import (
     ResultsOption,
     SkipOption,
     compute_units_of,
+    exit_unkept,
     exit_with_failures,
     finite,
 )
@@ -90,7 +91,7 @@ def parity(
     from coreml_prune_bench.records.parity import ParityRecord, write_parity_record
     from coreml_prune_bench.records.provenance import provenance
 
-    refuse_folder(results, f"--results {results}")
+    refuse_folder(results / "parity", f"--results {results}")
     runtime: RuntimeName = "coreai" if is_core_ai(package) else "coreml"
     portable = this_machine("portable")[0]
     units, described = _apple(runtime, compute_units_of(compute_units, []))
@@ -122,8 +123,12 @@ def parity(
         )
         for unit, one in zip(units, compared, strict=True)
     ]
-    for record in records:
-        write_parity_record(results, record)
+    unkept: OSError | None = None
+    try:
+        for record in records:
+            write_parity_record(results, record)
+    except OSError as error:
+        unkept = error
     found = [
         (unit, agreement(one), judge(one, runtime=runtime, units=len(units)))
         for unit, one in zip(units, compared, strict=True)
@@ -132,7 +137,10 @@ def parity(
         show_json([{"compute_units": unit, **asdict(said), **asdict(judged)} for unit, said, judged in found if judged])
     else:
         show(_told(records[0], found))
-        Reporter().say(f"records in {results / 'parity'}")
+        if unkept is None:
+            Reporter().say(f"records in {results / 'parity'}")
+    if unkept:
+        exit_unkept(unkept)
     problems = [
         f"{unit}: top-1 agreement {100 * said.top1_agreement:.2f} %, expected {min_agreement:g} % or more"
         for unit, said, _ in found

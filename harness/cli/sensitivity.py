@@ -18,7 +18,7 @@ from coreml_prune_bench.cli.options import (
 )
 from coreml_prune_bench.cli.output import show, terminal_width
 from coreml_prune_bench.core.errors import BenchError, CellFailedError, fraction_hint
-from coreml_prune_bench.core.files import refuse_file
+from coreml_prune_bench.core.files import refuse_file, write_atomically
 from coreml_prune_bench.core.progress import Reporter, say
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def sensitivity(
 
     show(text(terminal_width()))
     if out is not None:
-        out.write_text(text(None) + "\n", encoding="utf-8")
+        write_atomically(out, text(None) + "\n")
     if plot is not None:
         _draw(found, plot)
 
@@ -224,7 +224,4 @@ def _draw(found: "Sensitivity", path: Path) -> None:
     from coreml_prune_bench.report.sensitivity import chart
 
     drawn = chart(found)
-    if path.suffix == ".svg":
-        path.write_text(svg(drawn), encoding="utf-8")
-    else:
-        path.write_bytes(png(drawn))
+    write_atomically(path, svg(drawn) if path.suffix == ".svg" else png(drawn))

@@ -71,7 +71,7 @@ def at_work(topic: str, task: str, name: str, limit_s: float | None) -> Iterator
     def too_long() -> None:
         _end(teller, f"not done after {limit_s:g} s (--task-time-limit)")
 
-    timer = threading.Timer(limit_s, too_long) if limit_s else None
+    timer = threading.Timer(min(limit_s, threading.TIMEOUT_MAX), too_long) if limit_s else None
     teller.event("start")
     place.doing = name
     if timer:

@@ -15,12 +15,14 @@ from typing import Self
 
 import platformdirs
 
+from coreml_prune_bench.models.paths import expanded
+
 CACHE_VARIABLE = "COREML_BENCH_CACHE"
 """Names another folder than the user's own cache."""
 
 
 def cache_folder() -> Path:
-    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("coreml-prune-bench"))
+    return expanded(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("coreml-prune-bench"))
 
 
 class Use:

@@ -13,6 +13,7 @@ import re
 import stat
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from coreml_prune_bench.core.errors import BenchError
@@ -38,8 +39,15 @@ def is_foreign(name: str) -> bool:
 
 
 def json_files(folder: Path, pattern: str = "*.json") -> list[Path]:
-    """The files in `folder` that match, sorted, without foreign ones (`._x.json`). None where there is no folder."""
-    return sorted(path for path in folder.glob(pattern) if not is_foreign(path.name))
+    """The files in `folder` that match, sorted, without foreign ones (`._x.json`). None where there is no folder.
+
+    Raises OSError where it cannot be read, which Path.glob takes for a folder without files.
+    """
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(folder / name for name in names if fnmatchcase(name, pattern) and not is_foreign(name))
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -75,7 +83,7 @@ def are_there(folder: Path, hashes: Mapping[str, str]) -> bool:
 
 
 def refuse_folder(folder: Path, told: str) -> None:
-    """Raise BenchError of one line where `folder` is not there and cannot be made, or is no folder. Makes nothing.
+    """Raise BenchError of one line where nothing can be written in `folder`, there or to be made. Makes nothing.
 
     told: what the line begins with, such as the option that names it.
     """
@@ -83,7 +91,7 @@ def refuse_folder(folder: Path, told: str) -> None:
         try:
             if not stat.S_ISDIR(place.stat().st_mode):
                 raise BenchError(f"{told}: {place} is a file; expected a folder")
-            if place != folder and not os.access(place, os.W_OK | os.X_OK):
+            if not os.access(place, os.W_OK | os.X_OK):
                 raise BenchError(f"{told}: nothing can be written in {place}")
             return
         except (FileNotFoundError, NotADirectoryError) as error:

@@ -29,6 +29,7 @@ from coreml_prune_bench.data.images import (
 from coreml_prune_bench.data.split import DataSet, Opened, Progress, Split, tell
 from coreml_prune_bench.data.transform import preprocess
 from coreml_prune_bench.models.imagenet import IMAGENET_SIZE
+from coreml_prune_bench.models.paths import expanded
 
 __all__ = [
     "Batch",
@@ -47,8 +48,8 @@ _PROBES = 32
 
 _KINDS: dict[str, tuple[str, Callable[[str], Opened]]] = {
     "digits": ("digits", lambda place: open_digits()),
-    "imagefolder": ("imagefolder:PATH", lambda place: open_folder(Path(place).expanduser())),
-    "imagenet": ("imagenet:PATH", lambda place: open_imagenet(Path(place).expanduser())),
+    "imagefolder": ("imagefolder:PATH", lambda place: open_folder(expanded(place))),
+    "imagenet": ("imagenet:PATH", lambda place: open_imagenet(expanded(place))),
     "hf": ("hf:NAME or hf:PATH", open_hub),
 }
 """By the word before the colon: the spec's form, and what opens the place behind it. A new source is a line here."""
@@ -82,7 +83,7 @@ def path_of(spec: str) -> Path | None:
 
     Links are followed; of a disk that takes capitals for small letters, names are as they stand on it.
     """
-    place = Path(spec.partition(":")[2]).expanduser()
+    place = expanded(spec.partition(":")[2])
     if ":" not in spec or not os.path.exists(place):
         return None
     path = Path(os.path.realpath(place))
@@ -108,7 +109,7 @@ def _letters(name: str) -> str:
 def _meant(spec: str) -> str:
     """What a spec may have been meant to be, as the end of a message: a path has no kind, or a kind is misspelled."""
     kind, colon, place = spec.partition(":")
-    path = Path(spec).expanduser()
+    path = expanded(spec)
     if spec and os.path.exists(path):
         saved = any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
         tables = path.suffix == ".parquet" or saved or any(path.glob("*.parquet")) or any(path.glob("data/*.parquet"))

@@ -32,6 +32,7 @@ def open_data_or_part(spec: str) -> DataSet:
     """The data set that `spec` names, or that part of it. DataError as of `open_data` and `part_of`."""
     whole, part = _divided(spec)
     if not part:
+        _refuse_no_part(spec)
         return open_data(whole)
     opened = open_data_or_part(whole)  # which may be a part itself
     return limited(opened, int(part)) if part.isdecimal() else part_of(opened, part)
@@ -84,6 +85,23 @@ def _divided(spec: str) -> tuple[str, str]:
     whole, _, part = spec.rpartition("#")
     number = part.isdecimal() and int(part) > 0 and path_of(spec) is None  # else a folder called so
     return (whole, part) if whole and (part in PARTS or number) else (spec, "")
+
+
+def _refuse_no_part(spec: str) -> None:
+    """Raise DataError where what is before the # of a spec is a data set, and what is behind it no part of one."""
+    whole, sign, part = spec.rpartition("#")
+    known = _without_parts(whole)
+    is_data = known == "digits" or known.startswith("hf:") or path_of(known) is not None
+    if sign and is_data and path_of(spec) is None:  # else a folder called so
+        parts = ", ".join(f"#{name}" for name in PARTS)
+        raise DataError(
+            f"{spec}: {part!r} is no part of {whole}: expected {parts} or a number of images from 1 on, as #500"
+        )
+
+
+def _without_parts(spec: str) -> str:
+    whole, part = _divided(spec)
+    return _without_parts(whole) if part else spec
 
 
 def part_of(data: DataSet, part: str) -> DataSet:

@@ -39,6 +39,7 @@ from coreml_prune_bench.data.tables import (
 )
 from coreml_prune_bench.data.transform import shallow, upright
 from coreml_prune_bench.models.download_limits import limit_s, too_slow
+from coreml_prune_bench.models.paths import expanded
 
 if TYPE_CHECKING:
     import datasets  # type: ignore[import-untyped]
@@ -160,7 +161,7 @@ def _quiet() -> Iterator[None]:
 def _parts(name: str) -> Parts:
     import datasets
 
-    path = Path(name).expanduser()
+    path = expanded(name)
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         with loading(name, "a readable folder of save_to_disk"):
             return Parts(loaded(datasets.load_from_disk(str(path))))

@@ -20,6 +20,7 @@ from coreml_prune_bench.core.files import write_atomically
 from coreml_prune_bench.gating.packed import packed
 from coreml_prune_bench.gating.rows import AccuracyRow, Baseline, Failure, Images, LatencyRow, RoundSummary, Trial
 from coreml_prune_bench.latency.statistics import TOTAL, energy_mj, wake_ns
+from coreml_prune_bench.models.paths import expanded
 from coreml_prune_bench.records.accuracy import Record, Runtime
 from coreml_prune_bench.records.folder import on_standard_error, read_folder, refuse_nothing
 from coreml_prune_bench.records.hits import Bits, read_scored, right
@@ -52,7 +53,7 @@ def load_baseline(source: str, *, whole: bool = False) -> Baseline:
     A revision is REV, for results/baseline.json, or REV:FILE. whole: as `read_results` takes it.
     Raises BenchError of one line.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir():
         return read_results(path, whole=whole)
     if path.is_file():

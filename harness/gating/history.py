@@ -24,6 +24,7 @@ from coreml_prune_bench.gating.pairs import matched_rows
 from coreml_prune_bench.gating.reports import happened
 from coreml_prune_bench.gating.rows import AccuracyRow, Baseline, LatencyRow
 from coreml_prune_bench.gating.verdicts import gate
+from coreml_prune_bench.models.paths import expanded
 from coreml_prune_bench.records.accuracy import Provenance, Record
 from coreml_prune_bench.records.folder import on_standard_error, read_folder, refuse_nothing
 from coreml_prune_bench.records.hits import Bits, read_scored
@@ -204,7 +205,7 @@ def _at(series: Series, place: int, value: float | None, states: int) -> tuple[f
 
 def read_states(source: str) -> list[State]:
     """The commits of `source`, the oldest first, as `write_history` takes it. Raises BenchError where there is none."""
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     states = list(_of_folder(folder) if folder.is_dir() else _of_git(source))
     if not states:
         raise BenchError(

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from coreml_prune_bench.core.environment import environment
 from coreml_prune_bench.core.errors import BenchError, told
-from coreml_prune_bench.core.time_limit import end_with_parent
+from coreml_prune_bench.core.time_limit import answers, end_with_parent
 from coreml_prune_bench.latency.bench import Bench, Runtime, SleptError
 from coreml_prune_bench.runtimes.coreml import said
 
@@ -142,7 +142,7 @@ class Worker:
     def receive(self, limit_s: float) -> Any:
         """The next result. Raises StepFailedError, GoneError after `limit_s` of silence or when the process ended."""
         while True:
-            if not self._connection.poll(limit_s):
+            if not answers(self._connection, limit_s):
                 raise GoneError(f"hung: no sign of life for {limit_s:g} s, so its process was killed")
             try:
                 kind, content = self._connection.recv()

@@ -150,6 +150,8 @@ def _of_mlmodel(path: Path) -> str:
     form = "an .mlmodel, Core ML's older single file"
     spec = new_specification()
     try:
+        if not path.stat().st_size:
+            return f"called an .mlmodel, but an empty file; {_EXPECTED}"
         if path.stat().st_size <= _MOST_MLMODEL_BYTES:
             spec.ParseFromString(path.read_bytes())
     except (DecodeError, OSError):

@@ -164,6 +164,8 @@ def specification(package: Path) -> Any:
     name, size = file.relative_to(package), file.stat().st_size
     if size > _MOST_SPECIFICATION_BYTES:
         raise PackageError(f"{package}: {name} has {size:,} bytes, more than a model specification can have")
+    if not size:  # which protobuf takes for a model without anything
+        raise PackageError(f"{package}: {name} is empty; {DAMAGED}")
     spec = new_specification()
     try:
         spec.ParseFromString(file.read_bytes())

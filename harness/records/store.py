@@ -32,12 +32,13 @@ _LAYOUT = 1
 
 
 class Store:
-    """One results folder, made when first written to. Raises BenchError where it cannot be."""
+    """One results folder, made when first written to. Raises BenchError where it cannot be, or nothing be added."""
 
     def __init__(self, folder: Path) -> None:
-        refuse_folder(folder, f"--results {folder}")
         self._artifacts = folder / "artifacts"
         self._records = folder / "records"
+        for part in (self._artifacts, self._records):
+            refuse_folder(part, f"--results {folder}")
         self._mirror = Mirror.of(folder)
         self._is_clear = False
 
@@ -90,15 +91,7 @@ class Store:
 
     def manifest(self, folder: Path) -> dict[str, Any]:
         """What `fill` returned for this artifact."""
-        made: dict[str, Any] = json.loads((folder / MANIFEST).read_text())["made"]
-        return made
-
-    def manifests(self) -> Iterator[dict[str, Any]]:
-        """What `fill` returned for every artifact that is there, the oldest first. Damaged ones are passed over."""
-        files = [path for path in self._artifacts.glob(f"*/{MANIFEST}") if path.is_file()]
-        for path in sorted(files, key=lambda path: path.stat().st_mtime_ns):
-            with suppress(OSError, ValueError, KeyError, TypeError):
-                yield self.manifest(path.parent)
+        return _made(folder)
 
     def record(self, name: str) -> Record | None:
         """The record written under `name`, if there is one. Raises DamagedFileError for what is none."""
@@ -169,6 +162,19 @@ class Store:
         self._records.mkdir(parents=True, exist_ok=True)
         self._artifacts.mkdir(parents=True, exist_ok=True)
         return FileLock(self._artifacts / ".records.lock")
+
+
+def manifests(results: Path) -> Iterator[dict[str, Any]]:
+    """What `fill` returned for every artifact of a results folder, the oldest first. Damaged ones are passed over."""
+    files = [path for path in (results / "artifacts").glob(f"*/{MANIFEST}") if path.is_file()]
+    for path in sorted(files, key=lambda path: path.stat().st_mtime_ns):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            yield _made(path.parent)
+
+
+def _made(folder: Path) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads((folder / MANIFEST).read_text())["made"]
+    return made
 
 
 def lock_of(unfinished: Path) -> Path:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from coreml_prune_bench.records.sensitivity import SYNTHETIC, Effect, Sensitivity
-from coreml_prune_bench.records.store import Store
+from coreml_prune_bench.records.store import manifests
 from coreml_prune_bench.report.charts import IN_FILE, DotRow, Draw, dots, finished
 from coreml_prune_bench.report.formats import write_cells
 
@@ -86,7 +86,7 @@ def _error(divergence: float | None) -> str:
 def kept_sensitivities(results: Path) -> list[Sensitivity]:
     """Those that a results folder holds, of each network and its images the newest."""
     found: dict[tuple[str, str, str], Sensitivity] = {}
-    for made in Store(results).manifests():
+    for made in manifests(results):
         if isinstance(made, dict) and made.keys() == Sensitivity.model_fields.keys():
             try:
                 one = Sensitivity.model_validate(made)

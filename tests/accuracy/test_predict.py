@@ -272,7 +272,8 @@ def test_inputs_that_cannot_be_read_or_do_not_fit(refused, colours, scaled, pict
     takes = "takes image (an image of shape [8, 6, 3])"
     cases = (
         (colours, [str(picture)], f"expected NAME=VALUE, where {colours} {takes}"),
-        (colours, [f"photo={picture}"], takes),
+        (colours, [f"photo={picture}"], f"{colours} has no input 'photo', it {takes}"),
+        (colours, [f"imag={picture}"], "; did you mean 'image'?"),
         (colours, [f"image={picture}", f"image={picture}"], "'image' was given already"),
         (colours, [], "expected inputs ['image'], got []"),
         (colours, [f"image={tmp_path / 'gone.png'}"], "gone.png: cannot be read as an image"),

@@ -54,3 +54,9 @@ def test_a_time_is_a_number_with_a_unit(text, seconds):
 def test_what_is_no_time(text):
     with pytest.raises(BenchError, match="is no time: expected a number with s, m or h"):
         read_duration(text)
+
+
+@pytest.mark.parametrize("text", ["99999999h", "9" * 400 + "s"])
+def test_a_time_that_ends_in_no_lifetime(text):
+    with pytest.raises(BenchError, match="is longer than ten years"):
+        read_duration(text)

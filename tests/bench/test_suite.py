@@ -1,5 +1,6 @@
 """Suites: what a file may say, what the command line changes, and errors that name the place."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,21 @@ def test_the_command_line_chooses_networks_algorithms_trials_and_data():
     assert suite.trials == 5
     assert suite.data_for("mobilenet_v2") == "imagefolder:a"
     assert suite.data_for("resnet50") == "imagefolder:b=c"
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (["digits", "imagefolder:a"], "--data imagefolder:a: digits was given already; with NETWORK= it is of one"),
+        (
+            ["resnet50=imagefolder:a", "digits", "resnet50=imagefolder:b"],
+            "imagefolder:a was given already for resnet50",
+        ),
+    ],
+)
+def test_of_two_data_sets_of_one_network_none_is_left_out_without_a_word(data, told):
+    with pytest.raises(SuiteError, match=re.escape(told)):
+        choose(load_suite("digits"), data=data)
 
 
 def test_what_a_suite_names_for_one_network_stays_when_the_default_is_replaced(tmp_path):

@@ -20,7 +20,8 @@ import torch
 import typer
 from coremltools.converters.mil import Builder as mb
 
-from coreml_prune_bench.cli.app import COMMANDS, main
+from coreml_prune_bench.cli.app import COMMANDS, _imported, main
+from coreml_prune_bench.cli.command import Command, Group
 from coreml_prune_bench.models.quiet import silenced
 from coreml_prune_bench.models.registry import get_network
 from coreml_prune_bench.models.weights import untrained_model
@@ -266,6 +267,35 @@ def test_an_unknown_command_option_or_value(run_bench, arguments):
     code, output, errors = run_bench(*arguments)
     assert (code, output) == (2, "")
     assert "sweet" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("accuracy", "a.mlpackage", "b.mlpackage", "--data", "digits", "--data", "imagefolder:x"), "--data"),
+        (("accuracy", "a.mlpackage", "--data", "digits", "--class-map", "a.csv", "--class-map=b.csv"), "--class-map"),
+        (("table", "--results", "a", "--results", "b"), "--results"),
+        (("baseline", "save", "--results", "a", "--results", "b"), "--results"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_of_two_values_where_one_counts_none_is_left_out_without_a_word(refused, arguments, option):
+    assert refused(*arguments) == f"error: {option} takes one value, and was given 2"
+
+
+def test_options_that_take_several_values_and_flags_may_be_repeated(run_bench, package, images):
+    arguments = ("accuracy", package, "--data", f"imagefolder:{images}", "--json")
+    assert run_bench(*arguments, "--json") == run_bench(*arguments)
+    told = run_bench("run", "--suite", "imagenet", "--model", "resnet50", "--model", "vgg16")[2]
+    assert told.startswith("error: suite imagenet has no 'vgg16'")
+
+
+def test_every_command_and_every_one_below_it_looks_at_what_it_was_given():
+    waiting = [_imported(name) for name in COMMANDS]
+    while waiting:
+        one = waiting.pop()
+        assert isinstance(one, Command | Group), one.name
+        waiting += getattr(one, "commands", {}).values()
 
 
 def test_an_empty_results_folder(refused, tmp_path):

@@ -225,6 +225,42 @@ def test_streams_that_take_nothing_more_stop_no_work_and_raise_no_traceback(tmp_
     assert (tmp_path / "done").exists() or redirected.startswith(">")
 
 
+_CLOSED = """
+import os, subprocess, sys
+from coreml_prune_bench.cli.ending import end_with
+from coreml_prune_bench.core.errors import BenchError
+
+def work():
+    assert not any(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+    assert sys.stdin.read() == ""
+    with open(sys.argv[1], "w") as file:  # which would be standard output itself
+        os.write(1, b"what a library prints")
+        os.write(2, b"what a library prints")
+        subprocess.run(["sh", "-c", "echo a tool; echo warns >&2"], check=True)
+        file.write("done")
+    raise SystemExit(1) if sys.argv[2] == "no" else BenchError("mend it")
+
+end_with(work)
+"""
+
+
+@pytest.mark.parametrize(("answer", "code"), [("no", 1), ("mend", 2)])
+def test_closed_streams_change_no_exit_code_and_no_file_becomes_one(tmp_path, answer, code):
+    command = [sys.executable, "-c", _CLOSED, str(tmp_path / "file"), answer]
+    done = subprocess.run(["bash", "-c", 'exec "$@" <&- >&- 2>&-', "bash", *command], cwd=ROOT, timeout=60)
+    assert done.returncode == code
+    assert (tmp_path / "file").read_text() == "done"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["gate", "--help"], ["suites"], ["cache"], ["table", "--results=results/few-images"]]
+)
+def test_a_command_whose_standard_output_is_closed_goes_on_without(arguments):
+    command = ["bash", "-c", 'exec "$@" >&-', "bash", sys.executable, "run_bench.py", *arguments]
+    done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_what_an_encoding_lacks_is_written_as_an_escape(tmp_path):
     command = [sys.executable, "-c", _PRINTING, "1", str(tmp_path / "done")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})

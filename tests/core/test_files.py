@@ -1,7 +1,9 @@
 """Whole files and their hashes: what records and artifacts are told apart by must never change."""
 
+import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -157,7 +159,21 @@ def test_json_files_are_those_of_the_folder_without_foreign_ones(tmp_path: Path)
     for name in ("b.json", "a.json", "._a.json", "c.txt"):
         put(tmp_path / name)
     assert [path.name for path in json_files(tmp_path)] == ["a.json", "b.json"]
-    assert json_files(tmp_path / "nothing") == []
+    assert json_files(tmp_path, "b*.json") == [tmp_path / "b.json"]
+    assert json_files(tmp_path / "nothing") == json_files(tmp_path / "c.txt") == []
+
+
+def test_a_folder_that_cannot_be_read_is_not_one_without_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        json_files(tmp_path / "loop")
+
+    def forbidden(folder: Path) -> list[str]:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(os, "listdir", forbidden)
+    with pytest.raises(PermissionError):
+        json_files(tmp_path)
 
 
 def test_a_name_of_the_greatest_length_can_be_written(tmp_path):

@@ -1,6 +1,7 @@
 """A process that is ended, whatever it does."""
 
 import math
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 
 import pytest
 
+from coreml_prune_bench.core import time_limit
 from coreml_prune_bench.core.errors import BenchError, DataError
 from coreml_prune_bench.core.time_limit import within
 
@@ -34,6 +36,21 @@ def test_what_a_function_returns_or_raises_is_returned_or_raised() -> None:
 def test_what_takes_longer_is_ended() -> None:
     with pytest.raises(BenchError, match=r"^not done after 0.1 s \(--time-limit\), and ended$"):
         within(0.1, time.sleep, PATIENCE_S)
+
+
+@pytest.mark.parametrize("seconds", [3e6, 1e300, math.inf])
+def test_more_time_than_a_system_counts_at_once_is_waited_for(seconds: float) -> None:
+    assert within(seconds, math.gcd, 12, 18) == 6
+
+
+def test_what_is_waited_for_in_parts_ends_when_the_whole_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time_limit, "_AT_ONCE_S", 0.02)
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    began_s = time.monotonic()
+    assert not time_limit.answers(ours, 0.1)
+    assert 0.09 < time.monotonic() - began_s < 5
+    theirs.send("it comes")
+    assert time_limit.answers(ours, 0.1)
 
 
 def test_a_process_that_ends_by_itself_is_told() -> None:

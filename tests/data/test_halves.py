@@ -1,5 +1,7 @@
 """The halves of a data set's validation images: one to choose by, one that judges."""
 
+import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -31,6 +33,21 @@ def test_a_part_has_the_images_and_labels_of_the_whole():
         assert np.array_equal(part.image(place), whole.image(there))
     assert part.fingerprint != open_data_or_part("digits#selection").val.fingerprint
     assert part.fingerprint == open_data_or_part("digits#final").val.fingerprint
+
+
+@pytest.mark.parametrize("part", ["0", "-3", "abc", "5.0", ""])
+def test_what_is_no_part_is_told_as_such_and_a_folder_called_so_is_a_folder(images, part):
+    spec = f"imagefolder:{images}#{part}"
+    told = f"{spec}: {part!r} is no part of imagefolder:{images}: expected #selection, #final or a number of images"
+    with pytest.raises(DataError, match=re.escape(told)):
+        open_data_or_part(spec)
+    with pytest.raises(DataError, match=f"^digits#final#{part}: {part!r} is no part of digits#final: "):
+        open_data_or_part(f"digits#final#{part}")
+    shutil.copytree(images, f"{images}#{part}")
+    assert len(open_data_or_part(spec).val) == 12
+    assert len(open_data_or_part(f"{spec}#2").val) == 2
+    with pytest.raises(DataError, match="nowhere#0 is not a folder"):
+        open_data_or_part(f"imagefolder:{images}/nowhere#0")
 
 
 def test_a_data_set_of_one_image_has_no_parts(tmp_path, images):

@@ -91,8 +91,17 @@ def test_an_mlmodel_whose_weights_lie_elsewhere(tmp_path: Path) -> None:
 
 
 def test_a_model_of_no_type(copy: Path) -> None:
-    (copy / SPECIFICATION).write_bytes(b"")
+    rewrite(copy, lambda spec: spec.ClearField("mlProgram"))
     assert "holds a model of no type, expected an ML program" in refusal(copy)
+
+
+def test_an_empty_file_in_place_of_a_model(copy: Path, tmp_path: Path) -> None:
+    (copy / SPECIFICATION).write_bytes(b"")
+    assert refusal(copy).endswith(f"{SPECIFICATION} is empty; the package is damaged, build it again")
+    (tmp_path / "model.mlmodel").write_bytes(b"")
+    assert "called an .mlmodel, but an empty file; expected the folder of a .mlpackage" in refusal(
+        tmp_path / "model.mlmodel"
+    )
 
 
 def test_a_compiled_model_and_a_file_of_it(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What holds for the options and arguments of every command: each command is of the classes that are here."""
 
+import functools
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,21 +16,12 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class _Given:
-    """A command that looks at what was given before it is called. Raises BenchError of one line.
-
-    What takes a path is given it with the home folder in place of `~`, which shells replace in some places alone.
-    """
+    """A command that looks at what was given before it is called. Raises BenchError of one line."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if "--help" not in args:
             _look(self, ctx, args)
         rest: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
-        for parameter in self.params:  # type: ignore[attr-defined]
-            value = ctx.params.get(parameter.name)
-            if isinstance(value, Path):
-                ctx.params[parameter.name] = _at_home(parameter, value)
-            elif isinstance(value, list) and value and isinstance(value[0], Path):
-                ctx.params[parameter.name] = [_at_home(parameter, one) for one in value]
         return rest
 
 
@@ -42,7 +34,10 @@ class Group(_Given, TyperGroup):
 
 
 class App(typer.Typer):
-    """Commands below one name: `app.command()` makes one of them."""
+    """Commands below one name: `app.command()` makes one of them.
+
+    They are given paths with the home folder in place of `~`, which shells replace in some places alone.
+    """
 
     def __init__(self, *, help: str | None = None, no_args_is_help: bool = False) -> None:
         super().__init__(
@@ -54,7 +49,12 @@ class App(typer.Typer):
         )
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[_Function], _Function]:
-        return super().command(name, **{"cls": Command} | options)
+        made_of = super().command(name, **{"cls": Command} | options)
+        return lambda function: made_of(_at_home(function))
+
+    def callback(self, **options: Any) -> Callable[[_Function], _Function]:
+        made_of = super().callback(**options)
+        return lambda function: made_of(_at_home(function))
 
 
 def _look(command: Any, ctx: Any, args: list[str]) -> None:
@@ -71,12 +71,22 @@ def _look(command: Any, ctx: Any, args: list[str]) -> None:
             )
 
 
-def _at_home(parameter: Any, path: Path) -> Path:
-    found = expanded(path)
+def _at_home(function: _Function) -> _Function:
+    @functools.wraps(function)
+    def called(**given: Any) -> Any:
+        return function(**{name: _expanded(value) for name, value in given.items()})
+
+    return called  # type: ignore[return-value]
+
+
+def _expanded(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_expanded(one) for one in value]
+    if not isinstance(value, Path):
+        return value
+    found = expanded(value)
     if str(found).startswith("~"):
-        raise BenchError(
-            f"{_told(parameter)} {path}: there is no home folder {found.parts[0]}; ./{path} is below this one"
-        )
+        raise BenchError(f"{value}: there is no home folder {found.parts[0]}; ./{value} is below this one")
     return found
 
 

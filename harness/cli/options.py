@@ -53,7 +53,7 @@ DataOption = Annotated[
         "--data",
         metavar="[NETWORK=]SPEC",
         help="The images: `digits`, `imagefolder:PATH`, `imagenet:PATH`, `hf:NAME` or `hf:PATH`, instead of the "
-        "suite's default; with NETWORK= for that network alone. May be repeated.  [the suite's]",
+        "suite's default; with NETWORK= for that network alone, once for each.  [the suite's]",
     ),
 ]
 WeightsOption = Annotated[

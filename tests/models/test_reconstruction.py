@@ -55,6 +55,7 @@ CONFIG = ReconstructionConfig(
 )
 ROUNDS = CONFIG.model_copy(update={"rounds": (0.5, 0.8), "steps": 20, "learning_rates": (0.03,)})
 BLOCK = "coreml_prune_bench.models.pruning.blockwise_reconstruction.block"
+PRUNE = "coreml_prune_bench.models.pruning.blockwise_reconstruction.prune"
 BLOCKS = 4
 """Of the tiny network, that are fitted."""
 PRUNED = ("features.0", "features.6", "classifier")
@@ -371,7 +372,7 @@ def test_outputs_are_kept_as_the_block_lays_them_out(on_disk, layout):
 
 def test_a_cpu_that_multiplies_bfloat16_fits_in_it_as_closely_and_keeps_float32(monkeypatch):
     def fitted(config: ReconstructionConfig, *, has_units: bool) -> tuple[nn.Module, tuple[str, ...]]:
-        monkeypatch.setattr(f"{BLOCK}.multiply_bfloat16", lambda: has_units)
+        monkeypatch.setattr(f"{PRUNE}.fits_in_bfloat16", lambda network, device: has_units)
         model = dense()
         return model, prune(config, task(model)).devices
 
@@ -386,7 +387,7 @@ def test_a_cpu_that_multiplies_bfloat16_fits_in_it_as_closely_and_keeps_float32(
 
 
 @pytest.mark.parametrize(
-    ("block", "device", "fits"),
+    ("network", "device", "fits"),
     [
         (nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU()), "cpu", True),
         (nn.Linear(8, 8), "cpu", True),
@@ -394,11 +395,11 @@ def test_a_cpu_that_multiplies_bfloat16_fits_in_it_as_closely_and_keeps_float32(
         (nn.Linear(8, 8), "cuda", False),
     ],
 )
-def test_blocks_with_grouped_convolutions_are_fitted_in_float32(block, device, fits, monkeypatch):
+def test_networks_with_grouped_convolutions_are_fitted_in_float32(network, device, fits, monkeypatch):
     monkeypatch.setattr(f"{BLOCK}.multiply_bfloat16", lambda: True)
-    assert fits_in_bfloat16(block, torch.device(device)) == fits
+    assert fits_in_bfloat16(network, torch.device(device)) == fits
     monkeypatch.setattr(f"{BLOCK}.multiply_bfloat16", lambda: False)
-    assert not fits_in_bfloat16(block, torch.device(device))
+    assert not fits_in_bfloat16(network, torch.device(device))
 
 
 def test_one_image_is_refused_in_one_line():

@@ -135,7 +135,9 @@ class Block:
         self._weights = weights_of(module)
         self._before = self._error(self._plain), self._error(self._held_back)
 
-    def fit(self, config: ReconstructionConfig, order_seed: tuple[int, ...]) -> Iterator[int]:
+    def fit(
+        self, config: ReconstructionConfig, order_seed: tuple[int, ...], *, in_bfloat16: bool = False
+    ) -> Iterator[int]:
         """Fit the weights that stay, and nothing else; yields the number of steps that are done.
 
         The block is fitted once with each learning rate. It keeps the weights with which it errs least on the images
@@ -147,7 +149,8 @@ class Block:
         # Zero: a dead block, or a head of zeros: the same for every image, and nothing to fit to.
         for number, rate in enumerate(config.learning_rates if variance else ()):
             self._set(unfitted)
-            for step in self._walk(config, rate, variance, np.random.default_rng(order_seed)):
+            order = np.random.default_rng(order_seed)
+            for step in self._walk(config, rate, variance, order, in_bfloat16=in_bfloat16):
                 yield config.steps * number + step
             held_back = self._error(self._held_back) + self._rows_error(config)
             if held_back < least:
@@ -161,14 +164,19 @@ class Block:
         return outputs, BlockError(self._name, self._before[0], after[0], self._before[1], after[1])
 
     def _walk(
-        self, config: ReconstructionConfig, rate: float, variance: float, order: np.random.Generator
+        self,
+        config: ReconstructionConfig,
+        rate: float,
+        variance: float,
+        order: np.random.Generator,
+        *,
+        in_bfloat16: bool,
     ) -> Iterator[int]:
         # A block that is nearly right needs small steps: the same ones that mend a bad block made a good one worse.
         rate *= math.sqrt(min(self._before[0], 1.0))
         groups = [{"params": [weight], "lr": rate * _size(weight)} for weight in self._weights.values()]
         optimizer = torch.optim.Adam(groups)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
-        in_bfloat16 = config.mixed_precision and fits_in_bfloat16(self._module, self._run.device)
         size = _images_at_once(self._inputs, config.batch_size)
         batches = _batches(self._held_back.start, size, order)
         for step, batch in zip(range(config.steps), batches, strict=False):
@@ -226,12 +234,13 @@ class _ClassRows:
         return ((weight.flatten(1) - self._dense) @ self._rows[chosen].t()).square().mean() / self._variance
 
 
-def fits_in_bfloat16(module: nn.Module, device: torch.device) -> bool:
-    """Whether that is faster than Float32: on a CPU with units for it, in a block without grouped convolutions.
+def fits_in_bfloat16(network: nn.Module, device: torch.device) -> bool:
+    """Whether that is faster than Float32: on a CPU with units for it, in a network without grouped convolutions.
 
-    Depthwise ones take longer in bfloat16, forward and back, and those of 32 groups as long.
+    Depthwise ones take longer in bfloat16, forward and back, and those of 32 groups as long. What else there is in a
+    network with such ones brings no time, and what is fitted in bfloat16 there may lose accuracy.
     """
-    grouped = any(getattr(layer, "groups", 1) > 1 for layer in module.modules())
+    grouped = any(getattr(layer, "groups", 1) > 1 for layer in network.modules())
     return device.type == "cpu" and not grouped and multiply_bfloat16()
 
 

@@ -36,8 +36,8 @@ class ReconstructionConfig(CalibratedConfig):
     )
     mixed_precision: bool = Field(
         True,
-        description="fit in bfloat16 where that is faster: on CPUs with AMX, blocks without grouped convolutions, such "
-        "as all of ResNet50's",
+        description="fit in bfloat16 where that is faster: on CPUs with AMX, networks without grouped convolutions, "
+        "such as ResNet50",
     )
     hessian_dampening: float | None = Field(
         None, gt=0, description="SparseGPT's; 0.1 if absent, ten times its default, of synthetic images its default"

@@ -75,8 +75,7 @@ def prune(config: ReconstructionConfig, task: PruningTask) -> Pruned:
         state = task.once(lambda: _masked(rounds[0], task, dense, head) | {"round": 0, "devices": []})
     task.model.load_state_dict(state["model"])
     calibration = calibration_images(task.calibration_data(), config)
-    stages = task.network.sequential(dense)
-    in_bfloat16 = config.mixed_precision and any(fits_in_bfloat16(stage, device) for stage in stages)
+    in_bfloat16 = config.mixed_precision and fits_in_bfloat16(dense, device)
     device_name = f"{describe(device)}{' in bfloat16' if in_bfloat16 else ''}"
     devices = list(dict.fromkeys([*state["devices"], device_name]))
     for number, part in enumerate(rounds):
@@ -96,6 +95,7 @@ def prune(config: ReconstructionConfig, task: PruningTask) -> Pruned:
             head=head,
             seed=(task.trial, number) if number else (task.trial,),
             device=device,
+            in_bfloat16=in_bfloat16,
             first=state["stages"],
             progress=_share_of(task.progress, [one.steps for one in rounds], number),
         )
@@ -155,15 +155,16 @@ def fit_blocks(
     head: Collection[str] = (),
     seed: tuple[int, ...],
     device: torch.device,
+    in_bfloat16: bool = False,
     first: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> Iterator[tuple[int, BlockError]]:
     """Fit the stages of `sparse`, in place, to those of `dense`, from number `first` on: those before are fitted.
 
     Both are in eval mode on `device`, and layers have the same names in them as in `masks`. head: those that give the
-    classes. Yields the number of stages
-    that are done, and the error, after each that was fitted. What comes before the first zero is left as it is, and so
-    is a network without any.
+    classes. in_bfloat16: what convolutions and linear layers compute in, forward and back; weights stay in Float32.
+    Yields the number of stages that are done, and the error, after each that was fitted. What comes before the first
+    zero is left as it is, and so is a network without any.
     """
     run = Runner(device, on_disk=config.activations == "disk")
     pairs = list(zip(sparse.named_children(), dense.children(), strict=True))
@@ -187,7 +188,7 @@ def fit_blocks(
             rows = {weight: teacher.get_parameter(weight).detach() for weight in keep[number] if weight in heads}
             block = Block(name, stage, keep[number], inputs, reference, calibration, run, class_rows=rows)
             steps = config.steps * len(config.learning_rates)
-            for step in block.fit(config, (*seed, number)):
+            for step in block.fit(config, (*seed, number), in_bfloat16=in_bfloat16):
                 progress(steps * to_fit.index(number) + step, steps * len(to_fit))
             inputs, error = block.result()
             yield number + 1, error

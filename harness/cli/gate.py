@@ -89,9 +89,6 @@ def gate(
     summary = os.environ.get("GITHUB_STEP_SUMMARY") if format == "github" else None
     plain = partial(as_table, write=partial(tabled, keep=("Verdict", "Run"))) if output is None else as_table
     text = {"table": plain, "junit": as_junit, "json": written_as_json, "github": as_github_summary}[format](report)
-    if summary:
-        with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(text)
     if output is not None:
         write_atomically(output, text.rstrip("\n") + "\n")
         show(headline(report))
@@ -99,4 +96,7 @@ def gate(
         show(text)
     if format == "github" and (annotations := as_github_annotations(report)):
         show(annotations)
+    if summary:  # at the end: what is printed is not lost where that file takes nothing
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(text)
     raise typer.Exit(report.exit_code)

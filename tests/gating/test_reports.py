@@ -172,6 +172,9 @@ def test_a_gate_on_the_command_line(run_bench, old_and_new, tmp_path, monkeypatc
     output = run_bench(*arguments, "--format", "github")[1]
     assert (output.startswith("::error "), "## Gate" in output) == (True, False)
     assert "## Gate" in (tmp_path / "summary").read_text()
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "nowhere" / "summary"))
+    code, output, errors = run_bench(*arguments, "--format", "github")
+    assert (code, output.startswith("::error "), "nowhere" in errors) == (2, True, True)
 
 
 def test_saving_listing_showing_and_comparing_baselines(run_bench, refused, old_and_new, tmp_path):

@@ -52,8 +52,8 @@ def test_packages_are_measured_and_gated(rule: str, code: int, package: Path, im
     (tmp_path / "job").mkdir()
     found, output, summary = run_steps(tmp_path / "job", inputs)
     assert found == code, output
-    assert ("::error title=worse%3A net%2C dense%2C as it is::top1 >= 90 missed" in output) == bool(code)
-    assert summary.startswith("## Gate\n\n" + ("net, dense, as it is: top1 >= 90 is missed" if code else "nothing is"))
+    assert ("::error title=worse%3A net%2C given%2C as it is::top1 >= 90 missed" in output) == bool(code)
+    assert summary.startswith("## Gate\n\n" + ("net, given, as it is: top1 >= 90 is missed" if code else "nothing is"))
     assert (tmp_path / "job" / "kept results" / "report.html").is_file()
 
 

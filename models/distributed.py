@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from coreml_prune_bench.models.checkpoints import State, pack, unpack
 from coreml_prune_bench.models.errors import BenchError
+from coreml_prune_bench.models.quiet import unprinted
 
 _BETWEEN_TRAININGS = timedelta(days=30)
 """How long the others wait for the first process, which may evaluate for hours."""
@@ -103,7 +104,8 @@ class Team:
     def group(self, device: torch.device) -> dist.ProcessGroup:
         """What tensors on `device` travel in. All processes ask for it at the same point."""
         if self._group is None:
-            self._group = dist.new_group(backend="nccl" if device.type == "cuda" else "gloo")
+            with unprinted():
+                self._group = dist.new_group(backend="nccl" if device.type == "cuda" else "gloo")
         return self._group
 
     def _send(self, value: object) -> None:
@@ -121,7 +123,8 @@ ALONE = Team()
 @contextmanager
 def join() -> Iterator[Team]:
     """The team that torchrun started this process for. At the end, the first process lets the others go."""
-    dist.init_process_group("gloo", timeout=_BETWEEN_TRAININGS)
+    with unprinted():  # Gloo says of each process how many others it has found (torch 2.8)
+        dist.init_process_group("gloo", timeout=_BETWEEN_TRAININGS)
     team = Team(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
     try:
         yield team

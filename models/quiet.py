@@ -3,6 +3,8 @@
 import contextlib
 import io
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Iterator
 
@@ -21,3 +23,18 @@ def silenced() -> Iterator[None]:
     with warnings.catch_warnings(), contextlib.redirect_stderr(nowhere), contextlib.redirect_stdout(nowhere):
         warnings.simplefilter("ignore")
         yield
+
+
+@contextlib.contextmanager
+def unprinted() -> Iterator[None]:
+    """Inside, what compiled code writes to standard output is lost: it stood in the middle of JSON and tables."""
+    sys.stdout.flush()
+    output = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(output, 1)
+        os.close(output)
+        os.close(nowhere)

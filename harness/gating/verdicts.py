@@ -41,7 +41,7 @@ def gate(
     book.check_rows(pair.key for pair in pairs)
     dense = (*(baseline.accuracy if baseline else ()), *run.accuracy)
     asked = {(pair.kind, pair.key): _asked(pair, dense, book.base.alpha) for pair in pairs}
-    _check_asked(book, pairs, asked, run.failures)
+    _check_asked(pairs, asked, run.failures)
     pairs = [p for p in pairs if set(CHECKS[p.kind]) & set(p.rules.checks) or asked[p.kind, p.key]]
     if baseline is None:
         pairs = [pair for pair in pairs if asked[pair.kind, pair.key]]
@@ -110,13 +110,13 @@ def _asked(pair: Pair, rows: Sequence[AccuracyRow], alpha: float) -> list[Asked]
 
 
 def _check_asked(
-    book: RuleSet, pairs: Sequence[Pair], asked: Mapping[tuple[Kind, Key], list[Asked]], failures: Sequence[Failure]
+    pairs: Sequence[Pair], asked: Mapping[tuple[Kind, Key], list[Asked]], failures: Sequence[Failure]
 ) -> None:
-    """Raises BenchError for an absolute rule that no row has anything of: nothing would be held to it."""
+    """Raises BenchError for an absolute rule that is asked of rows and that none has anything of."""
     # What failed or is missing is told as such.
     absent = {*(failure.kind for failure in failures), *(pair.kind for pair in pairs if pair.run is None)}
     held = {one.rule for values in asked.values() for one in values}
-    for rule in (*book.base.require, *book.required, *(rule for pair in pairs for rule in pair.rules.require)):
+    for rule in dict.fromkeys(rule for pair in pairs for rule in pair.rules.require):
         if rule not in held and rule.quantity.kind not in absent:
             raise BenchError(f"{rule.text}: no row is held to it, for the run has none with {rule.quantity.whose}")
 

@@ -190,6 +190,13 @@ def test_a_rule_that_no_row_is_held_to_is_refused(rule: str, whose: str) -> None
         assert held(dense, failed_record(), rules=("top1 >= 70", rule)).rows[0].verdict == "missing"
 
 
+def test_a_rule_that_overrides_put_another_in_place_of_is_not_missed(tmp_path: Path) -> None:
+    rules = tmp_path / "gate.toml"
+    rules.write_text('require = ["top1 >= 75"]\n[[override]]\nalgorithm = "sparse-gpt"\nrequire = ["top1 >= 55"]\n')
+    (row,) = gate(None, from_records([accuracy_record(first(600))]), read_rules(rules)).rows
+    assert [(check.metric, check.verdict) for check in row.checks] == [("top1 >= 55", "same")]
+
+
 def test_a_ratio_of_weights_that_are_in_the_program_is_not_known() -> None:
     dense, pruned = accuracy_record(first(8), algorithm="dense"), accuracy_record(first(8), weight_bytes=0)
     (row,) = held(dense, pruned, rules=("ratio >= 1.5",)).rows
